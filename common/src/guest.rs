@@ -1,0 +1,139 @@
+//! The conversation between the orchestrator and the guest program.
+//!
+//! ```text
+//!  orchestrator                                  guest
+//!      │ exec `workflow-runner start`, job document on stdin
+//!      │──────────────────────────────────────────▶│ detaches, keeps the document in memory
+//!      │ exec `workflow-runner attach`             │
+//!      │── ToGuest::Attach {from} ────────────────▶│
+//!      │◀───────────── FromGuest::Attached {..} ───│
+//!      │◀───────────── FromGuest::Event {seq, ..} ─│  every event from `from` on, in order
+//!      │── ToGuest::Ack {seq} ────────────────────▶│  the spool forgets up to seq
+//!      │── ToGuest::Cancel ───────────────────────▶│
+//! ```
+//!
+//! Frames are described in [`crate::frame`]. A lost connection costs nothing: the next attach says
+//! from which sequence number it wants the events, and the guest sends them again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Annotation, JobResult, LogBatch, StepFinished, StepStarted, Summary};
+use crate::ids::JobId;
+use crate::plan::Plan;
+use crate::request::{Contexts, Secret};
+
+/// The version of this conversation that this program speaks.
+pub const ATTACH_VERSION: u16 = 1;
+
+/// Where the guest program keeps a job's socket, spool and temporary files, on every system.
+pub const RUN_DIRECTORY: &str = "/var/tmp/solstice";
+
+/// Everything that the guest program must know about a job. JSON, on the standard input of
+/// `workflow-runner start`; never a file in the guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobDocument {
+    /// [`ATTACH_VERSION`] when written by this program.
+    pub version: u16,
+    /// The job.
+    pub job: JobId,
+    /// What to do.
+    pub plan: Plan,
+    /// The contexts that the forge delivered.
+    pub contexts: Contexts,
+    /// The job's secrets by name.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Facts about the machine that stand in the `runner` context and in `RUNNER_*`.
+    pub runner: RunnerFacts,
+    /// The directory below which the workspace, temporary and tool directories lie.
+    pub work_directory: String,
+    /// The user that the steps run as, by name; absent means the user of the guest program.
+    pub run_as: Option<String>,
+    /// The directory with the local tree that `actions/checkout` places in the workspace, where
+    /// there is one.
+    pub tree: Option<String>,
+}
+
+/// Facts about the machine, from the image catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerFacts {
+    /// `runner.os`: Linux, FreeBSD, NetBSD, OpenBSD, illumos.
+    pub os: String,
+    /// `runner.arch`: X64, ARM64, ...
+    pub arch: String,
+    /// `runner.name`.
+    pub name: String,
+    /// `runner.tool_cache`.
+    pub tool_cache: String,
+}
+
+/// What the guest program reports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestEvent {
+    /// A step began.
+    StepStarted(StepStarted),
+    /// A step ended or was skipped.
+    StepFinished(StepFinished),
+    /// Lines of the log.
+    Log(LogBatch),
+    /// A value that must not be seen in any later event of the job.
+    Mask(Secret),
+    /// The job's outputs.
+    Outputs(BTreeMap<String, String>),
+    /// The summary that a step wrote.
+    Summary(Summary),
+    /// A finding at a place.
+    Annotation(Annotation),
+    /// The job is over. Nothing follows.
+    Finished(JobResult),
+}
+
+/// A frame to the guest program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToGuest {
+    /// The first frame: what the host speaks, and the first event that it has not got.
+    Attach {
+        /// [`ATTACH_VERSION`].
+        version: u16,
+        /// The next event wanted, from 1.
+        from: u64,
+    },
+    /// The host has every event up to and with this one.
+    Ack {
+        /// Sequence number.
+        seq: u64,
+    },
+    /// End the job: the running step by the dialect's ladder, then the steps whose condition asks
+    /// to run after a cancel.
+    Cancel,
+}
+
+/// A frame from the guest program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromGuest {
+    /// The answer to [`ToGuest::Attach`].
+    Attached {
+        /// [`ATTACH_VERSION`].
+        version: u16,
+        /// The job that runs.
+        job: JobId,
+        /// The first event that will be sent: `from`, or later if earlier ones were acknowledged.
+        next: u64,
+    },
+    /// One event. Numbers start at 1 and have no holes.
+    Event {
+        /// Sequence number.
+        seq: u64,
+        /// What happened.
+        event: GuestEvent,
+    },
+    /// The guest program cannot serve this connection; the reason is for people.
+    Refused {
+        /// A sentence.
+        reason: String,
+    },
+}

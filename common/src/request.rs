@@ -1,0 +1,146 @@
+//! JobRequest: one run attempt of one job, as a forge runner hands it to an orchestrator.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use crate::ids::{JobId, ReservationId};
+use crate::plan::Plan;
+use crate::size::ByteSize;
+
+/// The version of JobRequest and JobEvent that this program speaks.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// One run attempt of one job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRequest {
+    /// What schedulers may read.
+    pub envelope: Envelope,
+    /// Everything else; sealed wherever it rests or travels outside this process.
+    pub body: JobBody,
+}
+
+/// The part of a JobRequest that is not sealed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`PROTOCOL_VERSION`] when written by this program.
+    pub version: u16,
+    /// The job.
+    pub job: JobId,
+    /// Where the job comes from.
+    pub forge: Forge,
+    /// `owner/name` of the repository.
+    pub repository: String,
+    /// The label that names the image.
+    pub label: String,
+    /// The machine's size where it differs from the image's default.
+    pub size: MachineSize,
+    /// Higher starts first; 0 is ordinary.
+    pub priority: i32,
+    /// The limits on the job as a whole.
+    pub deadlines: Deadlines,
+    /// The address to which events go.
+    pub reply_to: String,
+    /// The reservation that the job was claimed against.
+    pub reservation: Option<ReservationId>,
+}
+
+/// Where a job comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forge {
+    /// A person at a terminal: `solstice run`.
+    Local,
+    /// GitHub.
+    Github,
+    /// Forgejo.
+    Forgejo,
+    /// Gitea.
+    Gitea,
+}
+
+/// A machine's size; what is absent comes from the image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSize {
+    /// Number of virtual processors.
+    pub cpus: Option<u32>,
+    /// Bytes of memory.
+    pub memory: Option<ByteSize>,
+}
+
+/// The limits on a job as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadlines {
+    /// How long the job may wait for a host.
+    pub queued: Duration,
+    /// How long the job may run, counted from its first step; the plan's own limit counts too.
+    pub running: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { queued: Duration::from_secs(24 * 3600), running: Duration::from_secs(6 * 3600) }
+    }
+}
+
+/// The sealed part of a JobRequest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobBody {
+    /// What to do.
+    pub plan: Plan,
+    /// The contexts that the forge delivers.
+    pub contexts: Contexts,
+    /// The job's secrets by name.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Further values that must not appear in the log.
+    pub masks: Vec<Secret>,
+    /// The local working tree that `actions/checkout` places in the workspace, for `solstice run`.
+    pub tree: Option<PathBuf>,
+    /// How long a failed machine is kept for its user; absent means not at all.
+    pub keep: Option<Duration>,
+}
+
+/// The contexts that the forge delivers with a job. Keys keep their order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Contexts {
+    /// `github`, with `event` in it; `forgejo` and `gitea` are other names for it.
+    pub github: Map<String, Json>,
+    /// `vars`.
+    pub vars: Map<String, Json>,
+    /// `needs`.
+    pub needs: Map<String, Json>,
+    /// `matrix`; null where the job has none.
+    pub matrix: Json,
+    /// `strategy`.
+    pub strategy: Map<String, Json>,
+    /// `inputs`.
+    pub inputs: Map<String, Json>,
+}
+
+/// A value that must not be seen. Its debug form shows nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself; the caller keeps it out of logs, files and command lines.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}

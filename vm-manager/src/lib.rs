@@ -1,0 +1,12 @@
+//! Images, QEMU machines, and the SSH connection to a guest.
+//!
+//! [`image`] knows what can be booted and keeps it on disk; [`host`] is the state directory, the
+//! lock and the ledger that let several Solstice processes share a host; [`machine`] starts, watches
+//! and ends one QEMU process; [`ssh`] is the connection into it.
+//! Nothing here knows a forge, a workflow or a job.
+
+pub mod host;
+pub mod image;
+pub mod machine;
+pub mod seed;
+pub mod ssh;
