@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_process_is_held_killed_and_collected() {
-        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let identity = ProcessIdentity::of(child.id().cast_signed()).unwrap().unwrap();
         let process = Process::open(identity).unwrap().unwrap();
         assert_eq!(process.collect(), None);
@@ -204,5 +204,6 @@ mod tests {
         assert_eq!(process.collect().as_deref(), Some("was ended by SIGKILL"));
         process.kill().unwrap();
         assert!(Process::open(identity).unwrap().is_none());
+        assert!(child.wait().is_err(), "it was collected");
     }
 }
