@@ -1,3 +1,5 @@
 //! stub
+pub mod attach;
 pub mod events;
 pub mod masking;
+pub mod tree;
