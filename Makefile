@@ -1,5 +1,5 @@
 # Thin on purpose: the logic is in the programs and in scripts/.
-.PHONY: help demo test lint build images bench clean
+.PHONY: help demo test lint build images bench chaos fuzz clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -21,6 +21,12 @@ images: build ## both images that are built from Debian's packages
 
 bench: ## measure (ONLY=name for one figure); writes target/bench/report.json
 	scripts/bench.sh $(ONLY)
+
+chaos: ## the guest tests of faults, many times over (TIMES=20)
+	scripts/chaos.sh $(TIMES)
+
+fuzz: ## the property tests, with many more cases (CASES=20000)
+	scripts/fuzz.sh $(CASES)
 
 clean: ## everything that was built, images included
 	rm -rf target
