@@ -1,6 +1,7 @@
 //! Templates, values of a plan, and conditions.
 
 use common::plan::Value as Plan;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::segments::{Segment, segments};
@@ -238,4 +239,28 @@ fn a_condition_tells_whether_it_is_mixed() {
         assert_eq!(Condition::parse(text).unwrap().is_mixed(), mixed, "{text:?}");
     }
     assert_eq!(Condition::parse("${{ a }}${{ zero }}").unwrap().expressions().len(), 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_text_is_a_value_or_an_error(pieces in prop::collection::vec(
+        prop::sample::select(vec!["${{", "}}", "{", "}", "$", "'", " ", "a", "ä", "==", "\n", "insert"]),
+        0..20,
+    )) {
+        let text = pieces.concat();
+        match text_value(&text) {
+            Ok(value) => {
+                // What passed the check parses when it is evaluated, but for the word of a key.
+                if let Err(EvaluateError::Parse(error)) = evaluate(&value, &scope()) {
+                    prop_assert!(false, "{text:?}: {error}");
+                }
+            }
+            Err(error) => prop_assert!(error.offset <= text.chars().count(), "{text:?}: {error:?}"),
+        }
+        if let Err(EvaluateError::Parse(error)) = condition(Some(&text), &scope()) {
+            prop_assert!(error.offset <= text.chars().count(), "{text:?}: {error:?}");
+        }
+    }
 }
