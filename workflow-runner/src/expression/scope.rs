@@ -18,6 +18,8 @@ pub enum Status {
     Failure,
     /// `cancelled()` is true.
     Cancelled,
+    /// Only `always()` is true: a job that this one needs was skipped.
+    Skipped,
 }
 
 /// What an expression can see.
