@@ -216,8 +216,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("a"), "").unwrap();
         let patterns = ["*".to_owned()];
-        let error = hash_files(directory.path().to_str().unwrap(), &patterns, Instant::now())
-            .unwrap_err();
+        let error =
+            hash_files(directory.path().to_str().unwrap(), &patterns, Instant::now()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -168,7 +168,9 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, SystemError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(SystemError::new("finish", "work on files", std::io::Error::other(error))),
+        Err(error) => {
+            Err(SystemError::new("finish", "work on files", std::io::Error::other(error)))
+        }
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) fn start(command: Command) -> Result<Process, SystemError> {
     }
     let mut child = tokio::process::Command::from(builder).spawn().map_err(failed)?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let (Some(stdout), Some(stderr), Some(group)) = (child.stdout.take(), child.stderr.take(), group)
+    let (Some(stdout), Some(stderr), Some(group)) =
+        (child.stdout.take(), child.stderr.take(), group)
     else {
         return Err(failed(io::Error::other("it has no streams or no number")));
     };

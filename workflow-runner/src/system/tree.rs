@@ -8,12 +8,7 @@ use std::path::Path;
 use super::{Owner, Placement, SystemError, files};
 
 /// See [`super::System::place_tree`].
-pub(super) fn place(
-    from: &str,
-    to: &str,
-    how: Placement,
-    owner: Owner,
-) -> Result<(), SystemError> {
+pub(super) fn place(from: &str, to: &str, how: Placement, owner: Owner) -> Result<(), SystemError> {
     files::create_directory(to, owner)?;
     merge(Path::new(from), Path::new(to), how, owner)
         .map_err(|source| SystemError::new("place", format!("{from} in {to}"), source))
