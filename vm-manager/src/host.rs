@@ -1,1 +1,53 @@
-//! To be written.
+//! What several Solstice processes share on one host.
+//!
+//! An [`Instance`] is one process's claim: a state directory whose lock file is held as long as the
+//! process lives, and a runtime directory on tmpfs for sockets and keys. Its random id stands in the
+//! `-name` of each of its QEMU processes, so whatever a dead process left behind can be found and
+//! removed without touching anybody else's machines:
+//!
+//! ```text
+//!  <state>/instances/<instance>/lock                    held with flock by the owner
+//!  <state>/instances/<instance>/machines/<vm>/          record.json, disk.qcow2
+//!  <runtime>/<instance>/<short vm>/                     qmp, seed.iso, console.log, qemu.log, login-key
+//!  <runtime>/ledger                                     memory and processors promised on this host
+//! ```
+//!
+//! The [`Ledger`] keeps instances from promising the same memory twice, the [`watchdog`] cleans up
+//! after an owner that was killed, and [`kept`] finds machines that outlive their job on purpose.
+//! Nothing here reads the environment; everything comes from [`HostSettings`].
+
+mod acceleration;
+mod capacity;
+mod disk;
+mod error;
+mod files;
+mod instance;
+pub mod kept;
+mod layout;
+mod ledger;
+mod lock;
+mod name;
+mod probe_rom;
+mod process;
+mod qemu;
+mod reconcile;
+mod record;
+mod settings;
+pub mod watchdog;
+
+pub use acceleration::{Acceleration, Accelerator};
+pub use capacity::Capacity;
+pub use disk::{DiskShort, check_reserve, free_space};
+pub use error::HostError;
+pub use instance::{Instance, SweepReport, sweep_dead};
+pub use ledger::{Ledger, NoRoom, Promise};
+pub use name::MachineName;
+pub use qemu::{MINIMUM_QEMU, Qemu, QemuMissing, QemuVersion};
+pub use settings::HostSettings;
+
+pub(crate) use error::is_full;
+pub(crate) use files::{create_private_directory, remove_directory, write_private};
+pub(crate) use instance::Owned;
+pub(crate) use layout::MachinePaths;
+pub(crate) use process::{Process, ProcessIdentity};
+pub(crate) use record::{Keep, Record};

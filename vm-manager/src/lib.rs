@@ -10,3 +10,4 @@ pub mod image;
 pub mod machine;
 pub mod seed;
 pub mod ssh;
+mod system;

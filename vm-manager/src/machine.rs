@@ -1,1 +1,158 @@
-//! To be written.
+//! One QEMU process, from its start to the removal of its last file.
+//!
+//! ```text
+//!  start ──▶ starting ──▶ waiting for guest ──▶ ready ──▶ stopping ──▶ gone
+//!               │                │                │           ▲
+//!               └────────────────┴────────────────┴───────────┘
+//! ```
+//!
+//! - *starting*: room is promised, files are made, QEMU runs and its monitor answers
+//!   ([`Machine::start`]).
+//! - *waiting for guest*: the console is followed and the forwarded port is tried until an SSH server
+//!   shows itself and lets us in ([`Machine::wait_ready`]).
+//! - *ready*: the caller works over SSH and watches [`Machine::ended`]; whatever ends the machine is
+//!   noted there once, as the first sign of it.
+//! - *stopping*: by request ([`Machine::stop`]), at once ([`Machine::destroy`]), or by dropping the
+//!   value, which blocks for the few milliseconds that it takes. Nothing stays behind on any path.
+//!
+//! [`Machine::keep`] is the one way to let a machine outlive its owner. A machine whose owner was
+//! killed is found by its [record](crate::host) and ended by the watchdog or the next program.
+
+mod arguments;
+mod body;
+pub mod console;
+mod ended;
+mod error;
+mod launch;
+mod login;
+mod overlay;
+pub mod qmp;
+mod ready;
+mod spec;
+mod start;
+mod stop;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use common::ids::VmId;
+use common::infrastructure::Infrastructure;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use self::console::{Console, ConsoleCause, ConsoleLines};
+pub use self::ended::Ended;
+pub use self::error::MachineError;
+pub use self::spec::MachineSpec;
+pub use crate::system::{Limits, Privileges};
+
+use self::body::Body;
+use self::ended::EndedCell;
+use self::qmp::Qmp;
+use crate::host::{Accelerator, MachineName};
+use crate::image::Image;
+use crate::ssh::Keys;
+
+/// A running machine. Dropping it ends QEMU and removes every file.
+#[derive(Debug)]
+pub struct Machine {
+    name: MachineName,
+    image: Arc<Image>,
+    address: SocketAddr,
+    keys: Keys,
+    accelerator: Accelerator,
+    console: Console,
+    ended: Arc<EndedCell>,
+    qmp: Qmp,
+    /// Follow the console and the process. Before the body: they end first.
+    _tasks: [AbortOnDropHandle<()>; 2],
+    body: Body,
+}
+
+impl Machine {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> VmId {
+        self.name.vm
+    }
+
+    /// The name that its process carries.
+    #[must_use]
+    pub fn name(&self) -> MachineName {
+        self.name
+    }
+
+    /// What it was started from.
+    #[must_use]
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// The host's end of the forwarding to the guest's SSH port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The keys with which the guest is reached.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// How the guest is run, and why not faster.
+    #[must_use]
+    pub fn accelerator(&self) -> &Accelerator {
+        &self.accelerator
+    }
+
+    /// The process id of its QEMU, for measurements and messages. Never send it a signal: use
+    /// [`Machine::destroy`].
+    #[must_use]
+    pub fn process_id(&self) -> Option<i32> {
+        self.body.process().map(|process| process.identity().pid)
+    }
+
+    /// Its serial console.
+    #[must_use]
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// How it ended, as soon as it has.
+    #[must_use]
+    pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.subscribe()
+    }
+
+    /// What an end means for the job, with the console's last lines.
+    #[must_use]
+    pub fn failure(&self, ended: &Ended) -> Infrastructure {
+        error::ended(ended, &self.console)
+    }
+
+    /// Stops the guest's processors: it stands still and answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU refuses or does not answer.
+    pub async fn pause(&self) -> Result<(), qmp::QmpError> {
+        self.command("stop").await
+    }
+
+    /// Lets a paused guest go on.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU refuses or does not answer.
+    pub async fn resume(&self) -> Result<(), qmp::QmpError> {
+        self.command("cont").await
+    }
+
+    async fn command(&self, name: &'static str) -> Result<(), qmp::QmpError> {
+        self.qmp.execute(name, serde_json::Value::Null, qmp::COMMAND_DEADLINE).await.map(drop)
+    }
+}
+
+/// How many of the console's last lines stand in an error.
+const CONSOLE_TAIL_LINES: usize = 30;

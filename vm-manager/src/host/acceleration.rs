@@ -1,0 +1,210 @@
+//! Whether guests run on the processor itself or in QEMU's translator.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::ids::VmId;
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+use super::files::{read_bounded, write_private};
+use super::probe_rom::{EXIT_PORT, EXIT_STATUS, rom};
+use super::{HostError, HostSettings, Qemu};
+
+/// The probe guest ends within some ten milliseconds of QEMU's start; one that stops in the middle
+/// never does.
+const PROBE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A probe's cached answer has some hundred bytes.
+const CACHE_BYTES: u64 = 16 * 1024;
+
+/// Of what QEMU writes on a failing probe, at most this much stands in the reason.
+const REASON_CHARACTERS: usize = 200;
+
+/// How guests are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acceleration {
+    /// On the host's processor, through `/dev/kvm`.
+    Kvm,
+    /// In QEMU's translator: always works, many times slower.
+    Tcg,
+}
+
+impl Acceleration {
+    /// The name, as QEMU has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+
+    /// The processor model: all that this way of running can give. Under TCG without five-level page
+    /// tables, which a kernel would use and which only make each translated access longer.
+    pub(crate) fn cpu(self) -> &'static str {
+        match self {
+            Self::Kvm => "host",
+            Self::Tcg => "max,la57=off",
+        }
+    }
+}
+
+/// The acceleration of this host and, where it is TCG, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accelerator {
+    /// How guests are run.
+    pub acceleration: Acceleration,
+    /// Why not on the processor itself, a sentence for the job's log; absent with KVM.
+    pub reason: Option<String>,
+}
+
+/// What a probe found. A reboot or another QEMU asks for a new one.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Cached {
+    boot_id: String,
+    qemu: String,
+    failure: Option<String>,
+}
+
+impl Accelerator {
+    /// Takes what the settings say, else the cached answer of the last probe, else probes: a small
+    /// guest is run under KVM for a moment.
+    ///
+    /// # Errors
+    ///
+    /// When the state or runtime directory cannot be used. That KVM does not work is an answer.
+    pub async fn probe(settings: &HostSettings, qemu: &Qemu) -> Result<Self, HostError> {
+        if let Some(acceleration) = settings.acceleration {
+            let reason = (acceleration == Acceleration::Tcg).then(|| "as configured".to_owned());
+            return Ok(Self { acceleration, reason });
+        }
+        // This is cheap and changes when the administrator adds us to a group: never cached.
+        if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
+            return Ok(Self::from_failure(Some(format!("/dev/kvm cannot be opened: {error}"))));
+        }
+        let cache = settings.state.join("acceleration.json");
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(HostError::io("read", Path::new("/proc/sys/kernel/random/boot_id")))?;
+        let boot_id = boot_id.trim().to_owned();
+        let version = format!("{} {}", qemu.path.display(), qemu.version);
+        if let Some(text) = read_bounded(&cache, CACHE_BYTES)?
+            && let Ok(cached) = serde_json::from_slice::<Cached>(&text)
+            && cached.boot_id == boot_id
+            && cached.qemu == version
+        {
+            return Ok(Self::from_failure(cached.failure));
+        }
+        let failure = run_probe(settings, qemu, Acceleration::Kvm).await?;
+        let found = Cached { boot_id, qemu: version, failure };
+        let text = serde_json::to_vec(&found).expect("an answer has a JSON form");
+        write_private(&cache, &text)?;
+        Ok(Self::from_failure(found.failure))
+    }
+
+    fn from_failure(reason: Option<String>) -> Self {
+        let acceleration =
+            if reason.is_some() { Acceleration::Tcg } else { Acceleration::Kvm };
+        Self { acceleration, reason }
+    }
+}
+
+/// Runs the probe guest; `None` means that it came through.
+async fn run_probe(
+    settings: &HostSettings,
+    qemu: &Qemu,
+    acceleration: Acceleration,
+) -> Result<Option<String>, HostError> {
+    // A file of its own, so that two processes that probe at once do not meet.
+    let path = settings.runtime.join(format!("probe-{}", VmId::new().short()));
+    write_private(&path, &rom())?;
+    let mut command = Command::new(&qemu.path);
+    command
+        .args(["-machine", "q35", "-accel", acceleration.name(), "-cpu", acceleration.cpu()])
+        .args(["-m", "32", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .arg("-device")
+        .arg(format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x4"))
+        .arg("-bios")
+        .arg(&path)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(PROBE_DEADLINE, command.output()).await;
+    std::fs::remove_file(&path).map_err(HostError::io("remove", &path))?;
+    let device = "/dev/kvm opens, but a probe guest";
+    Ok(match output {
+        Ok(Ok(output)) if output.status.code() == Some(EXIT_STATUS) => None,
+        Ok(Ok(output)) => {
+            let said = last_line(&output.stderr);
+            Some(format!("{device} did not run under it: QEMU {}{said}", output.status))
+        }
+        Ok(Err(error)) => Some(format!("{device} could not be started: {error}")),
+        Err(_) => Some(format!("{device} did not get through within {PROBE_DEADLINE:?}")),
+    })
+}
+
+fn last_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+    last.map_or_else(String::new, |line| {
+        let line = line.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS);
+        format!(", {}", line.collect::<String>())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(directory: &Path) -> HostSettings {
+        HostSettings {
+            state: directory.to_owned(),
+            runtime: directory.to_owned(),
+            qemu: "/usr/bin/qemu-system-x86_64".into(),
+            qemu_img: "/usr/bin/qemu-img".into(),
+            disk_reserve: common::size::ByteSize(0),
+            acceleration: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_probe_guest_comes_through_where_everything_is_emulated() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let qemu = Qemu::find(&settings.qemu).await.unwrap();
+        assert_eq!(run_probe(&settings, &qemu, Acceleration::Tcg).await.unwrap(), None);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_runs_no_guest_gives_a_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let version = super::super::QemuVersion { major: 10, minor: 0, micro: 0 };
+        let qemu = Qemu { path: "/bin/false".into(), version };
+        let failure = run_probe(&settings, &qemu, Acceleration::Kvm).await.unwrap().unwrap();
+        assert!(failure.contains("exit status: 1"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn the_settings_decide_without_a_probe() {
+        let directory = tempfile::tempdir().unwrap();
+        let version = super::super::QemuVersion { major: 10, minor: 0, micro: 0 };
+        let qemu = Qemu { path: "/nonexistent".into(), version };
+        for acceleration in [Acceleration::Kvm, Acceleration::Tcg] {
+            let settings =
+                HostSettings { acceleration: Some(acceleration), ..settings(directory.path()) };
+            let found = Accelerator::probe(&settings, &qemu).await.unwrap();
+            assert_eq!(found.acceleration, acceleration);
+            assert_eq!(found.reason.is_some(), acceleration == Acceleration::Tcg);
+        }
+    }
+
+    #[test]
+    fn reasons_are_one_clean_line() {
+        assert_eq!(last_line(b"one\ntwo\x1b\n\n"), ", two");
+        assert_eq!(last_line(b""), "");
+        assert_eq!(last_line(&[b'x'; 1000]).len(), 202);
+    }
+}

@@ -1,0 +1,369 @@
+//! One process's claim on this host.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use common::ids::{InstanceId, VmId};
+use common::size::ByteSize;
+use common::time::Timestamp;
+use tokio::sync::OnceCell;
+
+use super::files::{remove_directory, remove_empty_directory};
+use super::lock::Lock;
+use super::reconcile::{Pass, Reach, pass};
+use super::{
+    Accelerator, HostError, HostSettings, Ledger, Promise, Qemu, create_private_directory,
+};
+
+/// One process's claim on this host: directories that it alone writes to while it holds their lock.
+///
+/// Dropping the last reference removes the directories if no machine is left in them.
+#[derive(Debug)]
+pub struct Instance {
+    id: InstanceId,
+    settings: HostSettings,
+    /// Held for as long as the instance lives.
+    _lock: Lock,
+    /// Machines with a live owner in this process.
+    owned: Mutex<BTreeSet<VmId>>,
+    qemu: OnceCell<(Qemu, Accelerator)>,
+}
+
+/// What a sweep over dead instances did and left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Machines that were ended or whose files were removed.
+    pub removed: Vec<VmId>,
+    /// Instances with a machine that is still kept, and until when; each needs a
+    /// [watchdog](super::watchdog) again.
+    pub kept: Vec<(InstanceId, Timestamp)>,
+}
+
+impl Instance {
+    /// Makes a new instance.
+    ///
+    /// # Errors
+    ///
+    /// When the directories cannot be made, or the runtime directory's path is too long for sockets.
+    pub fn create(settings: &HostSettings) -> Result<Arc<Self>, HostError> {
+        settings.check_socket_paths()?;
+        let id = InstanceId::new();
+        create_private_directory(&settings.instance_state(id))?;
+        let result = Lock::create(&settings.instance_lock(id)).and_then(|lock| {
+            create_private_directory(&settings.instance_runtime(id))?;
+            Ok(Self::new(id, settings, lock))
+        });
+        if result.is_err() {
+            // The first error is the one to report.
+            drop(remove_directory(&settings.instance_state(id)));
+        }
+        result.map(Arc::new)
+    }
+
+    /// Takes over every instance whose owner is dead, with what it left behind.
+    ///
+    /// # Errors
+    ///
+    /// When the directories cannot be read or a lock cannot be tried.
+    pub fn adopt_dead(settings: &HostSettings) -> Result<Vec<Arc<Self>>, HostError> {
+        let mut dead = Vec::new();
+        for id in ids(settings)? {
+            if let Some(lock) = Lock::take_free(&settings.instance_lock(id))? {
+                dead.push(Arc::new(Self::new(id, settings, lock)));
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Waits for the lock of an instance; `None` if its owner removed it.
+    pub(super) fn wait_for(
+        settings: &HostSettings,
+        id: InstanceId,
+    ) -> Result<Option<Self>, HostError> {
+        let lock = Lock::wait(&settings.instance_lock(id))?;
+        Ok(lock.map(|lock| Self::new(id, settings, lock)))
+    }
+
+    fn new(id: InstanceId, settings: &HostSettings, lock: Lock) -> Self {
+        Self {
+            id,
+            settings: settings.clone(),
+            _lock: lock,
+            owned: Mutex::default(),
+            qemu: OnceCell::new(),
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> InstanceId {
+        self.id
+    }
+
+    /// The settings that it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &HostSettings {
+        &self.settings
+    }
+
+    /// The QEMU of this host and how it runs guests; found out once.
+    ///
+    /// # Errors
+    ///
+    /// When there is no usable QEMU or the probe cannot use its files.
+    pub async fn qemu(&self) -> Result<&(Qemu, Accelerator), HostError> {
+        let find = || async {
+            let qemu = Qemu::find(&self.settings.qemu).await?;
+            let accelerator = Accelerator::probe(&self.settings, &qemu).await?;
+            Ok((qemu, accelerator))
+        };
+        self.qemu.get_or_try_init(find).await
+    }
+
+    /// Promises room to one machine, if there is some now.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::NoRoom`], or the ledger cannot be used.
+    pub fn reserve(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
+        let lock = self.settings.instance_lock(self.id);
+        Ledger::new(&self.settings).reserve(self.id, VmId::new(), &lock, memory, cpus)
+    }
+
+    /// Promises room to one machine as soon as there is some. Waits without a limit: the caller has
+    /// the job's deadline.
+    ///
+    /// # Errors
+    ///
+    /// At once when the host could never give that much, or when the ledger cannot be used.
+    pub async fn wait_for_room(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
+        let lock = self.settings.instance_lock(self.id);
+        Ledger::new(&self.settings)
+            .wait_for_room(self.id, VmId::new(), &lock, memory, cpus)
+            .await
+    }
+
+    /// Brings records and processes together: files without a process are removed, processes with
+    /// this instance's id but without a record are ended, and so are machines kept for too long.
+    /// Machines that are only without an owner are left, to be adopted. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, after everything was tried.
+    pub fn reconcile(&self) -> Result<Vec<VmId>, HostError> {
+        pass(self, Reach::Contradictions, Timestamp::now()).map(|pass| pass.removed)
+    }
+
+    /// Ends every machine without an owner, except those that are still kept. Blocks.
+    pub(super) fn sweep(&self) -> Result<Pass, HostError> {
+        pass(self, Reach::Abandoned, Timestamp::now())
+    }
+
+    /// Ends every machine of this instance that no live [`Machine`](crate::machine::Machine) of this
+    /// process owns, kept ones as well, and removes its files. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, after everything was tried.
+    pub fn destroy_all(&self) -> Result<Vec<VmId>, HostError> {
+        pass(self, Reach::All, Timestamp::now()).map(|pass| pass.removed)
+    }
+
+    /// Gives the claim back. The directories are removed if no machine is left in them; says whether
+    /// they were.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be removed.
+    pub fn close(self: Arc<Self>) -> Result<bool, HostError> {
+        match Arc::into_inner(self) {
+            Some(instance) => instance.remove_if_empty(),
+            // A machine holds on to it still; the last reference does it.
+            None => Ok(false),
+        }
+    }
+
+    fn remove_if_empty(&self) -> Result<bool, HostError> {
+        let state = self.settings.instance_state(self.id);
+        if !remove_empty_directory(&self.settings.instance_machines(self.id))? {
+            return Ok(false);
+        }
+        remove_directory(&self.settings.instance_runtime(self.id))?;
+        // The lock file goes last, while its lock is held: whoever waits for it finds that out.
+        let lock = self.settings.instance_lock(self.id);
+        match fs::remove_file(&lock) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(HostError::io("remove", &lock)(error));
+            }
+            _ => {}
+        }
+        remove_directory(&state)?;
+        Ok(true)
+    }
+
+    /// Whether a live [`Machine`](crate::machine::Machine) of this process is the owner.
+    pub(super) fn owns(&self, vm: VmId) -> bool {
+        self.owned().contains(&vm)
+    }
+
+    fn owned(&self) -> MutexGuard<'_, BTreeSet<VmId>> {
+        // The set is whole at every moment, whoever panicked.
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_if_empty() {
+            tracing::warn!(instance.id = %self.id, %error, "cannot remove an instance's directories");
+        }
+    }
+}
+
+/// Ownership of one machine: while it lives, passes over the instance leave the machine alone.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    instance: Arc<Instance>,
+    vm: VmId,
+}
+
+impl Owned {
+    pub(crate) fn new(instance: &Arc<Instance>, vm: VmId) -> Self {
+        instance.owned().insert(vm);
+        Self { instance: Arc::clone(instance), vm }
+    }
+
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.instance.owned().remove(&self.vm);
+    }
+}
+
+/// Cleans up after every dead instance of this host. Blocks. Programs do this when they start.
+///
+/// # Errors
+///
+/// The first failure, after everything was tried.
+pub fn sweep_dead(settings: &HostSettings) -> Result<SweepReport, HostError> {
+    let mut report = SweepReport::default();
+    let mut failure = None;
+    for instance in Instance::adopt_dead(settings)? {
+        match instance.sweep() {
+            Ok(pass) => {
+                report.removed.extend(pass.removed);
+                report.kept.extend(pass.kept_until.map(|until| (instance.id(), until)));
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    failure.map_or(Ok(report), Err)
+}
+
+/// The ids of all instances in the state directory.
+pub(super) fn ids(settings: &HostSettings) -> Result<Vec<InstanceId>, HostError> {
+    let path = settings.instances();
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(HostError::io("list", &path)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(HostError::io("list", &path))?;
+        if let Some(id) = parse_id(entry.file_name().as_ref()) {
+            found.push(id);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn parse_id(name: &Path) -> Option<InstanceId> {
+    name.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Record;
+
+    fn settings(directory: &Path) -> HostSettings {
+        HostSettings {
+            state: directory.join("state"),
+            runtime: directory.join("run"),
+            qemu: "/nonexistent/qemu".into(),
+            qemu_img: "/nonexistent/qemu-img".into(),
+            disk_reserve: ByteSize(0),
+            acceleration: None,
+        }
+    }
+
+    #[test]
+    fn an_instance_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let instance = Instance::create(&settings).unwrap();
+        let state = settings.instance_state(instance.id());
+        assert!(state.exists());
+        assert!(Instance::adopt_dead(&settings).unwrap().is_empty(), "its owner lives");
+        assert!(instance.close().unwrap());
+        assert!(!state.exists());
+        assert_eq!(fs::read_dir(&settings.runtime).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn records_without_a_process_go_with_their_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let instance = Instance::create(&settings).unwrap();
+        let (abandoned, owned) = (VmId::new(), VmId::new());
+        for vm in [abandoned, owned] {
+            let paths = settings.machine(instance.id(), vm);
+            create_private_directory(&paths.state).unwrap();
+            create_private_directory(&paths.runtime).unwrap();
+            Record::new(vm, "tiny").write(&paths.record()).unwrap();
+        }
+        let guard = Owned::new(&instance, owned);
+        assert_eq!(instance.reconcile().unwrap(), [abandoned]);
+        assert!(!settings.machine(instance.id(), abandoned).runtime.exists());
+        assert!(settings.machine(instance.id(), owned).record().exists());
+        drop(guard);
+        assert_eq!(instance.destroy_all().unwrap(), [owned]);
+        assert!(instance.close().unwrap());
+    }
+
+    #[test]
+    fn what_a_dead_owner_left_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let instance = Instance::create(&settings).unwrap();
+        let (id, vm) = (instance.id(), VmId::new());
+        let paths = settings.machine(id, vm);
+        create_private_directory(&paths.state).unwrap();
+        fs::write(paths.record(), "not a record").unwrap();
+        assert!(!instance.close().unwrap(), "a machine is left");
+        let report = sweep_dead(&settings).unwrap();
+        assert_eq!(report.removed, [vm]);
+        assert!(report.kept.is_empty());
+        assert!(!settings.instance_state(id).exists());
+    }
+
+    #[test]
+    fn a_runtime_directory_for_which_sockets_have_no_room_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings(directory.path());
+        settings.runtime = directory.path().join("x".repeat(80));
+        let error = Instance::create(&settings).unwrap_err();
+        assert!(error.to_string().contains("set a shorter one"), "{error}");
+        assert!(!settings.state.exists());
+    }
+}

@@ -1,0 +1,126 @@
+//! Machines that outlive their job on purpose, for `solstice shell` and `solstice cp`.
+
+use std::net::SocketAddr;
+
+use common::ids::{InstanceId, VmId};
+use common::time::Timestamp;
+
+use super::files::read_bounded;
+use super::instance::ids;
+use super::process::sightings;
+use super::{HostError, HostSettings, Record};
+use crate::ssh::Keys;
+
+/// An OpenSSH ed25519 key has some four hundred bytes.
+const KEY_BYTES: u64 = 16 * 1024;
+
+/// A machine that outlives its job, with everything that is needed to log in.
+#[derive(Clone, Debug)]
+pub struct KeptMachine {
+    /// The name under which it is kept.
+    pub name: String,
+    /// The instance that it belongs to.
+    pub instance: InstanceId,
+    /// The machine.
+    pub vm: VmId,
+    /// The label of its image.
+    pub label: String,
+    /// The host's end of the forwarding to its SSH server.
+    pub address: SocketAddr,
+    /// The user to log in as.
+    pub user: String,
+    /// The login key and the guest's host key.
+    pub keys: Keys,
+    /// When it is destroyed.
+    pub until: Timestamp,
+}
+
+/// Finds the machine that is kept under a name.
+///
+/// # Errors
+///
+/// [`HostError::NotKept`] with the names that there are, or its key or record cannot be read.
+pub fn find(settings: &HostSettings, name: &str) -> Result<KeptMachine, HostError> {
+    let mut known = Vec::new();
+    for (instance, record) in records(settings)? {
+        let Some(keep) = record.keep else { continue };
+        if keep.name != name {
+            known.push(keep.name);
+            continue;
+        }
+        let path = settings.machine(instance, record.vm).login_key();
+        let unusable = |reason: String| HostError::KeptKey { name: name.to_owned(), reason };
+        let text = read_bounded(&path, KEY_BYTES)?
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .ok_or_else(|| unusable(format!("there is no `{}`", path.display())))?;
+        let keys = Keys::from_login(&text, &keep.host_key)
+            .map_err(|error| unusable(error.to_string()))?;
+        return Ok(KeptMachine {
+            name: keep.name,
+            instance,
+            vm: record.vm,
+            label: record.label,
+            address: keep.address,
+            user: keep.user,
+            keys,
+            until: keep.until,
+        });
+    }
+    known.sort();
+    Err(HostError::NotKept { name: name.to_owned(), known })
+}
+
+/// The names of all machines that are kept on this host, each with its label and its end.
+///
+/// # Errors
+///
+/// When the records cannot be read.
+pub fn list(settings: &HostSettings) -> Result<Vec<(String, String, Timestamp)>, HostError> {
+    let mut found: Vec<_> = records(settings)?
+        .into_iter()
+        .filter_map(|(_, record)| record.keep.map(|keep| (keep.name, record.label, keep.until)))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+/// All records of machines whose process runs. Records that disappear or that nobody understands are
+/// left out: their owners see to them.
+fn records(settings: &HostSettings) -> Result<Vec<(InstanceId, Record)>, HostError> {
+    let running = sightings().map_err(HostError::io("list", "/proc".as_ref()))?;
+    let mut found = Vec::new();
+    for instance in ids(settings)? {
+        for seen in running.iter().filter(|seen| seen.name.instance == instance) {
+            let path = settings.machine(instance, seen.name.vm).record();
+            if let Ok(Some(record)) = Record::read(&path)
+                && record.process == Some(seen.identity)
+            {
+                found.push((instance, record));
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::size::ByteSize;
+
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_kept_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = HostSettings {
+            state: directory.path().join("state"),
+            runtime: directory.path().join("run"),
+            qemu: "/nonexistent/qemu".into(),
+            qemu_img: "/nonexistent/qemu-img".into(),
+            disk_reserve: ByteSize(0),
+            acceleration: None,
+        };
+        assert!(list(&settings).unwrap().is_empty());
+        let error = find(&settings, "r1").unwrap_err();
+        assert!(error.to_string().contains("no machine is kept on this host"), "{error}");
+    }
+}

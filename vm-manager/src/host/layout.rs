@@ -1,0 +1,96 @@
+//! Where the files of instances and machines lie.
+
+use std::path::PathBuf;
+
+use common::ids::{InstanceId, VmId};
+
+use super::{HostError, HostSettings};
+
+/// The bytes of `sun_path`, without the NUL at its end.
+const SOCKET_PATH_LIMIT: usize = 107;
+
+impl HostSettings {
+    /// The directory of all instances' state.
+    pub(crate) fn instances(&self) -> PathBuf {
+        self.state.join("instances")
+    }
+
+    pub(crate) fn instance_state(&self, id: InstanceId) -> PathBuf {
+        self.instances().join(id.to_string())
+    }
+
+    pub(crate) fn instance_lock(&self, id: InstanceId) -> PathBuf {
+        self.instance_state(id).join("lock")
+    }
+
+    pub(crate) fn instance_machines(&self, id: InstanceId) -> PathBuf {
+        self.instance_state(id).join("machines")
+    }
+
+    pub(crate) fn instance_runtime(&self, id: InstanceId) -> PathBuf {
+        self.runtime.join(id.to_string())
+    }
+
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.runtime.join("ledger")
+    }
+
+    pub(crate) fn machine(&self, instance: InstanceId, vm: VmId) -> MachinePaths {
+        MachinePaths {
+            state: self.instance_machines(instance).join(vm.to_string()),
+            runtime: self.instance_runtime(instance).join(vm.short()),
+        }
+    }
+
+    /// Refuses a runtime directory below which a socket's path would be too long for the system.
+    pub(crate) fn check_socket_paths(&self) -> Result<(), HostError> {
+        let longest = self.machine(InstanceId::new(), VmId::new()).qmp();
+        let length = longest.as_os_str().len();
+        if length <= SOCKET_PATH_LIMIT {
+            return Ok(());
+        }
+        Err(HostError::PathTooLong { path: self.runtime.clone(), length, limit: SOCKET_PATH_LIMIT })
+    }
+}
+
+/// The files of one machine.
+#[derive(Clone, Debug)]
+pub(crate) struct MachinePaths {
+    /// On disk: the record and what grows.
+    pub(crate) state: PathBuf,
+    /// On tmpfs: sockets, keys, and what must not outlive the host's boot.
+    pub(crate) runtime: PathBuf,
+}
+
+impl MachinePaths {
+    pub(crate) fn record(&self) -> PathBuf {
+        self.state.join("record.json")
+    }
+
+    pub(crate) fn overlay(&self) -> PathBuf {
+        self.state.join("disk.qcow2")
+    }
+
+    pub(crate) fn qmp(&self) -> PathBuf {
+        self.runtime.join("qmp")
+    }
+
+    /// Holds the guest's private host key, therefore on tmpfs.
+    pub(crate) fn seed(&self) -> PathBuf {
+        self.runtime.join("seed.iso")
+    }
+
+    pub(crate) fn console(&self) -> PathBuf {
+        self.runtime.join("console.log")
+    }
+
+    /// QEMU's own standard output and error.
+    pub(crate) fn qemu_log(&self) -> PathBuf {
+        self.runtime.join("qemu.log")
+    }
+
+    /// The private login key of a kept machine.
+    pub(crate) fn login_key(&self) -> PathBuf {
+        self.runtime.join("login-key")
+    }
+}

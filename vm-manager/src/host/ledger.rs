@@ -1,0 +1,407 @@
+//! The one book of what is promised to machines on this host.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::ids::{InstanceId, VmId};
+use common::limits::MIB;
+use common::size::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use super::lock::Lock;
+use super::{Capacity, HostError, HostSettings, ProcessIdentity};
+
+/// What QEMU itself needs beside the guest's memory: code cache, device state, its own program.
+const MACHINE_OVERHEAD: u64 = 64 * MIB;
+
+/// How often [`Ledger::wait_for_room`] looks again.
+const ROOM_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Thousands of machines fit; a larger book is not ours.
+const LEDGER_BYTES: u64 = 4 * MIB;
+
+/// The one book of what is promised to machines on this host, shared by all instances whose runtime
+/// directory is the same.
+///
+/// Entries of instances whose lock is free are dropped by whoever opens the book next.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    path: PathBuf,
+}
+
+/// Why a machine has no room.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// Larger than this host could ever give.
+    #[error(
+        "a machine with {memory} of memory and {cpus} processors does not fit on this host, which \
+         can give at most {most_memory} and {most_cpus} processors"
+    )]
+    Never {
+        /// The memory that was asked for.
+        memory: ByteSize,
+        /// The processors that were asked for.
+        cpus: u32,
+        /// What the host could give to one machine alone.
+        most_memory: ByteSize,
+        /// Likewise.
+        most_cpus: u32,
+    },
+    /// Room may come when other machines end.
+    #[error(
+        "no room for a machine with {memory} of memory and {cpus} processors: {free_memory} and \
+         {free_cpus} processors are free, {promised} are promised to other machines"
+    )]
+    Now {
+        /// The memory that was asked for.
+        memory: ByteSize,
+        /// The processors that were asked for.
+        cpus: u32,
+        /// What could be given now.
+        free_memory: ByteSize,
+        /// Likewise.
+        free_cpus: u32,
+        /// The memory promised to other machines.
+        promised: ByteSize,
+    },
+}
+
+/// One promise. `process` appears once the machine runs: what it uses already is no longer part of
+/// the memory that the host has free.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    instance: InstanceId,
+    vm: VmId,
+    memory: ByteSize,
+    cpus: u32,
+    lock: PathBuf,
+    process: Option<ProcessIdentity>,
+}
+
+/// Room for one machine, given back when dropped.
+#[derive(Debug)]
+pub struct Promise {
+    ledger: Ledger,
+    vm: VmId,
+    memory: ByteSize,
+    cpus: u32,
+    released: bool,
+}
+
+impl Ledger {
+    /// The book of this host.
+    #[must_use]
+    pub fn new(settings: &HostSettings) -> Self {
+        Self { path: settings.ledger() }
+    }
+
+    /// Promises room to a machine that is about to start, on behalf of the instance whose lock file
+    /// is `lock`.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::NoRoom`] when the host has none now or could never have, else when the book
+    /// cannot be used.
+    pub(crate) fn reserve(
+        &self,
+        instance: InstanceId,
+        vm: VmId,
+        lock: &Path,
+        memory: ByteSize,
+        cpus: u32,
+    ) -> Result<Promise, HostError> {
+        let capacity =
+            Capacity::of_host().map_err(HostError::io("read", Path::new("/proc/meminfo")))?;
+        self.edit(|entries| {
+            room(&uses(entries), &capacity, memory, cpus)?;
+            let lock = lock.to_owned();
+            entries.push(Entry { instance, vm, memory, cpus, lock, process: None });
+            Ok(())
+        })?;
+        Ok(Promise { ledger: self.clone(), vm, memory, cpus, released: false })
+    }
+
+    /// Like [`Ledger::reserve`], but waits for room where it may come.
+    pub(crate) async fn wait_for_room(
+        &self,
+        instance: InstanceId,
+        vm: VmId,
+        lock: &Path,
+        memory: ByteSize,
+        cpus: u32,
+    ) -> Result<Promise, HostError> {
+        loop {
+            match self.reserve(instance, vm, lock, memory, cpus) {
+                Err(HostError::NoRoom(NoRoom::Now { .. })) => {
+                    tokio::time::sleep(ROOM_INTERVAL).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes the promise to a machine back.
+    pub(crate) fn forget(&self, vm: VmId) -> Result<(), HostError> {
+        if !self.path.exists() {
+            return Ok(());
+        }
+        self.edit(|entries| {
+            entries.retain(|entry| entry.vm != vm);
+            Ok(())
+        })
+    }
+
+    /// Changes the book under its lock. The content is replaced as a whole; a book that was cut off
+    /// by a crash of the host is begun anew, for its machines are gone as well.
+    fn edit(
+        &self,
+        change: impl FnOnce(&mut Vec<Entry>) -> Result<(), HostError>,
+    ) -> Result<(), HostError> {
+        let at = |action| HostError::io(action, &self.path);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&self.path)
+            .map_err(at("open"))?;
+        file.lock().map_err(at("lock"))?;
+        let mut text = Vec::new();
+        (&file).take(LEDGER_BYTES).read_to_end(&mut text).map_err(at("read"))?;
+        let mut entries: Vec<Entry> = serde_json::from_slice(&text).unwrap_or_default();
+        entries.retain(|entry| Lock::is_held(&entry.lock).unwrap_or(true));
+        change(&mut entries)?;
+        let text = serde_json::to_vec(&entries).expect("entries have a JSON form");
+        replace(&mut file, &text).map_err(at("write"))
+    }
+}
+
+impl Promise {
+    /// The machine that the room is for.
+    #[must_use]
+    pub fn vm(&self) -> VmId {
+        self.vm
+    }
+
+    /// The promised memory of the guest.
+    #[must_use]
+    pub fn memory(&self) -> ByteSize {
+        self.memory
+    }
+
+    /// The promised processors.
+    #[must_use]
+    pub fn cpus(&self) -> u32 {
+        self.cpus
+    }
+
+    /// Notes the process that now uses the promised memory.
+    pub(crate) fn used_by(&self, process: ProcessIdentity) -> Result<(), HostError> {
+        self.ledger.edit(|entries| {
+            for entry in entries.iter_mut().filter(|entry| entry.vm == self.vm) {
+                entry.process = Some(process);
+            }
+            Ok(())
+        })
+    }
+
+    /// Leaves the entry in the book: the machine outlives this process, and whoever removes it
+    /// forgets the entry.
+    pub(crate) fn leave(mut self) {
+        self.released = true;
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if !self.released
+            && let Err(error) = self.ledger.forget(self.vm)
+        {
+            // The entry goes with its instance's lock at the latest.
+            tracing::warn!(vm.id = %self.vm, %error, "cannot give a machine's room back");
+        }
+    }
+}
+
+/// What one promise means for the host's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Use {
+    promised: u64,
+    /// Of which in use, and so no longer part of the memory that the host has available.
+    resident: u64,
+    cpus: u32,
+}
+
+fn uses(entries: &[Entry]) -> Vec<Use> {
+    let resident = |process: &ProcessIdentity| {
+        let same = ProcessIdentity::of(process.pid).ok()? == Some(*process);
+        same.then(|| resident_bytes(process.pid))?
+    };
+    entries
+        .iter()
+        .map(|entry| Use {
+            promised: entry.memory.0.saturating_add(MACHINE_OVERHEAD),
+            resident: entry.process.as_ref().and_then(resident).unwrap_or(0),
+            cpus: entry.cpus,
+        })
+        .collect()
+}
+
+/// The resident set of a process (proc(5), `VmRSS`).
+fn resident_bytes(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// Whether a machine fits beside the others.
+fn room(uses: &[Use], capacity: &Capacity, memory: ByteSize, cpus: u32) -> Result<(), NoRoom> {
+    let asked = memory.0.saturating_add(MACHINE_OVERHEAD);
+    if asked > capacity.memory.0 || cpus > capacity.cpus {
+        let most_memory = ByteSize(capacity.memory.0.saturating_sub(MACHINE_OVERHEAD));
+        return Err(NoRoom::Never { memory, cpus, most_memory, most_cpus: capacity.cpus });
+    }
+    let sum = |value: fn(&Use) -> u64| uses.iter().map(value).fold(0, u64::saturating_add);
+    let promised = sum(|other| other.promised);
+    let to_come = sum(|other| other.promised.saturating_sub(other.resident));
+    let free = (capacity.memory.0.saturating_sub(promised))
+        .min(capacity.available.0.saturating_sub(to_come));
+    let used_cpus = uses.iter().map(|other| other.cpus).fold(0, u32::saturating_add);
+    let free_cpus = capacity.cpus.saturating_sub(used_cpus);
+    if asked <= free && cpus <= free_cpus {
+        return Ok(());
+    }
+    Err(NoRoom::Now {
+        memory,
+        cpus,
+        free_memory: ByteSize(free.saturating_sub(MACHINE_OVERHEAD)),
+        free_cpus,
+        promised: ByteSize(promised),
+    })
+}
+
+fn replace(file: &mut File, text: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::limits::GIB;
+
+    use super::*;
+
+    fn capacity() -> Capacity {
+        Capacity { memory: ByteSize(8 * GIB), available: ByteSize(6 * GIB), cpus: 4 }
+    }
+
+    #[test]
+    fn room_beside_others() {
+        let idle = |gib: u64| Use { promised: gib * GIB, resident: 0, cpus: 1 };
+        let busy = |gib: u64| Use { promised: gib * GIB, resident: gib * GIB, cpus: 1 };
+        let check = |uses: &[Use], gib: u64, cpus: u32, expected: &str| {
+            let found = match room(uses, &capacity(), ByteSize(gib * GIB), cpus) {
+                Ok(()) => "fits",
+                Err(NoRoom::Never { .. }) => "never",
+                Err(NoRoom::Now { .. }) => "not now",
+            };
+            assert_eq!(found, expected, "{uses:?} {gib} {cpus}");
+        };
+        check(&[], 5, 1, "fits");
+        check(&[], 6, 1, "not now");
+        check(&[], 7, 1, "not now");
+        check(&[], 8, 1, "never");
+        check(&[], 1, 5, "never");
+        check(&[], u64::MAX / GIB, 1, "never");
+        check(&[idle(3)], 2, 1, "fits");
+        check(&[idle(3)], 3, 1, "not now");
+        // What a machine uses already is not taken off twice.
+        check(&[busy(3)], 4, 1, "fits");
+        check(&[busy(3)], 5, 1, "not now");
+        check(&[idle(1), idle(1), idle(1)], 1, 1, "fits");
+        check(&[idle(1), idle(1), idle(1)], 1, 2, "not now");
+    }
+
+    fn ledger(directory: &Path) -> (Ledger, PathBuf) {
+        (Ledger { path: directory.join("ledger") }, directory.join("lock"))
+    }
+
+    fn entries(ledger: &Ledger) -> usize {
+        let mut count = 0;
+        ledger
+            .edit(|entries| {
+                count = entries.len();
+                Ok(())
+            })
+            .unwrap();
+        count
+    }
+
+    #[test]
+    fn promises_end_with_their_holder_or_their_instance() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(directory.path());
+        let lock = Lock::create(&path).unwrap();
+        let reserve = || ledger.reserve(InstanceId::new(), VmId::new(), &path, ByteSize(MIB), 1);
+        let first = reserve().unwrap();
+        assert_eq!((entries(&ledger), first.memory(), first.cpus()), (1, ByteSize(MIB), 1));
+        drop(first);
+        assert_eq!(entries(&ledger), 0);
+
+        reserve().unwrap().leave();
+        assert_eq!(entries(&ledger), 1);
+        drop(lock);
+        assert_eq!(entries(&ledger), 0, "nobody holds the instance's lock");
+    }
+
+    #[test]
+    fn a_book_that_was_cut_off_is_begun_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(directory.path());
+        let _lock = Lock::create(&path).unwrap();
+        std::fs::write(&ledger.path, "[{\"instance\": ").unwrap();
+        let promise =
+            ledger.reserve(InstanceId::new(), VmId::new(), &path, ByteSize(MIB), 1).unwrap();
+        assert_eq!(entries(&ledger), 1);
+        drop(promise);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_at_once_where_room_never_comes() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(directory.path());
+        let memory = ByteSize(u64::MAX);
+        let error = ledger
+            .wait_for_room(InstanceId::new(), VmId::new(), &path, memory, 1)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, HostError::NoRoom(NoRoom::Never { .. })), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_when_another_machine_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(directory.path());
+        let _lock = Lock::create(&path).unwrap();
+        let host = Capacity::of_host().unwrap();
+        let take = |cpus| {
+            ledger.wait_for_room(InstanceId::new(), VmId::new(), &path, ByteSize(MIB), cpus)
+        };
+        let all = take(host.cpus).await.unwrap();
+        let second = take(1);
+        tokio::pin!(second);
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("all processors are promised"),
+            () = tokio::time::sleep(ROOM_INTERVAL * 3) => {}
+        }
+        drop(all);
+        second.await.unwrap();
+    }
+}

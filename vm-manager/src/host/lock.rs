@@ -1,0 +1,120 @@
+//! A file whose lock says that its owner lives.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use super::HostError;
+
+/// Others look at a lock by taking it for a moment; so often it is tried before it counts as held.
+const TRIES: u32 = 4;
+
+/// Between two tries.
+const TRY_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A lock that is held. The system releases it when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Creates the file with its lock held: under its name it is never seen free.
+    pub(crate) fn create(path: &Path) -> Result<Self, HostError> {
+        let unlocked = path.with_extension("new");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unlocked)
+            .map_err(HostError::io("create", &unlocked))?;
+        file.lock().map_err(HostError::io("lock", &unlocked))?;
+        std::fs::rename(&unlocked, path).map_err(HostError::io("create", path))?;
+        Ok(Self { _file: file })
+    }
+
+    /// Waits for the lock of a file that must exist; `None` if it is gone, or goes while waiting.
+    pub(crate) fn wait(path: &Path) -> Result<Option<Self>, HostError> {
+        let Some(file) = open(path)? else { return Ok(None) };
+        file.lock().map_err(HostError::io("lock", path))?;
+        Self::if_present(file, path)
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub(crate) fn take_free(path: &Path) -> Result<Option<Self>, HostError> {
+        let Some(file) = open(path)? else { return Ok(None) };
+        for _ in 1..TRIES {
+            if try_lock(&file, path)? {
+                return Self::if_present(file, path);
+            }
+            std::thread::sleep(TRY_INTERVAL);
+        }
+        if try_lock(&file, path)? { Self::if_present(file, path) } else { Ok(None) }
+    }
+
+    /// Whether somebody holds the lock. A missing file is held by nobody.
+    pub(crate) fn is_held(path: &Path) -> Result<bool, HostError> {
+        match open(path)? {
+            Some(file) => Ok(!try_lock(&file, path)?),
+            None => Ok(false),
+        }
+    }
+
+    /// The owner removes the file before it releases the lock: who gets it then holds nothing.
+    fn if_present(file: File, path: &Path) -> Result<Option<Self>, HostError> {
+        let metadata = file.metadata().map_err(HostError::io("look at", path))?;
+        Ok((metadata.nlink() > 0).then_some(Self { _file: file }))
+    }
+}
+
+fn open(path: &Path) -> Result<Option<File>, HostError> {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(HostError::io("open", path)(error)),
+    }
+}
+
+fn try_lock(file: &File, path: &Path) -> Result<bool, HostError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(HostError::io("lock", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_once_and_freed_with_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        assert!(Lock::take_free(&path).unwrap().is_none(), "no file");
+        assert!(!Lock::is_held(&path).unwrap());
+        let lock = Lock::create(&path).unwrap();
+        assert!(Lock::is_held(&path).unwrap());
+        assert!(Lock::take_free(&path).unwrap().is_none());
+        drop(lock);
+        assert!(!Lock::is_held(&path).unwrap());
+        assert!(Lock::take_free(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_meanwhile_is_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = Lock::create(&path).unwrap();
+        let waiter = {
+            let path = path.clone();
+            std::thread::spawn(move || Lock::wait(&path).map(|lock| lock.is_some()))
+        };
+        std::fs::remove_file(&path).unwrap();
+        drop(lock);
+        assert!(!waiter.join().unwrap().unwrap());
+    }
+}

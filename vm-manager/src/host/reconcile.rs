@@ -1,0 +1,226 @@
+//! What to do about each machine of an instance: records on one side, processes on the other.
+//!
+//! ```text
+//!                      process runs                     no process
+//!  record              leave, or end when kept too      remove the files
+//!                      long or when everything goes
+//!  no record           end it                           remove the files
+//! ```
+//!
+//! A machine whose [`Machine`](crate::machine::Machine) lives in this process is its own owner and is
+//! left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::ids::VmId;
+use common::time::Timestamp;
+
+use super::files::remove_directory;
+use super::process::{Sighting, sightings};
+use super::{HostError, Instance, Ledger, MachineName, Process, Record};
+use crate::machine::qmp;
+
+/// How long a killed process may take to go.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a running QEMU may take to tell its name. One that does not answer is recognised by its
+/// command line and start time alone.
+const NAME_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How far a pass goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Only contradictions between records and processes, and machines kept for too long.
+    Contradictions,
+    /// Also machines that run without an owner, unless they are kept.
+    Abandoned,
+    /// Everything.
+    All,
+}
+
+/// What is known about a machine from its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    /// No record.
+    Nothing,
+    /// It belongs to a job.
+    Job,
+    /// It is kept until then.
+    Kept(Timestamp),
+}
+
+/// What to do about a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// Nothing.
+    Leave,
+    /// Nothing until then.
+    LeaveUntil(Timestamp),
+    /// Remove its files: it does not run.
+    Remove,
+    /// End its process, then remove its files.
+    Kill,
+}
+
+fn decide(reach: Reach, owned: bool, recorded: Recorded, runs: bool, now: Timestamp) -> Action {
+    if owned {
+        return Action::Leave;
+    }
+    match (recorded, runs) {
+        (_, false) => Action::Remove,
+        (Recorded::Nothing, true) => Action::Kill,
+        (Recorded::Kept(until), true) if until > now && reach != Reach::All => {
+            Action::LeaveUntil(until)
+        }
+        (Recorded::Kept(_), true) => Action::Kill,
+        (Recorded::Job, true) if reach == Reach::Contradictions => Action::Leave,
+        (Recorded::Job, true) => Action::Kill,
+    }
+}
+
+/// What a pass did and left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pass {
+    /// Machines that were removed.
+    pub(super) removed: Vec<VmId>,
+    /// When the last of the machines that are kept has to go.
+    pub(super) kept_until: Option<Timestamp>,
+}
+
+/// Brings records and processes of one instance together. Blocks for as long as killed processes
+/// take to go. What fails is reported, after everything else was tried.
+pub(super) fn pass(instance: &Instance, reach: Reach, now: Timestamp) -> Result<Pass, HostError> {
+    let mut done = Pass::default();
+    let mut failure = None;
+    // Directories first: a machine that starts meanwhile is owned before it has either.
+    let mut machines: BTreeMap<VmId, Vec<Sighting>> =
+        directories(instance)?.into_iter().map(|vm| (vm, Vec::new())).collect();
+    let seen = sightings().map_err(HostError::io("list", "/proc".as_ref()))?;
+    for sighting in seen.into_iter().filter(|seen| seen.name.instance == instance.id()) {
+        machines.entry(sighting.name.vm).or_default().push(sighting);
+    }
+    for (vm, seen) in machines {
+        match settle(instance, vm, &seen, reach, now) {
+            Ok(Action::LeaveUntil(until)) => done.kept_until = done.kept_until.max(Some(until)),
+            Ok(Action::Leave) => {}
+            Ok(Action::Remove | Action::Kill) => done.removed.push(vm),
+            Err(error) => {
+                tracing::warn!(vm.id = %vm, %error, "cannot settle a machine");
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    failure.map_or(Ok(done), Err)
+}
+
+fn settle(
+    instance: &Instance,
+    vm: VmId,
+    seen: &[Sighting],
+    reach: Reach,
+    now: Timestamp,
+) -> Result<Action, HostError> {
+    let paths = instance.settings().machine(instance.id(), vm);
+    let record = match Record::read(&paths.record()) {
+        Ok(record) => record,
+        // Nobody could ever make sense of it, so the machine counts as one without a record.
+        Err(HostError::Record { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let recorded = match &record {
+        None => Recorded::Nothing,
+        Some(Record { keep: Some(keep), .. }) => Recorded::Kept(keep.until),
+        Some(_) => Recorded::Job,
+    };
+    // A process with another start time than the recorded one only looks like ours.
+    let expected = record.as_ref().and_then(|record| record.process);
+    let ours: Vec<&Sighting> = seen
+        .iter()
+        .filter(|seen| expected.is_none_or(|expected| expected == seen.identity))
+        .collect();
+    let action = decide(reach, instance.owns(vm), recorded, !ours.is_empty(), now);
+    if action == Action::Kill {
+        for sighting in ours {
+            end(sighting, &paths.qmp())?;
+        }
+    }
+    if matches!(action, Action::Kill | Action::Remove) {
+        remove_directory(&paths.runtime)?;
+        remove_directory(&paths.state)?;
+        Ledger::new(instance.settings()).forget(vm)?;
+    }
+    Ok(action)
+}
+
+/// Ends a process, after it was asked for its name.
+fn end(sighting: &Sighting, socket: &std::path::Path) -> Result<(), HostError> {
+    let pid = sighting.identity.pid;
+    let proc = std::path::PathBuf::from(format!("/proc/{pid}"));
+    let Some(process) =
+        Process::open(sighting.identity).map_err(HostError::io("hold on to", &proc))?
+    else {
+        return Ok(());
+    };
+    if let Ok(told) = qmp::ask_name(socket, NAME_DEADLINE)
+        && told.parse::<MachineName>().ok() != Some(sighting.name)
+    {
+        tracing::warn!(process.id = pid, told, "a process has our command line but another name");
+        return Ok(());
+    }
+    process.kill().map_err(HostError::io("kill", &proc))?;
+    let gone = process.wait(KILL_DEADLINE).map_err(HostError::io("wait for", &proc))?;
+    // Our own child would stay as a zombie.
+    drop(process.collect());
+    if gone { Ok(()) } else { Err(HostError::Stuck { pid, name: sighting.name }) }
+}
+
+/// The machines that have a directory, in the state directory by their full id.
+fn directories(instance: &Instance) -> Result<BTreeSet<VmId>, HostError> {
+    let path = instance.settings().instance_machines(instance.id());
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(HostError::io("list", &path)(error)),
+    };
+    let mut found = BTreeSet::new();
+    for entry in entries {
+        let entry = entry.map_err(HostError::io("list", &path))?;
+        if let Some(vm) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            found.insert(vm);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_has_one_action() {
+        use Action::{Kill, Leave, LeaveUntil, Remove};
+        use Reach::{Abandoned, All, Contradictions};
+        let now = Timestamp::from_micros(100);
+        let (past, future) = (Timestamp::from_micros(99), Timestamp::from_micros(101));
+        let (kept, expired) = (Recorded::Kept(future), Recorded::Kept(past));
+        let table = [
+            // record, runs: contradictions, abandoned, all
+            (Recorded::Nothing, false, [Remove, Remove, Remove]),
+            (Recorded::Nothing, true, [Kill, Kill, Kill]),
+            (Recorded::Job, false, [Remove, Remove, Remove]),
+            (Recorded::Job, true, [Leave, Kill, Kill]),
+            (kept, false, [Remove, Remove, Remove]),
+            (kept, true, [LeaveUntil(future), LeaveUntil(future), Kill]),
+            (expired, false, [Remove, Remove, Remove]),
+            (expired, true, [Kill, Kill, Kill]),
+        ];
+        for (recorded, runs, expected) in table {
+            for (reach, expected) in [Contradictions, Abandoned, All].into_iter().zip(expected) {
+                let case = format!("{recorded:?}, runs: {runs}, {reach:?}");
+                assert_eq!(decide(reach, false, recorded, runs, now), expected, "{case}");
+                assert_eq!(decide(reach, true, recorded, runs, now), Leave, "owned: {case}");
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What is written down about a machine, so that it can be found after its owner died.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use common::ids::VmId;
+use common::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::files::{read_bounded, write_private};
+use super::{HostError, ProcessIdentity};
+
+/// The version of the record that this program writes and reads.
+const VERSION: u16 = 1;
+
+/// Records have some hundred bytes; more is not ours.
+const RECORD_BYTES: u64 = 64 * 1024;
+
+/// One machine. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u16,
+    /// The machine.
+    pub(crate) vm: VmId,
+    /// The label of its image.
+    pub(crate) label: String,
+    /// Its QEMU; absent while it is being started.
+    pub(crate) process: Option<ProcessIdentity>,
+    /// Present when the machine outlives its job on purpose.
+    pub(crate) keep: Option<Keep>,
+}
+
+/// How a kept machine is reached, and until when. The private key is not here but in a file of mode
+/// 0600 on tmpfs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Keep {
+    /// The name by which people find it.
+    pub(crate) name: String,
+    /// When it is destroyed.
+    pub(crate) until: Timestamp,
+    /// The host's end of the forwarding to its SSH server.
+    pub(crate) address: SocketAddr,
+    /// The user to log in as.
+    pub(crate) user: String,
+    /// The host key to expect, as a line of `known_hosts` without the name.
+    pub(crate) host_key: String,
+}
+
+impl Record {
+    pub(crate) fn new(vm: VmId, label: &str) -> Self {
+        Self { version: VERSION, vm, label: label.to_owned(), process: None, keep: None }
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<(), HostError> {
+        let text = serde_json::to_vec_pretty(self).expect("a record has a JSON form");
+        write_private(path, &text)
+    }
+
+    /// Reads a record, `None` if there is none.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, HostError> {
+        let Some(text) = read_bounded(path, RECORD_BYTES)? else { return Ok(None) };
+        let malformed = |reason| HostError::Record { path: path.to_owned(), reason };
+        let record: Self =
+            serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+        if record.version != VERSION {
+            let version = record.version;
+            return Err(malformed(format!("it has version {version}, this program reads {VERSION}")));
+        }
+        Ok(Some(record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_read_back_and_others_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record.json");
+        assert_eq!(Record::read(&path).unwrap(), None);
+        let mut record = Record::new(VmId::new(), "tiny");
+        record.process = Some(ProcessIdentity { pid: 4711, start: 99 });
+        record.keep = Some(Keep {
+            name: "r1".to_owned(),
+            until: Timestamp::from_micros(5),
+            address: ([127, 0, 0, 1], 2222).into(),
+            user: "root".to_owned(),
+            host_key: "ssh-ed25519 AAAA".to_owned(),
+        });
+        record.write(&path).unwrap();
+        assert_eq!(Record::read(&path).unwrap(), Some(record.clone()));
+
+        record.version = 2;
+        record.write(&path).unwrap();
+        assert!(Record::read(&path).unwrap_err().to_string().contains("version 2"));
+        for garbage in ["", "{}", "[1]", "\u{0}"] {
+            std::fs::write(&path, garbage).unwrap();
+            assert!(Record::read(&path).is_err(), "{garbage:?}");
+        }
+        std::fs::write(&path, vec![b' '; 70_000]).unwrap();
+        assert!(Record::read(&path).unwrap_err().to_string().contains("65536"));
+    }
+}

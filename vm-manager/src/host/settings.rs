@@ -1,0 +1,26 @@
+//! Where things lie on this host, and what may be used of it.
+
+use std::path::PathBuf;
+
+use common::size::ByteSize;
+
+use super::Acceleration;
+
+/// Where things lie on this host, and what may be used of it. The caller reads its configuration
+/// and environment; this crate reads neither.
+#[derive(Clone, Debug)]
+pub struct HostSettings {
+    /// Directory on disk for images, overlays and records.
+    pub state: PathBuf,
+    /// Directory on tmpfs for sockets, seeds, keys and consoles. Socket paths have about a hundred
+    /// bytes in all, so this one should be short.
+    pub runtime: PathBuf,
+    /// The QEMU program: a path, or a name to look up in `PATH`.
+    pub qemu: PathBuf,
+    /// The `qemu-img` program: a path, or a name to look up in `PATH`.
+    pub qemu_img: PathBuf,
+    /// Free space that a start must leave in `state`.
+    pub disk_reserve: ByteSize,
+    /// The acceleration to use without asking; absent means to probe.
+    pub acceleration: Option<Acceleration>,
+}

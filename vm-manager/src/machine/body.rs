@@ -1,0 +1,103 @@
+//! What a machine consists of on the host, and its removal.
+
+use std::time::Duration;
+
+use common::ids::VmId;
+
+use super::MachineError;
+use crate::host::{
+    HostError, MachineName, MachinePaths, Owned, Process, Promise, create_private_directory,
+    remove_directory,
+};
+
+/// How long a killed QEMU may take to go: the system frees the guest's memory meanwhile.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The process, directories and promises of one machine. Dropping it ends and removes them all, in
+/// that order, and blocks for as long as that takes.
+#[derive(Debug)]
+pub(super) struct Body {
+    name: MachineName,
+    paths: MachinePaths,
+    process: Option<Process>,
+    /// Absent once the machine is left to itself.
+    promise: Option<Promise>,
+    left: bool,
+    /// Last: until everything is removed, the machine is ours.
+    owned: Owned,
+}
+
+impl Body {
+    /// Makes the directories. The machine is owned before it has any, so that no pass over the
+    /// instance takes it for an abandoned one.
+    pub(super) fn create(
+        name: MachineName,
+        paths: MachinePaths,
+        owned: Owned,
+        promise: Promise,
+    ) -> Result<Self, MachineError> {
+        let body =
+            Self { name, paths, process: None, promise: Some(promise), left: false, owned };
+        create_private_directory(&body.paths.state)?;
+        create_private_directory(&body.paths.runtime)?;
+        Ok(body)
+    }
+
+    pub(super) fn id(&self) -> VmId {
+        self.name.vm
+    }
+
+    pub(super) fn paths(&self) -> &MachinePaths {
+        &self.paths
+    }
+
+    pub(super) fn owned(&self) -> &Owned {
+        &self.owned
+    }
+
+    pub(super) fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// Takes over the process, which from now on ends with this value.
+    pub(super) fn set_process(&mut self, process: Process) -> Result<(), HostError> {
+        let identity = process.identity();
+        self.process = Some(process);
+        self.promise.as_ref().map_or(Ok(()), |promise| promise.used_by(identity))
+    }
+
+    /// Leaves everything as it is: the machine outlives this process.
+    pub(super) fn leave(mut self) {
+        self.left = true;
+        if let Some(promise) = self.promise.take() {
+            promise.leave();
+        }
+    }
+
+    fn remove(&self) -> Result<(), HostError> {
+        if let Some(process) = &self.process {
+            let pid = process.identity().pid;
+            let proc = std::path::PathBuf::from(format!("/proc/{pid}"));
+            process.kill().map_err(HostError::io("kill", &proc))?;
+            let gone = process.wait(KILL_DEADLINE).map_err(HostError::io("wait for", &proc))?;
+            // Collected by us or, where somebody else did, by them.
+            drop(process.collect());
+            if !gone {
+                // Its files stay, with the record by which a later pass finds it.
+                return Err(HostError::Stuck { pid, name: self.name });
+            }
+        }
+        remove_directory(&self.paths.runtime)?;
+        remove_directory(&self.paths.state)
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if !self.left
+            && let Err(error) = self.remove()
+        {
+            tracing::error!(vm.id = %self.id(), %error, "cannot remove a machine");
+        }
+    }
+}

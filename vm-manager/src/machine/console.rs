@@ -1,0 +1,262 @@
+//! The serial console of a machine.
+//!
+//! QEMU writes it to a file on tmpfs, where it survives this process; nobody has to read for the
+//! guest to go on. A task reads what is new by its offset into a bounded ring and gives the read part
+//! of the file back to the system by punching holes, so that a guest that writes without end uses no
+//! memory. (Where the file system cannot punch holes, the file grows until the machine ends.)
+//!
+//! What a guest writes is untrusted text: every line that leaves here is cut to a length and free of
+//! control characters.
+
+mod cause;
+mod clean;
+mod ring;
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use common::ids::InstanceId;
+use common::limits::CONSOLE_BYTES;
+use nix::fcntl::{FallocateFlags, fallocate};
+use tokio::sync::broadcast;
+
+pub use cause::ConsoleCause;
+
+use self::cause::Causes;
+use self::ring::Ring;
+use crate::host::{HostError, HostSettings};
+
+/// How often the file is looked at for new output.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How much is read at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The read part of the file is given back in steps of this size.
+const PUNCH_BYTES: u64 = 256 * 1024;
+
+/// Lines that a subscriber may lag behind before it misses some.
+const SUBSCRIBER_LINES: usize = 4096;
+
+/// The console of one machine. Clones are the same console.
+#[derive(Clone, Debug)]
+pub struct Console {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    /// Read up to here.
+    offset: u64,
+    /// Given back to the system up to here.
+    punched: u64,
+    ring: Ring,
+    causes: Causes,
+    lines: broadcast::Sender<Arc<str>>,
+}
+
+impl Console {
+    /// Makes the file that QEMU shall write to, owned by the user that QEMU runs as.
+    pub(super) fn create(path: &Path, owner: Option<u32>) -> Result<Self, HostError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(HostError::io("create", path))?;
+        std::os::unix::fs::fchown(&file, owner, None)
+            .map_err(HostError::io("change the owner of", path))?;
+        let state = State {
+            file,
+            offset: 0,
+            punched: 0,
+            ring: Ring::new(CONSOLE_BYTES),
+            causes: Causes::default(),
+            lines: broadcast::Sender::new(SUBSCRIBER_LINES),
+        };
+        Ok(Self { state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// Takes in what the guest wrote since the last time. Reading from tmpfs copies memory and does
+    /// not block.
+    pub(super) fn poll(&self) {
+        let mut state = self.state();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        // A file that cannot be read any more gives no lines; the machine itself is not harmed.
+        while let Ok(count @ 1..) = state.file.read_at(&mut chunk, state.offset) {
+            state.take(&chunk[..count]);
+        }
+        state.give_back();
+    }
+
+    /// Takes in new output until the future is dropped.
+    pub(super) async fn follow(self) {
+        let mut ticks = tokio::time::interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.poll();
+        }
+    }
+
+    /// The last lines, oldest first, at most `lines`; empty ones are left out.
+    #[must_use]
+    pub fn tail(&self, lines: usize) -> Vec<String> {
+        self.state().ring.tail(lines)
+    }
+
+    /// The bytes that the guest has written so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.state().offset
+    }
+
+    /// What the guest's kernel said on the console about its end, if it did. A process with the
+    /// rights of root in the guest can write the same words: this names the cause of an end that was
+    /// seen otherwise, and proves nothing alone.
+    #[must_use]
+    pub fn cause(&self) -> Option<ConsoleCause> {
+        self.state().causes.found()
+    }
+
+    /// All lines that are still known, and then each new one.
+    #[must_use]
+    pub fn lines(&self) -> ConsoleLines {
+        let state = self.state();
+        ConsoleLines { known: state.ring.tail(usize::MAX).into_iter(), new: state.lines.subscribe() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held can at worst have lost a line.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, bytes: &[u8]) {
+        self.offset += bytes.len() as u64;
+        let Self { ring, causes, lines, .. } = self;
+        ring.push(bytes, |line| {
+            let line = clean::line(line);
+            if !line.is_empty() {
+                causes.look_at(&line);
+                // Nobody may be listening.
+                drop(lines.send(line.into()));
+            }
+        });
+    }
+
+    fn give_back(&mut self) {
+        let end = self.offset / PUNCH_BYTES * PUNCH_BYTES;
+        if end > self.punched {
+            punch(&self.file, self.punched, end);
+            self.punched = end;
+        }
+    }
+}
+
+/// The lines of a console from the oldest that is still known.
+#[derive(Debug)]
+pub struct ConsoleLines {
+    known: std::vec::IntoIter<String>,
+    new: broadcast::Receiver<Arc<str>>,
+}
+
+impl ConsoleLines {
+    /// The next line, as soon as there is one; `None` once the machine is gone and all was read.
+    /// Who reads too slowly misses lines.
+    pub async fn next(&mut self) -> Option<String> {
+        if let Some(line) = self.known.next() {
+            return Some(line);
+        }
+        loop {
+            match self.new.recv().await {
+                Ok(line) => return Some(line.as_ref().to_owned()),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+/// Gives all but the last part of each console of an instance back to the system, for machines that
+/// nobody reads any more.
+pub(crate) fn trim_all(settings: &HostSettings, instance: InstanceId) {
+    let Ok(machines) = std::fs::read_dir(settings.instance_runtime(instance)) else { return };
+    for machine in machines.flatten() {
+        let path = machine.path().join("console.log");
+        if let Ok(file) = OpenOptions::new().read(true).write(true).open(path)
+            && let Ok(metadata) = file.metadata()
+        {
+            let end = metadata.size().saturating_sub(CONSOLE_BYTES as u64);
+            punch(&file, 0, end / PUNCH_BYTES * PUNCH_BYTES);
+        }
+    }
+}
+
+/// Frees the memory behind a part of a file and keeps its size, so that the writer's offset stays
+/// right.
+fn punch(file: &File, from: u64, to: u64) {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    if let (Ok(from), Ok(to)) = (i64::try_from(from), i64::try_from(to))
+        && to > from
+    {
+        // Best effort: without it the file is as large as what the guest wrote.
+        drop(fallocate(file, flags, from, to - from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn console() -> (tempfile::TempDir, Console, File) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console.log");
+        let console = Console::create(&path, None).unwrap();
+        let writer = OpenOptions::new().write(true).open(&path).unwrap();
+        (directory, console, writer)
+    }
+
+    #[tokio::test]
+    async fn lines_arrive_once_and_in_order() {
+        let (_directory, console, mut writer) = console();
+        writer.write_all(b"one\r\ntw").unwrap();
+        console.poll();
+        let mut lines = console.lines();
+        writer.write_all(b"o\n\nthree\n").unwrap();
+        console.poll();
+        console.poll();
+        assert_eq!(lines.next().await.unwrap(), "one");
+        // A line that was begun when we subscribed is known so far, and told again when complete.
+        assert_eq!(lines.next().await.unwrap(), "tw");
+        assert_eq!(lines.next().await.unwrap(), "two");
+        assert_eq!(lines.next().await.unwrap(), "three");
+        assert_eq!(console.tail(2), ["two", "three"]);
+        assert_eq!(console.written(), 16);
+        drop(console);
+        assert_eq!(lines.next().await, None);
+    }
+
+    #[test]
+    fn a_guest_that_writes_without_end_uses_no_room() {
+        let (directory, console, mut writer) = console();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        for _ in 0..8 * 1024 {
+            writer.write_all(&line).unwrap();
+        }
+        console.poll();
+        assert_eq!(console.written(), 8 << 20);
+        assert!(console.tail(usize::MAX).len() <= CONSOLE_BYTES / 1024);
+        let path = directory.path().join("console.log");
+        let used = std::fs::metadata(&path).unwrap().blocks() * 512;
+        assert!(used <= 2 * PUNCH_BYTES, "{used} bytes are still used");
+    }
+}

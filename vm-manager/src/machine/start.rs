@@ -1,0 +1,156 @@
+//! From a specification to a running machine.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::arguments::{CommandLine, SSH_PORT};
+use super::body::Body;
+use super::ended::{Ended, EndedCell};
+use super::launch::{connect, how_ended, launch};
+use super::qmp::{QmpError, forwarded_port};
+use super::{Console, Machine, MachineError, MachineSpec, Privileges, overlay};
+use crate::host::{
+    HostError, Instance, MachineName, MachinePaths, Owned, Process, Record, check_reserve,
+};
+use crate::seed::{self, Seed};
+use crate::ssh::Keys;
+
+/// How long QEMU may take to end after it closed its monitor, before we say that it no longer talks.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+
+impl Machine {
+    /// Starts a machine: checks the host's disk and memory, makes its files, starts QEMU and connects
+    /// to its monitor. The guest boots from then on; [`Machine::wait_ready`] waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError`] names what is missing or failed; everything that was made is removed.
+    pub async fn start(
+        instance: &Arc<Instance>,
+        spec: MachineSpec,
+    ) -> Result<Self, MachineError> {
+        spec.check()?;
+        let settings = instance.settings();
+        let (qemu, accelerator) = instance.qemu().await?;
+        check_reserve(&settings.state, settings.disk_reserve)??;
+        let MachineSpec { image, cpus, memory, hostname, privileges, promise } = spec;
+        let promise = match promise {
+            Some(promise) => promise,
+            None => instance.reserve(memory, cpus)?,
+        };
+        let vm = promise.vm();
+        let name = MachineName { instance: instance.id(), vm };
+        let paths = settings.machine(instance.id(), vm);
+        let mut body = Body::create(name, paths.clone(), Owned::new(instance, vm), promise)?;
+        let mut record = Record::new(vm, &image.entry.label);
+        record.write(&paths.record())?;
+
+        let keys = Keys::generate()?;
+        let seed = Seed {
+            instance_id: vm.to_string(),
+            hostname,
+            user: image.entry.user.clone(),
+            authorized_key: keys.login_public_line(),
+            host_key_private_openssh: keys
+                .host_private_openssh()
+                .expect("keys that were just made have both private parts"),
+        };
+        seed::write_iso(&paths.seed(), &seed)?;
+        let size = image.entry.disk;
+        overlay::create(&settings.qemu_img, &image.disk, &paths.overlay(), size).await?;
+        let console = Console::create(&paths.console(), privileges.uid)?;
+        hand_over(&paths, &privileges)?;
+
+        let acceleration = accelerator.acceleration;
+        let line =
+            CommandLine { name, image: &image, acceleration, cpus, memory, paths: &paths };
+        let process = launch(qemu, &line.arguments()?, &paths, &privileges)?;
+        record.process = Some(process.identity());
+        let watched = Process::open(process.identity())
+            .map_err(QmpError::from)?
+            .ok_or_else(|| MachineError::QemuStart {
+                reason: how_ended(&process, &paths.qemu_log()),
+            })?;
+        body.set_process(process)?;
+        record.write(&paths.record())?;
+
+        let ended = Arc::new(EndedCell::new(console.clone(), settings.state.clone()));
+        let qmp = {
+            let ended = Arc::clone(&ended);
+            connect(&watched, &paths, move |event| ended.observe(event)).await?
+        };
+        let port = forwarded_port(&qmp.human("info usernet").await?, SSH_PORT).ok_or(
+            QmpError::Incomplete { command: "info usernet", what: "forwarded port" },
+        )?;
+        let tasks = [
+            AbortOnDropHandle::new(tokio::spawn(console.clone().follow())),
+            AbortOnDropHandle::new(tokio::spawn(watch(
+                watched,
+                qmp.closed(),
+                Arc::clone(&ended),
+                paths,
+            ))),
+        ];
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let accelerator = accelerator.clone();
+        Ok(Self {
+            name,
+            image,
+            address,
+            keys,
+            accelerator,
+            console,
+            ended,
+            qmp,
+            _tasks: tasks,
+            body,
+        })
+    }
+}
+
+/// Gives the files that QEMU writes to the user that it runs as, and lets that user through the
+/// directories above them.
+fn hand_over(paths: &MachinePaths, privileges: &Privileges) -> Result<(), HostError> {
+    if privileges.uid.is_none() && privileges.gid.is_none() {
+        return Ok(());
+    }
+    for path in [&paths.state, &paths.runtime, &paths.overlay(), &paths.seed()] {
+        std::os::unix::fs::chown(path, privileges.uid, privileges.gid)
+            .map_err(HostError::io("change the owner of", path))?;
+    }
+    // machines/ and the instance in the state directory, the instance in the runtime directory.
+    let above = paths.state.ancestors().skip(1).take(2).chain(paths.runtime.parent());
+    for directory in above {
+        let pass = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(directory, pass)
+            .map_err(HostError::io("open the way through", directory))?;
+    }
+    Ok(())
+}
+
+/// Notes the end of the process, after everything that the monitor still had to say.
+async fn watch(
+    process: Process,
+    closed: impl Future<Output = String>,
+    ended: Arc<EndedCell>,
+    paths: MachinePaths,
+) {
+    tokio::pin!(closed);
+    let detail = tokio::select! {
+        // A process that cannot be watched any more is as good as gone.
+        _ = process.ended() => {
+            drop(tokio::time::timeout(END_DEADLINE, closed).await);
+            how_ended(&process, &paths.qemu_log())
+        }
+        reason = &mut closed => {
+            match tokio::time::timeout(END_DEADLINE, process.ended()).await {
+                Ok(_) => how_ended(&process, &paths.qemu_log()),
+                Err(_) => format!("it runs but no longer talks to us: {reason}"),
+            }
+        }
+    };
+    ended.set(Ended::QemuGone { detail });
+}

@@ -1,0 +1,90 @@
+//! The ways in which a machine ends by our doing.
+
+use std::time::Duration;
+
+use common::time::Timestamp;
+use serde_json::Value;
+
+use super::{Machine, MachineError};
+use crate::host::{HostError, Keep, Record, write_private};
+
+/// How long a guest may take to shut down after it was asked to.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long QEMU may take to end after `quit`.
+const QUIT_DEADLINE: Duration = Duration::from_secs(5);
+
+impl Machine {
+    /// Shuts the guest down as a press of the power button does, ends QEMU, and removes everything.
+    /// Takes at most half a minute and a few seconds, whatever the guest does.
+    pub async fn stop(self) {
+        self.ended.expect_stop();
+        if self.command("system_powerdown").await.is_ok() {
+            self.wait_end(SHUTDOWN_DEADLINE).await;
+        }
+        self.quit().await;
+    }
+
+    /// Like [`Machine::stop`], for guests that do not listen to the power button: `shutdown` asks the
+    /// guest in its own way, such as a command over SSH. Its own end does not matter.
+    pub async fn stop_by(self, shutdown: impl Future) {
+        self.ended.expect_stop();
+        let ask = async {
+            drop(shutdown.await);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = ask => {}
+            () = self.wait_end(SHUTDOWN_DEADLINE) => {}
+        }
+        self.quit().await;
+    }
+
+    /// Ends QEMU at once and removes everything.
+    pub async fn destroy(self) {
+        self.ended.expect_stop();
+        // Ending a process and removing a large file block.
+        drop(tokio::task::spawn_blocking(move || drop(self)).await);
+    }
+
+    /// Leaves the machine running for its user until a moment, under a name by which
+    /// [`kept::find`](crate::host::kept::find) finds it. The login key is written to tmpfs with mode
+    /// 0600. The instance's [watchdog](crate::host::watchdog) ends the machine when its time is over.
+    ///
+    /// # Errors
+    ///
+    /// When the key or the record cannot be written; the machine is then destroyed.
+    pub fn keep(self, name: &str, until: Timestamp) -> Result<(), MachineError> {
+        let paths = self.body.paths();
+        write_private(&paths.login_key(), self.keys.login_private_openssh().as_bytes())?;
+        let mut record = Record::read(&paths.record())?.ok_or_else(|| {
+            let reason = "it is not there".to_owned();
+            HostError::Record { path: paths.record(), reason }
+        })?;
+        record.keep = Some(Keep {
+            name: name.to_owned(),
+            until,
+            address: self.address,
+            user: self.image.entry.user.clone(),
+            host_key: self.keys.host_public_line(),
+        });
+        record.write(&paths.record())?;
+        let Self { body, .. } = self;
+        body.leave();
+        Ok(())
+    }
+
+    async fn quit(self) {
+        // The answer may or may not come before QEMU is gone.
+        drop(self.qmp.execute("quit", Value::Null, QUIT_DEADLINE).await);
+        self.wait_end(QUIT_DEADLINE).await;
+        self.destroy().await;
+    }
+
+    /// Waits until the process is gone or the time is over.
+    async fn wait_end(&self, deadline: Duration) {
+        if let Some(process) = self.body.process() {
+            drop(tokio::time::timeout(deadline, process.ended()).await);
+        }
+    }
+}

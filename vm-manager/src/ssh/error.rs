@@ -1,0 +1,98 @@
+//! What can go wrong between the host and a guest.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A failure of the connection to a guest, or of something done over it.
+#[derive(Debug, thiserror::Error)]
+pub enum SshError {
+    /// No SSH server answered: the guest is still booting, or its server or network is gone.
+    #[error("no ssh server answers at {address}: {reason}")]
+    Unreachable {
+        /// Where it should be: the host's end of the port forwarding.
+        address: SocketAddr,
+        /// What was seen instead.
+        reason: String,
+    },
+    /// Another machine answers, or the guest did not take the host key from its seed.
+    #[error(
+        "the ssh server at {address} shows the host key {found}, expected {expected}; the guest \
+         did not take the key from its seed disk, or another machine answers"
+    )]
+    HostKey {
+        /// Where it answered.
+        address: SocketAddr,
+        /// The fingerprint of the key that the seed holds.
+        expected: String,
+        /// The fingerprint that was shown.
+        found: String,
+    },
+    /// The server does not accept our login key for this user.
+    #[error(
+        "the ssh server at {address} refuses the login of `{user}` with our key; the guest did not \
+         read its seed disk, or has no such user"
+    )]
+    Refused {
+        /// Where it answered.
+        address: SocketAddr,
+        /// The user that was tried.
+        user: String,
+    },
+    /// Something did not end in time.
+    #[error("{what} did not end within {deadline:?}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        deadline: Duration,
+    },
+    /// The connection was there and is gone; what ran over it may still be running.
+    #[error("the ssh connection to the guest was lost: {reason}")]
+    Lost {
+        /// Why, as far as it is known.
+        reason: String,
+    },
+    /// The server breaks the rules of SSH or SFTP.
+    #[error("the guest's ssh server broke the protocol: {0}")]
+    Protocol(String),
+    /// The server refused a request, such as a command or a terminal.
+    #[error("the guest's ssh server refused {0}")]
+    Rejected(String),
+    /// A file could not be moved to or from the guest.
+    #[error("cannot {action} `{path}` in the guest: {reason}")]
+    Transfer {
+        /// "write" or "read".
+        action: &'static str,
+        /// The path in the guest.
+        path: String,
+        /// What the guest said, or what did not fit.
+        reason: String,
+    },
+    /// The host's end of a transfer failed: the local file, not the guest.
+    #[error("the host's end of a transfer failed: {0}")]
+    Local(#[source] io::Error),
+    /// A value that cannot be sent.
+    #[error("cannot send {0} to the guest: it contains a NUL character")]
+    Nul(&'static str),
+}
+
+impl SshError {
+    /// Whether a new connection may help: nothing answered yet, or it went away.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Lost { .. })
+    }
+}
+
+/// Waits for `work`, at most `deadline`.
+pub(crate) async fn within<T>(
+    deadline: Duration,
+    what: impl FnOnce() -> String,
+    work: impl Future<Output = Result<T, SshError>>,
+) -> Result<T, SshError> {
+    match tokio::time::timeout(deadline, work).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(SshError::Timeout { what: what(), deadline }),
+    }
+}
