@@ -12,7 +12,7 @@
 //! label may read their outputs. The host decides how many machines run at a time; all legs that
 //! may run are handed to it at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use common::event::{Finished, JobResult, Kept, Phase};
 use common::ids::JobId;
@@ -43,10 +43,8 @@ pub(crate) trait Planner {
 pub(crate) struct Needs {
     /// The `needs` context: the jobs that it names itself.
     pub(crate) context: Map<String, Json>,
-    /// The results of the jobs that it names itself.
-    pub(crate) direct: Vec<JobResult>,
-    /// The results of those and of all that they depend on.
-    pub(crate) all: Vec<JobResult>,
+    /// The results of those and of all that they depend on, by key.
+    pub(crate) results: BTreeMap<String, JobResult>,
 }
 
 /// What becomes of a job.
@@ -358,15 +356,13 @@ impl Schedule {
             let merged = self.over(key)?;
             let entry = json!({ "result": merged.result.name(), "outputs": merged.outputs });
             needs.context.insert(key.clone(), entry);
-            needs.direct.push(merged.result);
         }
-        let mut seen = BTreeSet::new();
         let mut open: Vec<&str> = self.jobs[index].node.needs.iter().map(String::as_str).collect();
         while let Some(key) = open.pop() {
-            if !seen.insert(key) {
+            if needs.results.contains_key(key) {
                 continue;
             }
-            needs.all.push(self.over(key)?.result);
+            needs.results.insert(key.to_owned(), self.over(key)?.result);
             if let Some(job) = self.jobs.iter().find(|job| job.node.key == key) {
                 open.extend(job.node.needs.iter().map(String::as_str));
             }
