@@ -9,7 +9,7 @@
 //! A cancel is passed to the guest program once the steps run, and ends the job at once before. The
 //! machine is removed on every path; [`Machine`]'s own drop does it when this future is dropped.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use common::event::{Conclusion, Finished, JobEvent, JobResult, Kept, Phase};
 use common::infrastructure::{Cause, Infrastructure};
@@ -140,7 +140,7 @@ async fn one_try(
         }
         Err(TryError::Cancelled) => false,
     };
-    if let (true, Some(keep)) = (failed && machine.is_running(), request.body.keep) {
+    if let (true, Some(keep)) = (failed && machine.ended().borrow().is_none(), request.body.keep) {
         keep_machine(machine, keep, log).await?;
     } else {
         log.phase(Phase::Cleanup, None).await?;
@@ -155,10 +155,9 @@ async fn keep_machine(
     keep: Duration,
     log: &mut EventLog,
 ) -> Result<(), TryError> {
-    let until = Timestamp::from(std::time::SystemTime::now() + keep);
-    let name = machine
-        .keep(until.into())
-        .map_err(|error| Infrastructure::new(Cause::Internal, error.to_string()))?;
+    let until = Timestamp::from(SystemTime::now() + keep);
+    let name = machine.id().short();
+    machine.keep(&name, until).map_err(|error| error.infrastructure())?;
     log.kept(Kept { machine: name, until }).await?;
     Ok(())
 }

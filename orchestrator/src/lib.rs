@@ -16,4 +16,4 @@ mod steps;
 pub mod tree;
 
 pub use job::JobControl;
-pub use machines::{Orchestrator, OrchestratorError, Settings};
+pub use machines::{Orchestrator, Settings};

@@ -53,7 +53,7 @@ pub(crate) async fn program(guest: &Guest, file: &Path) -> Result<(), Infrastruc
     let directory = format!("mkdir -p -m 700 {}", quote(RUN_DIRECTORY));
     guest.run(&directory, None, COMMAND).await.map_err(|error| failed(&error))?;
     guest
-        .upload(bytes.as_slice(), &program_path(), 0o755, UPLOAD)
+        .upload(bytes.as_slice(), bytes.len() as u64, &program_path(), 0o755, UPLOAD)
         .await
         .map_err(|error| failed(&error))
 }

@@ -8,7 +8,7 @@ use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use vm_manager::machine::{Ended, Machine};
+use vm_manager::machine::{ConsoleCause, Machine};
 use vm_manager::ssh::Guest;
 
 use crate::attach::{Conversation, Interrupted};
@@ -65,14 +65,22 @@ pub(crate) async fn run(
             )
             .into());
         }
-        Some(Err(error)) => error.to_string(),
+        Some(Err(Interrupted::Refused(reason))) => {
+            drop(timeout(END_NEWS, ended.wait_for(Option::is_some)).await);
+            let end = ended.borrow().clone();
+            return Err(match end {
+                Some(end) => machine.failure(&end).into(),
+                None => program_lost(&reason, machine).into(),
+            });
+        }
+        Some(Err(Interrupted::Lost(reason))) => reason,
         None => "its connection did not end with the machine".to_owned(),
     };
     // A machine that ended explains more than the connection that was lost with it.
     drop(timeout(END_NEWS, ended.wait_for(Option::is_some)).await);
     let end = ended.borrow().clone();
     Err(match end {
-        Some(end) => machine_ended(&end, machine).into(),
+        Some(end) => machine.failure(&end).into(),
         None => connection_lost(&error, machine).into(),
     })
 }
@@ -122,24 +130,18 @@ fn lost(error: &dyn std::error::Error) -> Interrupted {
     Interrupted::Lost(error.to_string())
 }
 
-/// Why a machine that ended in the middle of a job did so.
-pub(crate) fn machine_ended(end: &Ended, machine: &Machine) -> Infrastructure {
-    let (cause, message) = match end {
-        Ended::PoweredOff => (Cause::GuestPoweredOff, "the machine powered itself off".to_owned()),
-        Ended::Rebooted => (Cause::GuestRebooted, "the machine rebooted".to_owned()),
-        Ended::Panicked => (
-            Cause::GuestPanic,
-            format!("the guest's kernel panicked; its console said last:\n{}", tail(machine)),
+/// The guest program is gone and the machine is not: the console may know why.
+fn program_lost(reason: &str, machine: &Machine) -> Infrastructure {
+    match machine.console().cause() {
+        Some(ConsoleCause::OutOfMemory(line)) => Infrastructure::new(
+            Cause::GuestMemory,
+            format!("the guest ran out of memory and its kernel ended the guest program: {line}"),
         ),
-        Ended::DiskError { reason } => {
-            (Cause::GuestDiskError, format!("the machine's disk failed: {reason}"))
-        }
-        Ended::QemuGone { detail } => {
-            (Cause::QemuKilled, format!("QEMU ended unexpectedly: {detail}"))
-        }
-        Ended::Stopped => (Cause::Internal, "the machine was stopped by Solstice".to_owned()),
-    };
-    Infrastructure::new(cause, message)
+        _ => Infrastructure::new(
+            Cause::GuestProgramLost,
+            format!("{reason}; the console said last:\n{}", tail(machine)),
+        ),
+    }
 }
 
 fn connection_lost(reason: &str, machine: &Machine) -> Infrastructure {
@@ -153,5 +155,5 @@ fn connection_lost(reason: &str, machine: &Machine) -> Infrastructure {
 }
 
 fn tail(machine: &Machine) -> String {
-    machine.console().tail(CONSOLE_LINES)
+    machine.console().tail(CONSOLE_LINES).join("\n")
 }
