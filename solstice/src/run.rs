@@ -48,7 +48,15 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
     let stop = Stop::on_signals()
         .map_err(|error| CommandError::infrastructure(format!("cannot handle signals: {error}")))?;
     let host = Arc::new(Host::open(settings).await?);
-    let ended = execute(&prepared, &arguments, Arc::clone(&host), &stop).await;
+    let render = |several| -> Box<dyn Render> {
+        let output = Output::standard();
+        if arguments.json {
+            Box::new(Json::new(output))
+        } else {
+            Box::new(Human::new(output, several, arguments.verbose))
+        }
+    };
+    let ended = execute(&prepared, &arguments, Arc::clone(&host), &stop, render).await;
     host.close(&stop).await;
     ended
 }
@@ -122,6 +130,7 @@ async fn execute<R: Runner + Labels>(
     arguments: &RunArgs,
     host: Arc<R>,
     stop: &Stop,
+    render: impl FnOnce(bool) -> Box<dyn Render>,
 ) -> Result<Exit, CommandError> {
     let labels = Arc::clone(&host);
     let mut planner = WorkflowPlanner {
@@ -145,14 +154,7 @@ async fn execute<R: Runner + Labels>(
     let mut schedule = Schedule::new(prepared.nodes.clone());
     let first = begin(prepared, &mut planner, &mut schedule)?;
     let several = prepared.nodes.len() > 1 || first.len() > 1;
-    let closed = CancellationToken::new();
-    let output = Output::standard();
-    let render: Box<dyn Render> = if arguments.json {
-        Box::new(Json::new(output))
-    } else {
-        Box::new(Human::new(output, several, arguments.verbose))
-    };
-    let screen = Screen::start(render, closed)
+    let screen = Screen::start(render(several), CancellationToken::new())
         .map_err(|error| CommandError::infrastructure(format!("cannot start: {error}")))?;
     let drive = Drive {
         runner: host,
@@ -238,3 +240,6 @@ fn require_secrets(
 fn user() -> Option<String> {
     ["LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok()).filter(|n| !n.is_empty())
 }
+
+#[cfg(test)]
+mod tests;
