@@ -1,7 +1,8 @@
 //! Frames on a byte stream: a length of four bytes, big-endian, then that many bytes of
 //! MessagePack.
 //!
-//! No I/O here: [`encode`] gives bytes to write, [`Decoder`] takes bytes as they come.
+//! No I/O here: [`encode`] and [`encode_into`] give bytes to write, [`Decoder`] takes bytes as they
+//! come, and [`length`] finds the next frame in bytes that are already whole frames.
 
 use std::io::Cursor;
 
@@ -32,16 +33,43 @@ pub enum FrameError {
 /// # Errors
 /// The message is over [`FRAME_BYTES`].
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
-    let mut bytes = vec![0; LENGTH_BYTES];
-    rmp_serde::encode::write_named(&mut bytes, message)
-        .map_err(|error| FrameError::Malformed(error.to_string()))?;
-    let length = bytes.len() - LENGTH_BYTES;
-    if length > FRAME_BYTES {
-        return Err(FrameError::TooLong { bytes: length });
-    }
-    let prefix = u32::try_from(length).expect("FRAME_BYTES fits in 32 bits").to_be_bytes();
-    bytes[..LENGTH_BYTES].copy_from_slice(&prefix);
+    let mut bytes = Vec::new();
+    encode_into(&mut bytes, message)?;
     Ok(bytes)
+}
+
+/// Encodes one message as a frame behind the bytes that are there, which stay as they are if it
+/// fails.
+///
+/// # Errors
+/// The message is over [`FRAME_BYTES`].
+pub fn encode_into<T: Serialize>(bytes: &mut Vec<u8>, message: &T) -> Result<(), FrameError> {
+    let start = bytes.len();
+    let payload = start + LENGTH_BYTES;
+    bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+    let written = rmp_serde::encode::write_named(bytes, message);
+    let length = bytes.len() - payload;
+    let outcome = match written {
+        Err(error) => Err(FrameError::Malformed(error.to_string())),
+        Ok(()) if length > FRAME_BYTES => Err(FrameError::TooLong { bytes: length }),
+        Ok(()) => Ok(()),
+    };
+    match outcome {
+        Ok(()) => {
+            let prefix = u32::try_from(length).expect("FRAME_BYTES fits in 32 bits");
+            bytes[start..payload].copy_from_slice(&prefix.to_be_bytes());
+        }
+        Err(_) => bytes.truncate(start),
+    }
+    outcome
+}
+
+/// The bytes that the first frame takes, length included; `None` if it is not whole.
+#[must_use]
+pub fn length(bytes: &[u8]) -> Option<usize> {
+    let (prefix, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
+    let length = usize::try_from(u32::from_be_bytes(*prefix)).ok()?;
+    (length <= rest.len()).then_some(LENGTH_BYTES + length)
 }
 
 /// Decodes the payload of one frame, strictly: bytes left over are an error.
@@ -148,6 +176,17 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_be_bytes());
         assert!(matches!(decoder.next_frame::<ToGuest>(), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_leaves_the_bytes_before_it() {
+        let mut bytes = encode(&ToGuest::Cancel).unwrap();
+        let before = bytes.clone();
+        let refused = encode_into(&mut bytes, &line(&vec![b'x'; FRAME_BYTES]));
+        assert!(matches!(refused, Err(FrameError::TooLong { .. })));
+        assert_eq!(before, bytes);
+        assert_eq!(length(&bytes), Some(bytes.len()));
+        assert_eq!(length(&bytes[1..]), None);
     }
 
     #[test]

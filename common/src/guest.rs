@@ -13,7 +13,11 @@
 //! ```
 //!
 //! Frames are described in [`crate::frame`]. A lost connection costs nothing: the next attach says
-//! from which sequence number it wants the events, and the guest sends them again.
+//! from which sequence number it wants the events, and the guest sends them again. An attach that
+//! was answered replaces the connection before it, which the guest closes without a word.
+//!
+//! After the host has acknowledged [`GuestEvent::Finished`] the guest closes the connection,
+//! removes its run directory and ends. A later attach is refused.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +31,11 @@ use crate::request::{Contexts, Secret};
 /// The version of this conversation that this program speaks.
 pub const ATTACH_VERSION: u16 = 1;
 
-/// Where the guest program keeps a job's socket, spool and temporary files, on every system.
+/// The first word of the one line that `workflow-runner start` prints when the job runs; the version
+/// of the conversation and the job's id follow, each after a space.
+pub const START_WORD: &str = "solstice-guest";
+
+/// Where the guest program keeps a directory for each job, with its socket, on every system.
 pub const RUN_DIRECTORY: &str = "/var/tmp/solstice";
 
 /// Everything that the guest program must know about a job. JSON, on the standard input of
@@ -101,7 +109,8 @@ pub enum ToGuest {
         /// The next event wanted, from 1.
         from: u64,
     },
-    /// The host has every event up to and with this one.
+    /// The host has every event up to and with this one. An event that was never sent cannot be
+    /// acknowledged: the connection is refused.
     Ack {
         /// Sequence number.
         seq: u64,
@@ -121,7 +130,8 @@ pub enum FromGuest {
         version: u16,
         /// The job that runs.
         job: JobId,
-        /// The first event that will be sent: `from`, or later if earlier ones were acknowledged.
+        /// The first event that will be sent: `from`, or later if earlier ones were acknowledged
+        /// and are gone.
         next: u64,
     },
     /// One event. Numbers start at 1 and have no holes.
@@ -131,7 +141,7 @@ pub enum FromGuest {
         /// What happened.
         event: GuestEvent,
     },
-    /// The guest program cannot serve this connection; the reason is for people.
+    /// The guest program cannot serve this connection and closes it; the reason is for people.
     Refused {
         /// A sentence.
         reason: String,

@@ -1,0 +1,273 @@
+//! The machines of one orchestrator: its instance, its images, and the way of a job's machine from
+//! nothing to a guest that is ready for its job.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::event::{Finished, JobEvent, Phase};
+use common::infrastructure::{Cause, Infrastructure};
+use common::request::JobRequest;
+use common::size::ByteSize;
+use tokio::sync::{Mutex, mpsc};
+use vm_manager::host::watchdog::{self, Watchdog};
+use vm_manager::host::{HostError, HostSettings, Instance, Promise};
+use vm_manager::image::{Catalogue, CatalogueError, Entry, Image, ImageStore, Progress, UnknownLabel};
+use vm_manager::machine::{Machine, MachineSpec};
+use vm_manager::ssh::Guest;
+
+use crate::events::EventLog;
+use crate::job::{self, JobControl, TryError};
+use crate::{placing, program};
+
+/// How long the watchdog may take to see that its instance is closed.
+const WATCHDOG_END: Duration = Duration::from_secs(5);
+
+/// What an orchestrator needs to know about its host.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directories and programs.
+    pub host: HostSettings,
+    /// Where images are kept.
+    pub images: PathBuf,
+    /// Where the guest programs are looked for, in order.
+    pub guest_programs: Vec<PathBuf>,
+    /// A file of further images.
+    pub catalogue: Option<PathBuf>,
+    /// The program and arguments of the watchdog; the instance's id is added behind them. Absent
+    /// means that nobody cleans up after a crash until the next start.
+    pub watchdog: Option<(PathBuf, Vec<OsString>)>,
+}
+
+/// Takes jobs and runs each in a machine of its own.
+#[derive(Debug)]
+pub struct Orchestrator {
+    settings: Settings,
+    catalogue: Catalogue,
+    store: ImageStore,
+    /// Made when the first machine is needed.
+    claim: Mutex<Option<Claim>>,
+}
+
+/// What this orchestrator holds on its host.
+#[derive(Debug)]
+struct Claim {
+    instance: Arc<Instance>,
+    watchdog: Option<Watchdog>,
+}
+
+impl Orchestrator {
+    /// An orchestrator for this host. Nothing is written before the first job.
+    ///
+    /// # Errors
+    /// The catalogue cannot be read.
+    pub fn new(settings: Settings) -> Result<Self, CatalogueError> {
+        let catalogue = Catalogue::load(settings.catalogue.as_deref())?;
+        let store = ImageStore::open(&settings.images);
+        Ok(Self { settings, catalogue, store, claim: Mutex::default() })
+    }
+
+    /// The image that a label names.
+    ///
+    /// # Errors
+    /// There is none; the error names the nearest label.
+    pub fn image(&self, label: &str) -> Result<Arc<Entry>, UnknownLabel> {
+        self.catalogue.get(label)
+    }
+
+    /// Runs one job in a machine of its own. Its last event is the final one, which is also
+    /// returned. Any number of jobs may run at once: each waits for room on the host.
+    ///
+    /// Dropping the future destroys the job's machine.
+    pub async fn run(
+        &self,
+        request: JobRequest,
+        events: mpsc::Sender<JobEvent>,
+        control: JobControl,
+    ) -> Finished {
+        job::run(self, request, events, control).await
+    }
+
+    /// Gives the host's resources back. Machines that are kept stay, guarded by the watchdog.
+    pub async fn shutdown(&self) {
+        let Some(Claim { instance, watchdog }) = self.claim.lock().await.take() else { return };
+        // Files are removed and a process is waited for.
+        let closed = tokio::task::spawn_blocking(move || match instance.close() {
+            Ok(true) => watchdog.map(|watchdog| watchdog.finish(WATCHDOG_END)),
+            Ok(false) => None,
+            Err(error) => {
+                tracing::warn!(%error, "cannot close the instance");
+                None
+            }
+        });
+        if let Ok(Some(false)) = closed.await {
+            tracing::warn!("the watchdog did not end with its instance");
+        }
+    }
+
+    /// The way of a job's machine up to its start.
+    pub(crate) async fn prepare_machine(
+        &self,
+        request: &JobRequest,
+        log: &mut EventLog,
+    ) -> Result<Machine, TryError> {
+        let envelope = &request.envelope;
+        let entry = self
+            .image(&envelope.label)
+            .map_err(|error| Infrastructure::new(Cause::ImageUnknown, error.to_string()))?;
+        let image = Arc::new(self.fetch_image(&entry, log).await?);
+        let instance = self.instance().await.map_err(|error| host_failure(&error))?;
+        let cpus = envelope.size.cpus.unwrap_or(entry.cpus);
+        let memory = envelope.size.memory.unwrap_or(entry.memory);
+        let promise = find_room(&instance, memory, cpus, log).await?;
+        let detail = format!("{} with {cpus} CPU and {memory} of memory", entry.label);
+        log.phase(Phase::Boot, Some(detail)).await?;
+        let spec = MachineSpec {
+            image,
+            cpus,
+            memory,
+            hostname: format!("solstice-{}", envelope.job.short()),
+            privileges: vm_manager::machine::Privileges::default(),
+            promise: Some(promise),
+        };
+        let machine = Machine::start(&instance, spec).await.map_err(|error| error.infrastructure())?;
+        let accelerator = machine.accelerator();
+        let name = accelerator.acceleration.name();
+        log.notice(&match &accelerator.reason {
+            Some(reason) => format!("Running under {name}, which is slow: {reason}"),
+            None => format!("Running under {name}."),
+        })
+        .await?;
+        Ok(machine)
+    }
+
+    async fn fetch_image(
+        &self,
+        entry: &Arc<Entry>,
+        log: &mut EventLog,
+    ) -> Result<Image, TryError> {
+        log.phase(Phase::Image, Some(entry.label.clone())).await?;
+        let (sender, mut progress) = mpsc::unbounded_channel::<Progress>();
+        let report = move |step: Progress| drop(sender.send(step));
+        let ensure = async {
+            let image = self.store.ensure(entry, &report).await;
+            drop(report);
+            image
+        };
+        tokio::pin!(ensure);
+        let image = loop {
+            tokio::select! {
+                image = &mut ensure => break image,
+                Some(Progress::Building { line }) = progress.recv() => log.notice(&line).await?,
+            }
+        };
+        Ok(image.map_err(|error| Infrastructure::new(Cause::ImageUnavailable, error.to_string()))?)
+    }
+
+    /// From a started machine to one with the guest program and the tree in it and the job started.
+    pub(crate) async fn boot(
+        &self,
+        request: &JobRequest,
+        machine: &Machine,
+        log: &mut EventLog,
+    ) -> Result<Guest, TryError> {
+        let entry = &machine.image().entry;
+        follow_boot(machine, entry.boot_ceiling, log).await?;
+        log.phase(Phase::Ready, None).await?;
+        let guest = machine.login().await.map_err(|error| error.infrastructure())?;
+        let guest = guest.with_privilege(&entry.privilege);
+        let place = self.place(request, machine, &guest, log);
+        let mut ended = machine.ended();
+        let end = tokio::select! {
+            placed = place => return placed.map(|()| guest),
+            end = async { ended.wait_for(Option::is_some).await.map(|end| end.clone()) } => end,
+        };
+        Err(match end.ok().flatten() {
+            Some(end) => machine.failure(&end).into(),
+            None => Infrastructure::new(Cause::Internal, "nobody watches the machine").into(),
+        })
+    }
+
+    async fn place(
+        &self,
+        request: &JobRequest,
+        machine: &Machine,
+        guest: &Guest,
+        log: &mut EventLog,
+    ) -> Result<(), TryError> {
+        let entry = &machine.image().entry;
+        let programs = &self.settings.guest_programs;
+        let program = program::find(programs, &entry.runner_os, &entry.runner_arch)?;
+        log.phase(Phase::Upload, None).await?;
+        placing::program(guest, &program).await?;
+        if let Some(root) = &request.body.tree {
+            let size = placing::tree(guest, root).await?;
+            let bytes = ByteSize(size.bytes);
+            log.notice(&format!("Placed the working tree: {} files, {bytes}", size.files)).await?;
+        }
+        placing::start(guest, entry, &machine.name().to_string(), request).await?;
+        Ok(())
+    }
+
+    async fn instance(&self) -> Result<Arc<Instance>, HostError> {
+        let mut claim = self.claim.lock().await;
+        if let Some(claim) = claim.as_ref() {
+            return Ok(Arc::clone(&claim.instance));
+        }
+        let host = self.settings.host.clone();
+        let swept = tokio::task::spawn_blocking(move || vm_manager::host::sweep_dead(&host)).await;
+        if let Ok(Err(error)) = swept {
+            tracing::warn!(%error, "cannot remove what a dead instance left");
+        }
+        let instance = Instance::create(&self.settings.host)?;
+        let watchdog = match &self.settings.watchdog {
+            None => None,
+            Some((program, arguments)) => {
+                let mut arguments = arguments.clone();
+                arguments.push(instance.id().to_string().into());
+                Some(watchdog::spawn(program, &arguments)?)
+            }
+        };
+        *claim = Some(Claim { instance: Arc::clone(&instance), watchdog });
+        Ok(instance)
+    }
+}
+
+/// Waits for room, and says so in the log if there is none at once.
+async fn find_room(
+    instance: &Instance,
+    memory: ByteSize,
+    cpus: u32,
+    log: &mut EventLog,
+) -> Result<Promise, TryError> {
+    match instance.reserve(memory, cpus) {
+        Err(HostError::NoRoom(waiting @ vm_manager::host::NoRoom::Now { .. })) => {
+            log.phase(Phase::Queue, Some(waiting.to_string())).await?;
+        }
+        promise => return Ok(promise.map_err(|error| host_failure(&error))?),
+    }
+    let promise = instance.wait_for_room(memory, cpus).await;
+    Ok(promise.map_err(|error| host_failure(&error))?)
+}
+
+/// Waits until the guest answers, with its console in the log.
+async fn follow_boot(
+    machine: &Machine,
+    ceiling: Duration,
+    log: &mut EventLog,
+) -> Result<(), TryError> {
+    let mut console = machine.console().lines();
+    let answer = machine.wait_answer(ceiling);
+    tokio::pin!(answer);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return Ok(answer.map_err(|error| error.infrastructure())?),
+            Some(line) = console.next() => log.console(&line).await?,
+        }
+    }
+}
+
+fn host_failure(error: &HostError) -> Infrastructure {
+    Infrastructure::new(error.cause(), error.to_string())
+}

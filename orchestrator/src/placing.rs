@@ -1,0 +1,171 @@
+//! Placing a job into a guest: the guest program, the local tree, the job document.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+use common::JobId;
+use common::guest::{ATTACH_VERSION, JobDocument, RUN_DIRECTORY, RunnerFacts, START_WORD};
+use common::infrastructure::{Cause, Infrastructure};
+use common::request::JobRequest;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use tokio_util::io::SyncIoBridge;
+use vm_manager::image::Entry;
+use vm_manager::ssh::{Guest, Output, Session, SshError, quote};
+
+use crate::tree::{self, TreeError, TreeSize};
+
+/// How long one short command in the guest may take. Generous: an emulated guest that swaps is slow.
+const COMMAND: Duration = Duration::from_secs(120);
+/// How long the guest program may take to arrive.
+const UPLOAD: Duration = Duration::from_secs(300);
+/// How long the local tree may take to arrive.
+const TREE: Duration = Duration::from_secs(30 * 60);
+/// The bytes of the tree on their way between reading and sending.
+const TREE_BUFFER: usize = 256 * 1024;
+/// What is kept of a guest's complaint.
+const COMPLAINT_BYTES: usize = 4096;
+
+fn program_path() -> String {
+    format!("{RUN_DIRECTORY}/workflow-runner")
+}
+
+/// Where the local tree waits for `actions/checkout`.
+fn tree_path() -> String {
+    format!("{RUN_DIRECTORY}/tree")
+}
+
+/// The command that attaches to a running job.
+pub(crate) fn attach_command(job: JobId) -> String {
+    format!("{} attach {job}", program_path())
+}
+
+/// Places the guest program.
+pub(crate) async fn program(guest: &Guest, file: &Path) -> Result<(), Infrastructure> {
+    let failed = |reason: &dyn Display| {
+        Infrastructure::new(
+            Cause::GuestProgram,
+            format!("the guest program {} could not be placed: {reason}", file.display()),
+        )
+    };
+    let bytes = tokio::fs::read(file).await.map_err(|error| failed(&error))?;
+    let directory = format!("mkdir -p -m 700 {}", quote(RUN_DIRECTORY));
+    guest.run(&directory, None, COMMAND).await.map_err(|error| failed(&error))?;
+    guest
+        .upload(bytes.as_slice(), bytes.len() as u64, &program_path(), 0o755, UPLOAD)
+        .await
+        .map_err(|error| failed(&error))
+}
+
+/// Places the local tree where `actions/checkout` finds it.
+pub(crate) async fn tree(guest: &Guest, root: &Path) -> Result<TreeSize, Infrastructure> {
+    let failed = |reason: &dyn Display| {
+        Infrastructure::new(
+            Cause::GuestProgram,
+            format!("the working tree {} could not be placed: {reason}", root.display()),
+        )
+    };
+    let placed = timeout(TREE, send_tree(guest, root)).await;
+    match placed {
+        Ok(Ok((Ok(size), ended))) if ended.success => Ok(size),
+        // The guest's own words explain a stream that broke; a tree that cannot be read comes first.
+        Ok(Ok((Err(error @ TreeError::Read { .. } | error @ TreeError::Git { .. }), _))) => {
+            Err(failed(&error))
+        }
+        Ok(Ok((_, ended))) => Err(failed(&ended.complaint)),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(_) => Err(failed(&format!("it took longer than {} s", TREE.as_secs()))),
+    }
+}
+
+/// How the unpacking in the guest ended.
+struct Unpacked {
+    success: bool,
+    complaint: String,
+}
+
+async fn send_tree(
+    guest: &Guest,
+    root: &Path,
+) -> Result<(Result<TreeSize, TreeError>, Unpacked), SshError> {
+    let command = format!("{} unpack {}", program_path(), quote(&tree_path()));
+    let Session { mut stdin, mut output } = guest.exec(&command).await?;
+    let (mut ours, theirs) = tokio::io::duplex(TREE_BUFFER);
+    let root = root.to_owned();
+    let bridge = SyncIoBridge::new(theirs);
+    let archive = tokio::task::spawn_blocking(move || {
+        tree::write_tar(&root, std::io::BufWriter::with_capacity(TREE_BUFFER, bridge))
+    });
+    let send = async {
+        // A guest that stops reading says why on its standard error.
+        drop(tokio::io::copy(&mut ours, &mut stdin).await);
+        drop(ours);
+        drop(stdin.shutdown().await);
+    };
+    let listen = async {
+        let mut unpacked = Unpacked { success: false, complaint: String::new() };
+        while let Some(next) = output.next().await? {
+            match next {
+                Output::Exit(status) => unpacked.success = status.success(),
+                Output::Stderr(bytes) | Output::Stdout(bytes) => {
+                    if unpacked.complaint.len() < COMPLAINT_BYTES {
+                        unpacked.complaint.push_str(&String::from_utf8_lossy(&bytes));
+                    }
+                }
+            }
+        }
+        Ok::<_, SshError>(unpacked)
+    };
+    let ((), unpacked) = tokio::join!(send, listen);
+    let size = archive.await.unwrap_or_else(|panic| {
+        Err(TreeError::Send(std::io::Error::other(format!("the packer failed: {panic}"))))
+    });
+    Ok((size, unpacked?))
+}
+
+/// Hands the job to the guest program, which runs it detached from this connection.
+pub(crate) async fn start(
+    guest: &Guest,
+    entry: &Entry,
+    machine: &str,
+    request: &JobRequest,
+) -> Result<(), Infrastructure> {
+    let failed = |reason: &dyn Display| {
+        Infrastructure::new(
+            Cause::GuestProgram,
+            format!("the guest program did not start the job: {reason}"),
+        )
+    };
+    let document = document(entry, machine, request);
+    let bytes = serde_json::to_vec(&document).map_err(|error| failed(&error))?;
+    let command = format!("{} start", program_path());
+    let done = guest.run(&command, Some(&bytes), COMMAND).await.map_err(|error| failed(&error))?;
+    let answer = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+    let expected = format!("{START_WORD} {ATTACH_VERSION} {}", document.job);
+    if done.status.success() && answer == expected {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    Err(failed(&format!("{}: {} {answer}", done.status, said.trim())))
+}
+
+fn document(entry: &Entry, machine: &str, request: &JobRequest) -> JobDocument {
+    let body = &request.body;
+    JobDocument {
+        version: ATTACH_VERSION,
+        job: request.envelope.job,
+        plan: body.plan.clone(),
+        contexts: body.contexts.clone(),
+        secrets: body.secrets.clone(),
+        runner: RunnerFacts {
+            os: entry.runner_os.clone(),
+            arch: entry.runner_arch.clone(),
+            name: machine.to_owned(),
+            tool_cache: entry.tool_cache.clone(),
+        },
+        work_directory: entry.work_directory.clone(),
+        run_as: entry.run_as.clone(),
+        tree: body.tree.as_ref().map(|_| tree_path()),
+    }
+}

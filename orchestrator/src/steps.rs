@@ -1,0 +1,159 @@
+//! The steps of a job: the conversation with the guest program, across lost connections, until the
+//! job or its machine ends.
+
+use std::time::Duration;
+
+use common::event::JobResult;
+use common::infrastructure::{Cause, Infrastructure};
+use common::request::JobRequest;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use vm_manager::machine::{ConsoleCause, Machine};
+use vm_manager::ssh::Guest;
+
+use crate::attach::{Conversation, Interrupted};
+use crate::events::EventLog;
+use crate::job::TryError;
+use crate::placing;
+
+/// How long SSH may fail to come back before the job is given up. A guest that swaps may not answer
+/// for minutes.
+const SSH_LOST: Duration = Duration::from_secs(10 * 60);
+/// The pause between two attempts to connect again.
+const RECONNECT: Duration = Duration::from_millis(250);
+/// How long what a dead machine has already sent may take to be read.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long the news of a machine's end may lag behind the loss of its connection.
+const END_NEWS: Duration = Duration::from_secs(3);
+/// Lines of the console in a message.
+const CONSOLE_LINES: usize = 30;
+
+/// How the steps ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum StepsEnd {
+    /// The guest program reported the job's result.
+    Finished(JobResult),
+    /// The deadline came first.
+    Late,
+}
+
+/// Follows the job in its machine until either ends.
+pub(crate) async fn run(
+    request: &JobRequest,
+    machine: &Machine,
+    guest: Guest,
+    log: &mut EventLog,
+    cancel: &CancellationToken,
+) -> Result<StepsEnd, TryError> {
+    let mut conversation = Conversation::new(request.envelope.job);
+    let mut ended = machine.ended();
+    let followed = {
+        let follow = follow(&mut conversation, request, machine, guest, log, cancel);
+        tokio::pin!(follow);
+        tokio::select! {
+            followed = &mut follow => Some(followed),
+            _ = ended.wait_for(Option::is_some) => timeout(DRAIN, &mut follow).await.ok(),
+        }
+    };
+    let error = match followed {
+        Some(Ok(result)) => return Ok(StepsEnd::Finished(result)),
+        Some(Err(Interrupted::ReceiverGone(gone))) => return Err(gone.into()),
+        Some(Err(Interrupted::Violation(reason))) => {
+            return Err(Infrastructure::new(
+                Cause::GuestProtocol,
+                format!("the guest program broke the rules of its protocol: {reason}"),
+            )
+            .into());
+        }
+        Some(Err(Interrupted::Refused(reason))) => {
+            drop(timeout(END_NEWS, ended.wait_for(Option::is_some)).await);
+            let end = ended.borrow().clone();
+            return Err(match end {
+                Some(end) => machine.failure(&end).into(),
+                None => program_lost(&reason, machine).into(),
+            });
+        }
+        Some(Err(Interrupted::Lost(reason))) => reason,
+        None => "its connection did not end with the machine".to_owned(),
+    };
+    // A machine that ended explains more than the connection that was lost with it.
+    drop(timeout(END_NEWS, ended.wait_for(Option::is_some)).await);
+    let end = ended.borrow().clone();
+    Err(match end {
+        Some(end) => machine.failure(&end).into(),
+        None => connection_lost(&error, machine).into(),
+    })
+}
+
+/// Holds the conversation, on new connections as long as they can be had.
+async fn follow(
+    conversation: &mut Conversation,
+    request: &JobRequest,
+    machine: &Machine,
+    guest: Guest,
+    log: &mut EventLog,
+    cancel: &CancellationToken,
+) -> Result<JobResult, Interrupted> {
+    let command = placing::attach_command(request.envelope.job);
+    let mut guest = Some(guest);
+    let mut last_contact = Instant::now();
+    loop {
+        let attempt = async {
+            let connection = match guest.take() {
+                Some(connection) if !connection.is_closed() => connection,
+                _ => machine.connect().await.map_err(|error| lost(&error))?,
+            };
+            let (reader, writer) =
+                connection.exec_stream(&command).await.map_err(|error| lost(&error))?;
+            let held = conversation.hold(reader, writer, log, cancel).await;
+            guest = Some(connection);
+            held
+        };
+        let started = Instant::now();
+        match attempt.await {
+            Err(Interrupted::Lost(reason)) => {
+                if started.elapsed() > RECONNECT {
+                    last_contact = Instant::now();
+                }
+                if machine.ended().borrow().is_some() || last_contact.elapsed() > SSH_LOST {
+                    return Err(Interrupted::Lost(reason));
+                }
+                tracing::info!(job.id = %request.envelope.job, "attaching again: {reason}");
+                sleep(RECONNECT).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn lost(error: &dyn std::error::Error) -> Interrupted {
+    Interrupted::Lost(error.to_string())
+}
+
+/// The guest program is gone and the machine is not: the console may know why.
+fn program_lost(reason: &str, machine: &Machine) -> Infrastructure {
+    match machine.console().cause() {
+        Some(ConsoleCause::OutOfMemory(line)) => Infrastructure::new(
+            Cause::GuestMemory,
+            format!("the guest ran out of memory and its kernel ended the guest program: {line}"),
+        ),
+        _ => Infrastructure::new(
+            Cause::GuestProgramLost,
+            format!("{reason}; the console said last:\n{}", tail(machine)),
+        ),
+    }
+}
+
+fn connection_lost(reason: &str, machine: &Machine) -> Infrastructure {
+    Infrastructure::new(
+        Cause::SshLost,
+        format!(
+            "{reason}, and it could not be restored; the console said last:\n{}",
+            tail(machine)
+        ),
+    )
+}
+
+fn tail(machine: &Machine) -> String {
+    machine.console().tail(CONSOLE_LINES).join("\n")
+}

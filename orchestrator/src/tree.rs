@@ -1,0 +1,224 @@
+//! The local working tree on its way into a guest: a tar stream of what git would see.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tar::Builder;
+
+/// What a tree holds, for the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeSize {
+    /// Files, symbolic links included.
+    pub files: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+}
+
+/// Why a tree could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// A file or directory could not be read.
+    #[error("the working tree cannot be read at {path}: {source}")]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// git did not list the files.
+    #[error("git cannot list the files of {path}: {reason}")]
+    Git {
+        /// The tree.
+        path: PathBuf,
+        /// What git said.
+        reason: String,
+    },
+    /// The stream into the guest broke.
+    #[error("the working tree could not be sent: {0}")]
+    Send(io::Error),
+}
+
+/// Writes a tree as an uncompressed tar stream: in a git repository the tracked and the untracked
+/// files that are not ignored, and the repository itself; elsewhere every file.
+///
+/// Blocks; files that vanish meanwhile are left out.
+///
+/// # Errors
+/// See [`TreeError`].
+pub fn write_tar(root: &Path, output: impl Write) -> Result<TreeSize, TreeError> {
+    let mut files = if root.join(".git").exists() {
+        let mut files = git_files(root)?;
+        // A linked work tree has a file here that points out of the tree: it means nothing in a
+        // guest.
+        if root.join(".git").is_dir() {
+            walk(root, Path::new(".git"), &mut files)?;
+        }
+        files
+    } else {
+        let mut files = BTreeSet::new();
+        walk(root, Path::new(""), &mut files)?;
+        files
+    };
+    files.remove(Path::new(""));
+    let mut tar = Builder::new(output);
+    tar.follow_symlinks(false);
+    let mut size = TreeSize::default();
+    for path in files {
+        append(&mut tar, root, &path, &mut size)?;
+    }
+    tar.into_inner().and_then(|mut output| output.flush()).map_err(TreeError::Send)?;
+    Ok(size)
+}
+
+/// The files that git tracks, and those that it neither tracks nor ignores.
+fn git_files(root: &Path) -> Result<BTreeSet<PathBuf>, TreeError> {
+    let failed = |reason: String| TreeError::Git { path: root.to_owned(), reason };
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(root)
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    let names = output.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
+}
+
+/// Adds everything below `directory`, itself included.
+fn walk(root: &Path, directory: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), TreeError> {
+    let path = root.join(directory);
+    let failed = |source| TreeError::Read { path: path.clone(), source };
+    files.insert(directory.to_owned());
+    for entry in path.read_dir().map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let below = directory.join(entry.file_name());
+        if entry.file_type().map_err(failed)?.is_dir() {
+            walk(root, &below, files)?;
+        } else {
+            files.insert(below);
+        }
+    }
+    Ok(())
+}
+
+fn append(
+    tar: &mut Builder<impl Write>,
+    root: &Path,
+    path: &Path,
+    size: &mut TreeSize,
+) -> Result<(), TreeError> {
+    let full = root.join(path);
+    let metadata = match full.symlink_metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(TreeError::Read { path: full, source }),
+    };
+    let kind = metadata.file_type();
+    if !(kind.is_dir() || kind.is_file() || kind.is_symlink()) {
+        return Ok(());
+    }
+    if kind.is_file() {
+        // Opened here so that an unreadable file is told from a broken stream.
+        let mut file = match std::fs::File::open(&full) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(TreeError::Read { path: full, source }),
+        };
+        tar.append_file(path, &mut file).map_err(TreeError::Send)?;
+    } else if kind.is_dir() {
+        tar.append_dir(path, &full).map_err(TreeError::Send)?;
+    } else {
+        tar.append_path_with_name(&full, path).map_err(TreeError::Send)?;
+    }
+    if !kind.is_dir() {
+        size.files += 1;
+        size.bytes += metadata.len();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn git(directory: &Path, arguments: &[&str]) {
+        let done = Command::new("git")
+            .arg("-C")
+            .arg(directory)
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let mut bytes = Vec::new();
+        write_tar(root, &mut bytes).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let names = archive.entries().unwrap().map(|entry| {
+            entry.unwrap().path().unwrap().to_string_lossy().trim_end_matches('/').to_owned()
+        });
+        names.filter(|name| !name.starts_with(".git/") && name != ".git").collect()
+    }
+
+    #[test]
+    fn a_repository_gives_what_git_sees_and_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        git(root, &["init", "-q"]);
+        fs::write(root.join(".gitignore"), "ignored\n").unwrap();
+        fs::write(root.join("tracked"), "1").unwrap();
+        fs::write(root.join("deleted"), "1").unwrap();
+        git(root, &["add", "."]);
+        git(root, &["commit", "-q", "-m", "m"]);
+        fs::remove_file(root.join("deleted")).unwrap();
+        fs::write(root.join("ignored"), "1").unwrap();
+        fs::create_dir(root.join("new")).unwrap();
+        fs::write(root.join("new/un tracked\n"), "12").unwrap();
+        std::os::unix::fs::symlink("tracked", root.join("link")).unwrap();
+        assert_eq!(names(root), [".gitignore", "link", "new/un tracked\n", "tracked"]);
+        let unpacked = tempfile::tempdir().unwrap();
+        let mut bytes = Vec::new();
+        write_tar(root, &mut bytes).unwrap();
+        tar::Archive::new(bytes.as_slice()).unpack(unpacked.path()).unwrap();
+        git(unpacked.path(), &["log", "-1"]);
+    }
+
+    #[test]
+    fn a_plain_directory_gives_every_file() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("a/empty")).unwrap();
+        fs::write(directory.path().join("a/b"), "1").unwrap();
+        assert_eq!(names(directory.path()), ["a", "a/b", "a/empty"]);
+    }
+
+    #[test]
+    fn a_broken_stream_is_told_from_a_broken_tree() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("a"), "1").unwrap();
+        assert!(matches!(write_tar(directory.path(), Full), Err(TreeError::Send(_))));
+        assert!(matches!(
+            write_tar(Path::new("/nonexistent/tree"), Vec::new()),
+            Err(TreeError::Read { .. })
+        ));
+    }
+}

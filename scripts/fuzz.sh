@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Every property test with many more cases: scripts/fuzz.sh [CASES]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PROPTEST_CASES=${1:-20000}
+cargo test --locked --release -p common -p workflow-runner -p orchestrator -p vm-manager --lib

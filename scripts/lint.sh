@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# What a change must pass before it is pushed, apart from the tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/stage.sh
+stage format cargo fmt --all --check
+stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+stage documents env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+command -v cargo-deny >/dev/null ||
+    stage "cargo-deny" cargo install --locked --quiet cargo-deny --version 0.20.2
+stage licences cargo deny --log-level error check bans licenses sources
+stage "other systems" scripts/check-guest-systems.sh
+stages

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Every test, from nothing: packages, programs, images, then the suites.
+# Prints the time of each stage. Nothing is skipped; what is missing fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/stage.sh
+
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+# The images are shared by all tests; each test process has a state directory of its own.
+export SOLSTICE_TEST_DIR="$target/test"
+export SOLSTICE_IMAGE_DIR="$target/test/images"
+mkdir -p "$SOLSTICE_TEST_DIR"
+
+stage packages scripts/setup.sh test
+stage "build tests" cargo test --locked --workspace --no-run --quiet
+stage "guest program" scripts/guest-program.sh
+stage "host program" cargo build --locked -p solstice
+stage images "$target/debug/solstice" image build tiny debian-12
+# Guests are emulated: a second one on the other core is all that two cores carry.
+stage tests cargo test --locked --workspace -- --test-threads "${TEST_THREADS:-3}"
+stage leftovers scripts/leftovers.sh
+stages

@@ -1,0 +1,360 @@
+//! `make bench`: measures Solstice as a user runs it, and writes `target/bench/report.json`.
+//!
+//! ```text
+//! cargo bench -p solstice --bench report -- [NAME]
+//! ```
+//!
+//! Every figure is taken from outside the program: when a line came out of its standard output, when
+//! something appeared on the serial console of the guest (an emulated port that reaches the host's
+//! file without any part of ours), and what the kernel says about the process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// How often a start is measured.
+const STARTS: usize = 3;
+/// How often a line's way is measured.
+const LINES: usize = 60;
+/// How often a cancel is measured.
+const CANCELS: usize = 8;
+/// Lines of the load.
+const LOAD_LINES: usize = 200_000;
+/// How often files and processes are looked at, which bounds the error of a latency.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+type Figures = BTreeMap<&'static str, f64>;
+
+fn main() {
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let bench = Bench::new();
+    let groups: &[(&[&str], fn(&Bench) -> Figures)] = &[
+        (&["cold_start_tiny_ms"], |bench| bench.cold_start("tiny", "cold_start_tiny_ms")),
+        (&["cold_start_debian12_ms"], |bench| bench.cold_start("debian-12", "cold_start_debian12_ms")),
+        (&["log_lines_per_second", "run_peak_rss_bytes"], Bench::load),
+        (&["line_latency_p50_ms", "line_latency_p95_ms"], Bench::latency),
+        (&["cancel_p95_ms"], Bench::cancel),
+        (&["vm_overhead_rss_bytes"], Bench::overhead),
+    ];
+    let mut figures = Figures::new();
+    for (names, measure) in groups {
+        if only.as_ref().is_none_or(|only| names.contains(&only.as_str())) {
+            eprintln!("measuring {}", names.join(", "));
+            figures.extend(measure(&bench));
+        }
+    }
+    assert!(!figures.is_empty(), "no figure is called {}", only.unwrap_or_default());
+    println!("{:<28} {:>14}", "figure", "value");
+    for (name, value) in &figures {
+        println!("{name:<28} {value:>14.1}");
+    }
+    bench.write_report(&figures);
+}
+
+struct Bench {
+    directory: tempfile::TempDir,
+    target: PathBuf,
+}
+
+/// A run of the program whose lines are read as they come.
+struct Run {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+    started: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let target = PathBuf::from(env!("CARGO_BIN_EXE_solstice"));
+        let target = target.parent().and_then(Path::parent).expect("target/release").to_owned();
+        let base = target.join("bench");
+        fs::create_dir_all(&base).expect("target/bench can be made");
+        let directory = tempfile::Builder::new().prefix("b").tempdir_in(&base).expect("a directory");
+        Self { directory, target }
+    }
+
+    fn start(&self, image: &str, steps: &str) -> Run {
+        let workflow = self.directory.path().join("bench.yml");
+        let steps: String = steps.lines().map(|line| format!("      {line}\n")).collect();
+        let text = format!("on: push\njobs:\n  job:\n    runs-on: {image}\n    steps:\n{steps}");
+        fs::write(&workflow, text).expect("the workflow can be written");
+        let started = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_solstice"))
+            .arg("run")
+            .arg(&workflow)
+            .current_dir(self.directory.path())
+            .env("SOLSTICE_STATE_DIR", self.directory.path().join("state"))
+            .env("SOLSTICE_RUNTIME_DIR", self.runtime())
+            .env("SOLSTICE_IMAGE_DIR", self.target.join("test/images"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("solstice starts");
+        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        Run { child, lines, started }
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    fn cold_start(&self, image: &str, name: &'static str) -> Figures {
+        let mut times: Vec<f64> = (0..STARTS)
+            .map(|_| {
+                let mut run = self.start(image, "- run: echo first-line");
+                let at = run.wait_for_line("first-line");
+                run.end();
+                millis(at)
+            })
+            .collect();
+        Figures::from([(name, percentile(&mut times, 50))])
+    }
+
+    fn load(&self) -> Figures {
+        let steps = format!("- run: |\n    echo begin-load\n    seq 1 {LOAD_LINES}");
+        let mut run = self.start("tiny", &steps);
+        let pid = run.child.id();
+        let begin = run.wait_for_line("begin-load");
+        let mut expected = 1;
+        let mut end = begin;
+        while let Some(Ok(line)) = run.lines.next() {
+            if line.trim().parse() == Ok(expected) {
+                expected += 1;
+                if expected > LOAD_LINES {
+                    end = run.started.elapsed();
+                    break;
+                }
+            }
+        }
+        assert!(expected > LOAD_LINES, "only {} of the lines came", expected - 1);
+        let peak = status_bytes(pid, "VmHWM:");
+        run.end();
+        Figures::from([
+            ("log_lines_per_second", LOAD_LINES as f64 / (end - begin).as_secs_f64()),
+            ("run_peak_rss_bytes", peak),
+        ])
+    }
+
+    fn latency(&self) -> Figures {
+        // The console gets the mark first: what is measured is at least the true latency.
+        let steps = format!(
+            "- run: |\n    i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); sleep 0.2\n    \
+             echo \"mark $i.\" > /dev/ttyS0; echo \"mark $i.\"; done"
+        );
+        let mut run = self.start("tiny", &steps);
+        let console = Console::watch(&self.runtime());
+        let mut shown = Vec::new();
+        while shown.len() < LINES {
+            let line = run.lines.next().expect("the run goes on").expect("text");
+            if line.contains(&format!("mark {}.", shown.len() + 1)) && !line.contains("echo") {
+                shown.push(Instant::now());
+            }
+        }
+        run.end();
+        let written = console.times(LINES, |number| format!("mark {}.", number + 1));
+        let pairs = written.iter().zip(&shown);
+        let mut times: Vec<f64> = pairs.map(|(w, s)| millis(s.saturating_duration_since(*w))).collect();
+        Figures::from([
+            ("line_latency_p50_ms", percentile(&mut times, 50)),
+            ("line_latency_p95_ms", percentile(&mut times, 95)),
+        ])
+    }
+
+    fn cancel(&self) -> Figures {
+        // A watcher outside of the step's process group tells the console when the process is gone.
+        let steps = "- run: |\n    \
+             setsid sh -c \"while kill -0 $$ 2>/dev/null; do usleep 5000; done; \
+             echo gone. > /dev/ttyS0\" >/dev/null 2>&1 </dev/null &\n    \
+             echo sleeping\n    exec sleep 1000";
+        let mut times: Vec<f64> = (0..CANCELS)
+            .map(|_| {
+                let mut run = self.start("tiny", steps);
+                let console = Console::watch(&self.runtime());
+                run.wait_for_line("sleeping");
+                let sent = Instant::now();
+                kill(Pid::from_raw(run.child.id().cast_signed()), Signal::SIGINT).expect("it runs");
+                let gone = console.times(1, |_| "gone.".to_owned())[0];
+                run.end();
+                millis(gone.saturating_duration_since(sent))
+            })
+            .collect();
+        Figures::from([("cancel_p95_ms", percentile(&mut times, 95))])
+    }
+
+    fn overhead(&self) -> Figures {
+        let mut run = self.start("tiny", "- run: |\n    echo up\n    sleep 5\n    echo idle");
+        run.wait_for_line("idle");
+        let name = self.directory.path().to_string_lossy().into_owned();
+        let qemu = processes()
+            .find(|pid| {
+                let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                text("comm").starts_with(b"qemu")
+                    && String::from_utf8_lossy(&text("cmdline")).contains(&name)
+            })
+            .expect("QEMU runs");
+        let rss = status_bytes(qemu, "VmRSS:");
+        run.end();
+        Figures::from([("vm_overhead_rss_bytes", rss)])
+    }
+
+    fn write_report(&self, figures: &Figures) {
+        let path = self.target.join("bench/report.json");
+        // One figure alone does not throw away the others.
+        let old = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut report = match old {
+            Some(Value::Object(report)) => report,
+            _ => serde_json::Map::new(),
+        };
+        for (name, value) in figures {
+            report.insert((*name).to_owned(), json!((value * 10.0).round() / 10.0));
+        }
+        report.insert("commit".to_owned(), json!(output("git", &["rev-parse", "HEAD"])));
+        let qemu = output("qemu-system-x86_64", &["--version"]);
+        report.insert("qemu".to_owned(), json!(qemu.lines().next().unwrap_or_default()));
+        report.insert("acceleration".to_owned(), json!(self.acceleration()));
+        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        report.insert("cores".to_owned(), json!(cores));
+        let text = serde_json::to_string_pretty(&report).expect("a report is JSON");
+        fs::write(&path, text + "\n").expect("the report can be written");
+        println!("written to {}", path.display());
+    }
+
+    fn acceleration(&self) -> String {
+        let done = Command::new(env!("CARGO_BIN_EXE_solstice"))
+            .args(["doctor", "--json"])
+            .env("SOLSTICE_STATE_DIR", self.directory.path().join("state"))
+            .env("SOLSTICE_RUNTIME_DIR", self.runtime())
+            .output();
+        let text = done.map(|done| String::from_utf8_lossy(&done.stdout).into_owned());
+        if text.unwrap_or_default().to_lowercase().contains("tcg") { "tcg" } else { "kvm" }.to_owned()
+    }
+}
+
+impl Run {
+    /// When the line came that is this text and nothing else.
+    fn wait_for_line(&mut self, text: &str) -> Duration {
+        while let Some(Ok(line)) = self.lines.next() {
+            if line.trim() == text {
+                return self.started.elapsed();
+            }
+            assert!(self.started.elapsed() < PATIENCE, "no {text:?} in {PATIENCE:?}");
+        }
+        panic!("the run ended without {text:?}");
+    }
+
+    fn end(mut self) {
+        for line in self.lines {
+            drop(line);
+        }
+        self.child.wait().expect("a child can be waited for");
+    }
+}
+
+/// Watches the file that the guest's serial port writes to.
+struct Console {
+    seen: std::sync::mpsc::Receiver<(Instant, String)>,
+}
+
+impl Console {
+    fn watch(runtime: &Path) -> Self {
+        let (sender, seen) = std::sync::mpsc::channel();
+        let runtime = runtime.to_owned();
+        std::thread::spawn(move || {
+            let since = Instant::now();
+            let Some(mut file) = (loop {
+                match find_console(&runtime) {
+                    Some(file) => break Some(file),
+                    None if since.elapsed() > PATIENCE => break None,
+                    None => std::thread::sleep(LOOK),
+                }
+            }) else {
+                return;
+            };
+            let mut bytes = Vec::new();
+            while since.elapsed() < PATIENCE {
+                bytes.clear();
+                match file.read_to_end(&mut bytes) {
+                    Ok(0) | Err(_) => std::thread::sleep(LOOK),
+                    Ok(_) => {
+                        let text = String::from_utf8_lossy(&bytes).into_owned();
+                        if sender.send((Instant::now(), text)).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Self { seen }
+    }
+
+    /// When each of these texts was seen, in order.
+    fn times(&self, count: usize, text: impl Fn(usize) -> String) -> Vec<Instant> {
+        let mut waiting = String::new();
+        let mut times = Vec::new();
+        while times.len() < count {
+            let (at, more) = self.seen.recv_timeout(PATIENCE).expect("the console goes on");
+            waiting.push_str(&more);
+            while times.len() < count {
+                let wanted = text(times.len());
+                let Some(position) = waiting.find(&wanted) else { break };
+                waiting.drain(..position + wanted.len());
+                times.push(at);
+            }
+        }
+        times
+    }
+}
+
+/// The newest console file below a runtime directory.
+fn find_console(directory: &Path) -> Option<fs::File> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.file_name().is_some_and(|name| name == "console.log") {
+                found.push(path);
+            }
+        }
+    }
+    found.into_iter().max_by_key(|p| p.metadata().and_then(|m| m.modified()).ok()).and_then(|p| fs::File::open(p).ok())
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+}
+
+/// A line of `/proc/PID/status` that is in kB, in bytes.
+fn status_bytes(pid: u32, name: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) * 1024.0
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let done = Command::new(program).args(arguments).output();
+    done.map(|done| String::from_utf8_lossy(&done.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// The value below which `percent` of the values lie, by the nearest rank.
+fn percentile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() * percent).div_ceil(100).max(1) - 1]
+}

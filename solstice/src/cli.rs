@@ -1,0 +1,354 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use common::plan::Dialect;
+use common::size::ByteSize;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  solstice run                          the only workflow of this repository
+  solstice run examples/hello.yml       a workflow file
+  solstice shell debian-12              a terminal in a fresh machine
+  solstice doctor                       what this host lacks
+
+Exit codes: 0 passed, 1 failed, 2 infrastructure, 64 usage, 130 cancelled.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  solstice run
+  solstice run ci.yml --job test --matrix os=linux
+  solstice run ci.yml --secret DEPLOY_KEY --var REGION=eu
+  solstice run ci.yml --event pull_request --event-file event.json
+  solstice run ci.yml --keep            keep the machine of a failed job for 2 hours
+  solstice run ci.yml --json | jq .     one event per line
+
+Ctrl-C cancels the jobs; a second Ctrl-C destroys their machines at once.
+Exit codes: 0 passed, 1 failed, 2 infrastructure, 64 usage, 130 cancelled.";
+
+const SHELL_EXAMPLES: &str = "\
+Examples:
+  solstice shell debian-12              a fresh machine, gone when the shell ends
+  solstice shell build-1f2e3d           a machine that `solstice run --keep` kept";
+
+const CP_EXAMPLES: &str = "\
+Examples:
+  solstice cp build-1f2e3d:/var/log/syslog .
+  solstice cp ./fix.patch build-1f2e3d:/tmp/";
+
+/// Runs CI jobs of GitHub and Forgejo in fresh virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "solstice", version, styles = STYLES, after_help = EXAMPLES)]
+#[command(disable_help_subcommand = true, subcommand_required = true)]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// The settings file; see docs/configuration.md for where it is looked up.
+    #[arg(long, global = true, value_name = "FILE", env = "SOLSTICE_CONFIG")]
+    #[arg(value_hint = ValueHint::FilePath, help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a workflow file, each job in a fresh virtual machine.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// Open a terminal in a fresh machine, or in one kept by `run --keep`.
+    #[command(after_help = SHELL_EXAMPLES)]
+    Shell(ShellArgs),
+    /// Copy a file to or from a kept machine.
+    #[command(after_help = CP_EXAMPLES)]
+    Cp(CpArgs),
+    /// Destroy kept machines before their time is over.
+    Rm {
+        /// Their names.
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+    },
+    /// List, fetch, build and remove images.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Check this host and say what to do about each finding.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Remove what a kept or killed instance left, when its time is over.
+    #[command(hide = true)]
+    WatchInstance {
+        /// The instance.
+        id: String,
+    },
+}
+
+/// Options of `solstice run`.
+#[derive(Debug, Default, Args)]
+pub struct RunArgs {
+    /// The workflow file [default: the only one under .forgejo/workflows, .gitea/workflows or
+    /// .github/workflows].
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub workflow: Option<PathBuf>,
+
+    /// Run this job and those that it needs; may be given several times.
+    #[arg(long = "job", value_name = "ID", help_heading = "What to run")]
+    pub jobs: Vec<String>,
+
+    /// Run only the matrix legs with this value; may be given several times.
+    #[arg(long, value_name = "K=V", value_parser = pair, help_heading = "What to run")]
+    pub matrix: Vec<(String, String)>,
+
+    /// Whose rules apply [default: by the folder of the workflow, else github].
+    #[arg(long, value_name = "NAME", value_parser = dialect, help_heading = "What to run")]
+    pub dialect: Option<Dialect>,
+
+    /// The event [default: the first of `on`].
+    #[arg(long, value_name = "NAME", help_heading = "Event and values")]
+    pub event: Option<String>,
+
+    /// The event's payload, a JSON object.
+    #[arg(long, value_name = "F.json", value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = "Event and values")]
+    pub event_file: Option<PathBuf>,
+
+    /// An input of the workflow.
+    #[arg(long = "input", value_name = "K=V", value_parser = pair)]
+    #[arg(help_heading = "Event and values")]
+    pub inputs: Vec<(String, String)>,
+
+    /// A value of the `vars` context.
+    #[arg(long = "var", value_name = "K=V", value_parser = pair)]
+    #[arg(help_heading = "Event and values")]
+    pub vars: Vec<(String, String)>,
+
+    /// An environment variable of every step.
+    #[arg(long = "env", value_name = "K=V", value_parser = pair)]
+    #[arg(help_heading = "Event and values")]
+    pub env: Vec<(String, String)>,
+
+    /// A secret, taken from the environment variable of this name, else asked without echo.
+    #[arg(long = "secret", value_name = "NAME", value_parser = secret_name)]
+    #[arg(help_heading = "Event and values")]
+    pub secrets: Vec<String>,
+
+    /// A file with one NAME=VALUE on each line.
+    #[arg(long, value_name = "F", value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = "Event and values")]
+    pub secrets_file: Option<PathBuf>,
+
+    /// The image for every job, instead of its `runs-on`.
+    #[arg(long, value_name = "LABEL", help_heading = "Machine")]
+    pub image: Option<String>,
+
+    /// Virtual processors of each machine [default: by the image].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(help_heading = "Machine")]
+    pub cpus: Option<u32>,
+
+    /// Memory of each machine, such as 2G [default: by the image].
+    #[arg(long, value_name = "SIZE", help_heading = "Machine")]
+    pub memory: Option<ByteSize>,
+
+    /// The longest time that a job may run, such as 30m [default: 6h].
+    #[arg(long, value_name = "T", value_parser = duration, help_heading = "Machine")]
+    pub timeout: Option<Duration>,
+
+    /// Keep the machine of a failed job for 2 hours.
+    #[arg(long, help_heading = "Machine")]
+    pub keep: bool,
+
+    /// Show what Solstice does, and the outputs of jobs.
+    #[arg(long, short, help_heading = "Output")]
+    pub verbose: bool,
+
+    /// Print one JobEvent per line and a summary object last.
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Options of `solstice shell`.
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    /// An image label for a fresh machine, or the name of a kept one [default: the newest kept
+    /// machine].
+    #[arg(value_name = "LABEL|RUN")]
+    pub target: Option<String>,
+
+    /// Virtual processors of a fresh machine [default: by the image].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub cpus: Option<u32>,
+
+    /// Memory of a fresh machine, such as 2G [default: by the image].
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+}
+
+/// Operands of `solstice cp`.
+#[derive(Debug, Args)]
+pub struct CpArgs {
+    /// A file, or RUN:PATH.
+    #[arg(value_name = "SRC", value_hint = ValueHint::FilePath)]
+    pub source: String,
+
+    /// A file or directory, or RUN:PATH.
+    #[arg(value_name = "DST", value_hint = ValueHint::FilePath)]
+    pub destination: String,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List the catalogue and what of it is on this host.
+    List {
+        /// Print a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch images, verify them and keep them.
+    Pull {
+        /// The labels.
+        #[arg(required = true, value_name = "LABEL")]
+        labels: Vec<String>,
+        /// Accept a digest that the catalogue does not know yet without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Build images from their recipes.
+    Build {
+        /// The labels.
+        #[arg(required = true, value_name = "LABEL")]
+        labels: Vec<String>,
+    },
+    /// Remove images from this host.
+    Rm {
+        /// The labels.
+        #[arg(required = true, value_name = "LABEL")]
+        labels: Vec<String>,
+    },
+}
+
+/// Options of `solstice doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Splits `K=V` at the first `=`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+fn secret_name(text: &str) -> Result<String, String> {
+    if text.contains('=') {
+        return Err("give only the name: a value on a command line can be read by every user of \
+                    this host; put it into the environment or use --secrets-file"
+            .to_owned());
+    }
+    if is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has letters, digits and _, and does not start with a digit".to_owned())
+    }
+}
+
+/// Whether a text can name a secret or an environment variable.
+pub(crate) fn is_name(text: &str) -> bool {
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    starts_well && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn dialect(text: &str) -> Result<Dialect, String> {
+    [Dialect::Github, Dialect::Forgejo, Dialect::Gitea]
+        .into_iter()
+        .find(|dialect| dialect.name() == text)
+        .ok_or_else(|| "write github, forgejo or gitea".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write a number and a unit, such as 90s, 30m or 2h"))?;
+    if parsed.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(parsed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_with_everything_is_understood() {
+        let cli = Cli::try_parse_from([
+            "solstice",
+            "run",
+            "ci.yml",
+            "--job",
+            "a",
+            "--job",
+            "b",
+            "--matrix",
+            "os=x=y",
+            "--dialect",
+            "forgejo",
+            "--secret",
+            "TOKEN",
+            "--memory",
+            "2G",
+            "--timeout",
+            "1h 30m",
+            "--keep",
+            "-v",
+            "--json",
+        ])
+        .unwrap();
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        assert_eq!(run.jobs, ["a", "b"]);
+        assert_eq!(run.matrix, [("os".to_owned(), "x=y".to_owned())]);
+        assert_eq!(run.dialect, Some(Dialect::Forgejo));
+        assert_eq!(run.timeout, Some(Duration::from_secs(5400)));
+        assert!(run.keep && run.verbose && run.json);
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for arguments in [
+            &["--secret", "A=B"][..],
+            &["--secret", "1A"],
+            &["--matrix", "os"],
+            &["--env", "=x"],
+            &["--dialect", "gitlab"],
+            &["--timeout", "0s"],
+            &["--memory", "lots"],
+            &["--cpus", "0"],
+        ] {
+            let line = ["solstice", "run"].iter().chain(arguments);
+            assert!(Cli::try_parse_from(line).is_err(), "{arguments:?}");
+        }
+    }
+}

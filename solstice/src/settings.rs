@@ -1,0 +1,215 @@
+//! `solstice.toml` and its overrides from the environment. docs/configuration.md describes each key.
+//!
+//! One table, [`KEYS`], names the keys; the file, the environment, the error for an unknown key and
+//! the test of the document all read it.
+
+mod defaults;
+mod file;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use common::size::ByteSize;
+
+use crate::exit::CommandError;
+use file::Given;
+
+/// Settings of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Machines' disks and locks.
+    pub state_dir: PathBuf,
+    /// Images, which several state directories may share; absent means `images` in `state_dir`.
+    pub image_dir: Option<PathBuf>,
+    /// Sockets and keys of running machines; must be on tmpfs.
+    pub runtime_dir: PathBuf,
+    /// The image catalogue; absent means the one built in.
+    pub catalogue: Option<PathBuf>,
+    /// Bytes that stay free on the disk of `state_dir`.
+    pub disk_reserve: ByteSize,
+    /// The emulator; absent means that it is looked up in `PATH`.
+    pub qemu: Option<PathBuf>,
+    /// The disk image tool; absent means that it is looked up in `PATH`.
+    pub qemu_img: Option<PathBuf>,
+    /// Directories in which the programs for guests are looked up, in this order.
+    pub guest_programs: Vec<PathBuf>,
+    /// Which acceleration machines use.
+    pub acceleration: Acceleration,
+    /// The file that was read, if there was one.
+    pub source: Option<PathBuf>,
+    /// Sentences about settings that look like mistakes.
+    pub warnings: Vec<String>,
+}
+
+/// Which acceleration machines use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceleration {
+    /// KVM where a machine really runs under it, else TCG.
+    Auto,
+    /// KVM, or an error.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+impl Acceleration {
+    /// The name in settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// What the settings are made from, apart from the file.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Environment variables.
+    pub variables: BTreeMap<String, OsString>,
+    /// Effective user id.
+    pub user_id: u32,
+    /// The working directory.
+    pub directory: PathBuf,
+    /// The directory of this program.
+    pub program_directory: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .collect();
+        let program = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
+        Self {
+            variables,
+            user_id: nix::unistd::geteuid().as_raw(),
+            directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            program_directory: program.and_then(|path| path.parent().map(Path::to_path_buf)),
+        }
+    }
+
+    /// A variable that is set and not empty.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.variables.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+}
+
+/// A key of `solstice.toml`.
+struct Key {
+    name: &'static str,
+    apply: fn(&mut Settings, &Given) -> Result<(), String>,
+}
+
+impl Key {
+    /// The environment variable that overrides the key.
+    fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// What the names of all environment variables of Solstice begin with.
+const PREFIX: &str = "SOLSTICE_";
+
+/// Variables of Solstice that override no key.
+const OTHER_VARIABLES: &[&str] = &["SOLSTICE_CONFIG", "SOLSTICE_LOG"];
+
+/// Every key.
+const KEYS: &[Key] = &[
+    Key { name: "state_dir", apply: |s, given| Ok(s.state_dir = given.path()?) },
+    Key { name: "image_dir", apply: |s, given| Ok(s.image_dir = Some(given.path()?)) },
+    Key { name: "runtime_dir", apply: |s, given| Ok(s.runtime_dir = given.path()?) },
+    Key { name: "catalogue", apply: |s, given| Ok(s.catalogue = Some(given.path()?)) },
+    Key { name: "disk_reserve", apply: |s, given| Ok(s.disk_reserve = given.size()?) },
+    Key { name: "qemu", apply: |s, given| Ok(s.qemu = Some(given.program()?)) },
+    Key { name: "qemu_img", apply: |s, given| Ok(s.qemu_img = Some(given.program()?)) },
+    Key { name: "guest_programs", apply: |s, given| Ok(s.guest_programs = given.paths()?) },
+    Key { name: "acceleration", apply: |s, given| Ok(s.acceleration = acceleration(given)?) },
+];
+
+/// The names of the keys, for the document's test.
+pub fn key_names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|key| key.name)
+}
+
+/// Reads the settings: defaults, then the file, then the environment.
+///
+/// # Errors
+/// The file that was asked for cannot be read, it is not TOML, a key is unknown, or a value is of
+/// the wrong kind; the text names the place.
+pub fn load(
+    surroundings: &Surroundings,
+    requested: Option<&Path>,
+) -> Result<Settings, CommandError> {
+    let mut settings = defaults::settings(surroundings)?;
+    if let Some(path) = defaults::file(surroundings, requested) {
+        let required = requested.is_some();
+        if let Some(text) = file::read(&path, required)? {
+            for given in file::parse(&path, &text)? {
+                let key = find(&given)?;
+                apply(key, &mut settings, &given)?;
+            }
+            settings.source = Some(path);
+        }
+    }
+    for (name, value) in &surroundings.variables {
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        if let Some(key) = KEYS.iter().find(|key| key.variable() == *name) {
+            if value.is_empty() {
+                continue;
+            }
+            let given = Given::from_variable(name, value, &surroundings.directory)?;
+            apply(key, &mut settings, &given)?;
+        } else if !OTHER_VARIABLES.contains(&name.as_str())
+            && let Some(near) = nearest(&rest.to_ascii_lowercase())
+        {
+            let right = format!("{PREFIX}{}", near.to_ascii_uppercase());
+            settings.warnings.push(format!("{name} has no effect; did you mean {right}?"));
+        }
+    }
+    Ok(settings)
+}
+
+fn find(given: &Given) -> Result<&'static Key, CommandError> {
+    KEYS.iter().find(|key| key.name == given.key).ok_or_else(|| {
+        let error = CommandError::usage(format!("{}: unknown key {:?}", given.place, given.key));
+        match nearest(&given.key) {
+            Some(near) => error.hint(format!("did you mean {near:?}?")),
+            None => {
+                let all: Vec<&str> = key_names().collect();
+                error.hint(format!("the keys are {}", all.join(", ")))
+            }
+        }
+    })
+}
+
+fn apply(key: &Key, settings: &mut Settings, given: &Given) -> Result<(), CommandError> {
+    (key.apply)(settings, given)
+        .map_err(|problem| CommandError::usage(format!("{}: {}: {problem}", given.place, key.name)))
+}
+
+fn nearest(name: &str) -> Option<&'static str> {
+    /// Below this similarity a suggestion confuses more than it helps.
+    const SIMILAR: f64 = 0.7;
+    key_names()
+        .map(|key| (strsim::jaro_winkler(key, name), key))
+        .filter(|(similarity, _)| *similarity >= SIMILAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, key)| key)
+}
+
+fn acceleration(given: &Given) -> Result<Acceleration, String> {
+    let text = given.text()?;
+    [Acceleration::Auto, Acceleration::Kvm, Acceleration::Tcg]
+        .into_iter()
+        .find(|known| known.name() == text)
+        .ok_or_else(|| format!("{text:?} is not auto, kvm or tcg"))
+}
+
+#[cfg(test)]
+mod tests;

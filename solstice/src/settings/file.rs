@@ -1,0 +1,160 @@
+//! Values as they were given, each with its place.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use common::limits::MIB;
+use common::size::ByteSize;
+use toml::de::{DeTable, DeValue};
+
+use crate::exit::CommandError;
+
+/// A settings file. A larger one is refused.
+const FILE_BYTES: u64 = MIB;
+
+/// A value that a key was given.
+pub(super) struct Given {
+    pub(super) key: String,
+    /// `solstice.toml:3:1`, or the name of the variable.
+    pub(super) place: String,
+    value: Value,
+    /// Relative paths start here.
+    base: PathBuf,
+}
+
+enum Value {
+    Text(String),
+    List(Vec<String>),
+    Integer(u64),
+    /// What it is instead.
+    Other(&'static str),
+}
+
+impl Given {
+    /// The value of an environment variable; lists are separated by colons.
+    pub(super) fn from_variable(
+        name: &str,
+        value: &OsStr,
+        base: &Path,
+    ) -> Result<Self, CommandError> {
+        let text = value
+            .to_str()
+            .ok_or_else(|| CommandError::usage(format!("{name}: the value is not UTF-8")))?;
+        Ok(Self {
+            key: name.to_owned(),
+            place: name.to_owned(),
+            value: Value::Text(text.to_owned()),
+            base: base.to_path_buf(),
+        })
+    }
+
+    pub(super) fn text(&self) -> Result<&str, String> {
+        match &self.value {
+            Value::Text(text) if text.is_empty() => Err("the value is empty".to_owned()),
+            Value::Text(text) => Ok(text),
+            other => Err(format!("expected a text, found {}", other.kind())),
+        }
+    }
+
+    pub(super) fn path(&self) -> Result<PathBuf, String> {
+        Ok(self.base.join(self.text()?))
+    }
+
+    /// A path, or a bare name that is looked up in `PATH` later.
+    pub(super) fn program(&self) -> Result<PathBuf, String> {
+        let text = self.text()?;
+        if text.contains('/') { self.path() } else { Ok(PathBuf::from(text)) }
+    }
+
+    pub(super) fn paths(&self) -> Result<Vec<PathBuf>, String> {
+        match &self.value {
+            Value::Text(text) => {
+                let parts = text.split(':').filter(|part| !part.is_empty());
+                Ok(parts.map(|part| self.base.join(part)).collect())
+            }
+            Value::List(items) => Ok(items.iter().map(|item| self.base.join(item)).collect()),
+            other => Err(format!("expected a list of texts, found {}", other.kind())),
+        }
+    }
+
+    pub(super) fn size(&self) -> Result<ByteSize, String> {
+        match &self.value {
+            Value::Integer(bytes) => Ok(ByteSize(*bytes)),
+            _ => self
+                .text()?
+                .parse()
+                .map_err(|error: common::size::ParseByteSizeError| error.to_string()),
+        }
+    }
+}
+
+impl Value {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Integer(_) => "a number",
+            Self::Other(kind) => kind,
+        }
+    }
+}
+
+/// The text of a settings file; `None` if it need not exist and does not.
+pub(super) fn read(path: &Path, required: bool) -> Result<Option<String>, CommandError> {
+    let cannot = |what: String| {
+        CommandError::usage(format!("cannot read the settings file {}: {what}", path.display()))
+    };
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.len() > FILE_BYTES => {
+            return Err(cannot(format!("it has over {} bytes", FILE_BYTES)));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
+            return Ok(None);
+        }
+        _ => {}
+    }
+    std::fs::read_to_string(path).map(Some).map_err(|error| cannot(error.to_string()))
+}
+
+/// The keys and values of a settings file, in its order.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Given>, CommandError> {
+    let place = |offset: usize| {
+        let before = text.get(..offset).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
+        format!("{}:{line}:{column}", path.display())
+    };
+    let table = DeTable::parse(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        CommandError::usage(format!("{}: {}", place(offset), error.message()))
+    })?;
+    let base = path.parent().unwrap_or(Path::new("/"));
+    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    let given = entries.into_iter().map(|(key, value)| Given {
+        key: key.get_ref().to_string(),
+        place: place(key.span().start),
+        value: self::value(value.get_ref()),
+        base: base.to_path_buf(),
+    });
+    Ok(given.collect())
+}
+
+fn value(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Value::Integer(number),
+            Err(_) => Value::Other("a number that is negative or too large"),
+        },
+        DeValue::Array(items) => {
+            let texts: Option<Vec<String>> =
+                items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
+            texts.map_or(Value::Other("a list with something that is not a text"), Value::List)
+        }
+        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Datetime(_) => Value::Other("a date"),
+        DeValue::Table(_) => Value::Other("a table"),
+    }
+}

@@ -1,0 +1,87 @@
+//! The borders between the crates, as docs/architecture.md states them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn cargo(arguments: &[&str]) -> String {
+    let done = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Which crates of the workspace each crate of the workspace links.
+fn links() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata: Value =
+        serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps", "--offline"]))
+            .unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let members: BTreeSet<String> = packages.iter().map(|package| text(&package["name"])).collect();
+    packages
+        .iter()
+        .map(|package| {
+            let dependencies = package["dependencies"].as_array().unwrap().iter();
+            let normal = dependencies.filter(|dependency| dependency["kind"].is_null());
+            let names = normal.map(|dependency| text(&dependency["name"]));
+            (text(&package["name"]), names.filter(|name| members.contains(name)).collect())
+        })
+        .collect()
+}
+
+/// Every crate that a program links or builds with, this one included.
+fn tree(package: &str, edges: &str) -> BTreeSet<String> {
+    let tree = cargo(&["tree", "--offline", "-p", package, "-e", edges, "--prefix", "none"]);
+    tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_crate_links_only_what_it_may_know() {
+    let allowed: &[(&str, &[&str])] = &[
+        ("common", &[]),
+        ("workflow-runner", &["common"]),
+        ("vm-manager", &["common"]),
+        ("orchestrator", &["common", "vm-manager"]),
+        ("solstice", &["common", "orchestrator", "vm-manager", "workflow-runner"]),
+    ];
+    let links = links();
+    assert_eq!(
+        links.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        allowed.iter().map(|(name, _)| *name).collect(),
+        "every crate has a row here"
+    );
+    for (name, allowed) in allowed {
+        for linked in &links[*name] {
+            assert!(allowed.contains(&linked.as_str()), "{name} must not know {linked}");
+        }
+    }
+}
+
+#[test]
+fn the_guest_program_has_no_c_and_no_tls() {
+    let forbidden = ["cc", "cmake", "bindgen", "rustls", "ring", "aws-lc-rs", "openssl", "native-tls"];
+    for name in tree("workflow-runner", "normal,build") {
+        assert!(!forbidden.contains(&name.as_str()), "the guest program depends on {name}");
+        assert!(
+            !name.ends_with("-sys") || name == "linux-raw-sys",
+            "the guest program links the C library behind {name}"
+        );
+    }
+}
+
+#[test]
+fn only_vm_manager_speaks_ssh() {
+    for package in ["common", "workflow-runner"] {
+        let tree = tree(package, "normal");
+        assert!(!tree.contains("russh"), "{package} depends on russh");
+    }
+    for package in ["orchestrator", "solstice"] {
+        let direct = cargo(&["tree", "--offline", "-p", package, "-e", "normal", "--depth", "1"]);
+        assert!(!direct.contains("russh"), "{package} uses russh itself");
+    }
+}

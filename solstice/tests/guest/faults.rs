@@ -1,0 +1,142 @@
+//! What goes wrong around a job, and what the user is told.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::steps;
+
+#[test]
+fn a_guest_that_powers_itself_off() {
+    steps("- run: |\n    echo going\n    sync; poweroff -f\n    sleep 100")
+        .run()
+        .code(2)
+        .shows_in_order(&["going", "SOL-GUEST-POWERED-OFF", "the machine powered itself off"]);
+}
+
+#[test]
+fn a_guest_that_reboots() {
+    steps("- run: |\n    echo going\n    sync; reboot -f\n    sleep 100")
+        .run()
+        .code(2)
+        .shows_in_order(&["going", "SOL-GUEST-REBOOTED", "the machine rebooted"]);
+}
+
+#[test]
+fn a_step_that_kills_init() {
+    // The kernel shields init from signals, so the step overwrites its code and wakes it.
+    steps(
+        r#"
+- run: |
+    start=$(sed -n '/r-xp/{s/-.*//p;q}' /proc/1/maps)
+    length=$(sed -n '/r-xp/{s/.*-\([0-9a-f]*\) .*/\1/p;q}' /proc/1/maps)
+    pages=$(( (0x$length - 0x$start) / 4096 ))
+    dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$(( 0x$start / 4096 )) count=$pages conv=notrunc
+    for child in $(cat /proc/1/task/1/children); do kill -9 $child; done
+    sleep 100
+"#,
+    )
+    .run()
+    .code(2)
+    .shows("SOL-GUEST-PANIC")
+    .shows("Attempted to kill init");
+}
+
+#[test]
+fn qemu_killed_from_outside() {
+    let mut live = steps("- run: |\n    echo started\n    sleep 100").start();
+    live.wait_for("started\n");
+    for pid in live.qemu() {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    live.end().code(2).shows("SOL-QEMU-KILLED");
+}
+
+#[test]
+fn solstice_killed_leaves_nothing() {
+    let mut live = steps("- run: |\n    echo started\n    sleep 100").start();
+    live.wait_for("started\n").signal(Signal::SIGKILL);
+    live.wait_until_gone();
+    drop(live.end());
+}
+
+#[test]
+fn a_connection_cut_in_the_middle_of_a_step_loses_no_line() {
+    let ended = steps(
+        r#"
+- run: |
+    i=0
+    while [ $i -lt 400 ]; do
+      i=$((i+1)); echo "line $i."
+      if [ $((i % 150)) = 0 ]; then
+        # Every session process of the SSH server, but not the one that listens.
+        for p in $(pidof dropbear); do
+          [ "$(sed -n 's/^PPid:[^0-9]*//p' /proc/$p/status)" = 1 ] || kill -9 $p
+        done
+      fi
+    done
+"#,
+    )
+    .run()
+    .code(0);
+    let seen: Vec<_> = ended.text.lines().filter(|line| line.trim().starts_with("line ")).collect();
+    assert_eq!(seen.len(), 400, "{}", ended.text);
+    for (index, line) in seen.iter().enumerate() {
+        assert_eq!(line.trim(), format!("line {}.", index + 1));
+    }
+}
+
+#[test]
+fn a_full_disk_in_the_guest() {
+    steps(
+        r#"
+- run: |
+    dd if=/dev/zero of=/var/tmp/full bs=1M 2>/dev/null || echo "the disk is full"
+    i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo "line $i"; done
+    rm /var/tmp/full
+- run: echo "after that"
+"#,
+    )
+    .run()
+    .code(0)
+    .shows_in_order(&["the disk is full", "line 2000\n", "after that"]);
+}
+
+#[test]
+fn a_full_disk_on_the_host() {
+    // Files that cannot grow stand for a disk that is full.
+    steps("- run: dd if=/dev/urandom of=/var/tmp/big bs=1M count=200; sync; sleep 20")
+        .through(&["prlimit", "--fsize=60000000"])
+        .run()
+        .code(2)
+        .shows("SOL-GUEST-DISK-ERROR");
+}
+
+#[test]
+fn no_room_on_the_hosts_disk() {
+    steps("- run: echo never")
+        .env("SOLSTICE_DISK_RESERVE", "900T")
+        .run()
+        .code(2)
+        .shows("SOL-HOST-DISK-FULL")
+        .hides("never\n");
+}
+
+#[test]
+fn no_memory_for_the_machine() {
+    steps("- run: echo never")
+        .with(&["--memory", "900G"])
+        .run()
+        .code(2)
+        .shows("SOL-HOST-MEMORY")
+        .hides("never\n");
+}
+
+#[test]
+fn no_qemu() {
+    steps("- run: echo never")
+        .env("SOLSTICE_QEMU", "/nonexistent/qemu")
+        .run()
+        .code(2)
+        .shows("SOL-QEMU-MISSING")
+        .hides("never\n");
+}

@@ -1,0 +1,350 @@
+//! The story: a directory with a workflow, the program, and what it printed.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long anything in a test may take. Two emulated guests on a busy machine are slow.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// The pause between two looks at something that gives no notice.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A directory with a workflow in it, and how to run it.
+pub struct Story {
+    directory: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    /// A command in front of the program, such as `prlimit`.
+    wrapper: Vec<String>,
+}
+
+/// Runs these steps of one job on the tiny image; each line of `steps` is indented as needed.
+pub fn steps(steps: &str) -> Story {
+    let steps: String = steps.trim_matches('\n').lines().map(|l| format!("      {l}\n")).collect();
+    workflow(&format!("on: push\njobs:\n  job:\n    runs-on: tiny\n    steps:\n{steps}"))
+}
+
+/// Runs this workflow.
+pub fn workflow(text: &str) -> Story {
+    let story = empty();
+    story.file(".github/workflows/ci.yml", text)
+}
+
+/// A directory without a workflow.
+pub fn empty() -> Story {
+    let base = std::env::var_os("SOLSTICE_TEST_DIR")
+        .expect("SOLSTICE_TEST_DIR names the directory of the tests; run `make test`");
+    let base = PathBuf::from(base);
+    fs::create_dir_all(&base).unwrap();
+    // Short: the path of a unix socket has 107 bytes.
+    let directory = tempfile::Builder::new().prefix("t").rand_bytes(5).tempdir_in(base).unwrap().keep();
+    fs::create_dir(directory.join("repo")).unwrap();
+    Story { directory, arguments: Vec::new(), environment: Vec::new(), wrapper: Vec::new() }
+}
+
+impl Story {
+    /// Adds a file to the repository.
+    pub fn file(self, path: &str, text: &str) -> Self {
+        let path = self.repository().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    /// Makes the directory a git repository with one commit of what is in it.
+    pub fn committed(self) -> Self {
+        for arguments in [&["init", "-q", "-b", "main"][..], &["add", "."], &["commit", "-q", "-m", "one"]] {
+            let done = Command::new("git")
+                .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
+                .args(arguments)
+                .current_dir(self.repository())
+                .status();
+            assert!(done.unwrap().success());
+        }
+        self
+    }
+
+    /// Adds arguments of `solstice run`.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|text| (*text).to_owned()));
+        self
+    }
+
+    /// Sets a variable of the program's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs the program through this command.
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|text| (*text).to_owned()).collect();
+        self
+    }
+
+    /// Where the workflow is.
+    pub fn repository(&self) -> PathBuf {
+        self.directory.join("repo")
+    }
+
+    /// The state directory of the program.
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// Runs to the end.
+    pub fn run(self) -> Ended {
+        self.start().end()
+    }
+
+    /// Runs another command of the program to its end, in the same directories.
+    pub fn solstice(&self, arguments: &[&str]) -> (i32, String, String) {
+        let done = self.command(arguments).stdin(Stdio::null()).output().unwrap();
+        (
+            done.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&done.stdout).into_owned(),
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        )
+    }
+
+    /// The command line of the program with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let program = env!("CARGO_BIN_EXE_solstice");
+        let mut command = match self.wrapper.split_first() {
+            None => Command::new(program),
+            Some((wrapper, rest)) => {
+                let mut command = Command::new(wrapper);
+                command.args(rest).arg(program);
+                command
+            }
+        };
+        let images = std::env::var_os("SOLSTICE_IMAGE_DIR").expect("run `make test`");
+        let guests = Path::new(program).parent().and_then(Path::parent).unwrap().join("guest");
+        command
+            .args(arguments)
+            .current_dir(self.repository())
+            .env("SOLSTICE_STATE_DIR", self.state())
+            .env("SOLSTICE_RUNTIME_DIR", self.directory.join("run"))
+            .env("SOLSTICE_IMAGE_DIR", images)
+            .env("SOLSTICE_GUEST_PROGRAMS", guests)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts the program.
+    pub fn start(self) -> Live {
+        let mut arguments = vec!["run"];
+        arguments.extend(self.arguments.iter().map(String::as_str));
+        let mut child = self
+            .command(&arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Arc::new(Output::default());
+        let readers = [
+            read(child.stdout.take().unwrap(), output.clone()),
+            read(child.stderr.take().unwrap(), output.clone()),
+        ];
+        Live { story: self, child, output, readers: Vec::from(readers) }
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the directory of the failed test: {}", self.directory.display());
+            for pid in processes_of(&self.directory) {
+                drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+            }
+            return;
+        }
+        let clean = || processes_of(&self.directory).is_empty() && left(&self.directory).is_empty();
+        let since = Instant::now();
+        while !clean() && since.elapsed() < Duration::from_secs(20) {
+            std::thread::park_timeout(LOOK);
+        }
+        let processes = processes_of(&self.directory);
+        assert!(processes.is_empty(), "processes left: {processes:?} of {}", self.directory.display());
+        let left = left(&self.directory);
+        assert!(left.is_empty(), "files left: {left:?}");
+        fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+/// Processes that name this directory in their command line.
+fn processes_of(directory: &Path) -> Vec<i32> {
+    let name = directory.to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_string_lossy().parse::<i32>().ok() else { continue };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(&name) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// What a run must not leave: machines, instances, sockets.
+fn left(directory: &Path) -> Vec<PathBuf> {
+    let mut left = Vec::new();
+    for place in ["state/instances", "run"] {
+        let Ok(entries) = fs::read_dir(directory.join(place)) else { continue };
+        left.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+    }
+    left
+}
+
+/// What the program printed so far.
+#[derive(Default)]
+struct Output {
+    text: Mutex<String>,
+    more: Condvar,
+}
+
+fn read(
+    stream: impl std::io::Read + Send + 'static,
+    output: Arc<Output>,
+) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+            output.text.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+            output.more.notify_all();
+            line.clear();
+        }
+    })
+}
+
+/// A program that runs.
+pub struct Live {
+    story: Story,
+    child: Child,
+    output: Arc<Output>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Live {
+    /// Waits until the program has printed this.
+    pub fn wait_for(&mut self, text: &str) -> &mut Self {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = self.output.text.lock().unwrap();
+        while !seen.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} in {PATIENCE:?}; it printed:\n{seen}");
+            assert!(
+                !matches!(self.child.try_wait(), Ok(Some(_))) || !self.readers_done(),
+                "it ended without {text:?}; it printed:\n{seen}"
+            );
+            seen = self.output.more.wait_timeout(seen, LOOK.max(left.min(LOOK * 10))).unwrap().0;
+        }
+        drop(seen);
+        self
+    }
+
+    fn readers_done(&self) -> bool {
+        self.readers.iter().all(std::thread::JoinHandle::is_finished)
+    }
+
+    /// Sends a signal to the program.
+    pub fn signal(&mut self, signal: Signal) -> &mut Self {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        self
+    }
+
+    /// The processes of QEMU that run for this story.
+    pub fn qemu(&self) -> Vec<i32> {
+        let is_qemu = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().starts_with("qemu")
+        };
+        processes_of(&self.story.directory).into_iter().filter(is_qemu).collect()
+    }
+
+    /// Waits until no process of this story is left, the program included.
+    pub fn wait_until_gone(&mut self) -> &mut Self {
+        drop(self.child.wait());
+        let deadline = Instant::now() + PATIENCE;
+        while !processes_of(&self.story.directory).is_empty() {
+            assert!(Instant::now() < deadline, "processes left after {PATIENCE:?}");
+            std::thread::park_timeout(LOOK);
+        }
+        self
+    }
+
+    /// Waits for the end.
+    pub fn end(mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > deadline {
+                drop(self.child.kill());
+                let seen = self.output.text.lock().unwrap();
+                panic!("no end in {PATIENCE:?}; it printed:\n{seen}");
+            }
+            std::thread::park_timeout(LOOK);
+        };
+        for reader in self.readers {
+            reader.join().unwrap();
+        }
+        let text = self.output.text.lock().unwrap().clone();
+        Ended { story: self.story, status, text }
+    }
+}
+
+/// A program that has ended.
+pub struct Ended {
+    /// Where it ran.
+    pub story: Story,
+    status: ExitStatus,
+    /// What it printed, both streams.
+    pub text: String,
+}
+
+impl Ended {
+    /// The exit code is this.
+    pub fn code(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "{}", self.text);
+        self
+    }
+
+    /// It printed this.
+    pub fn shows(self, text: &str) -> Self {
+        assert!(self.text.contains(text), "no {text:?} in:\n{}", self.text);
+        self
+    }
+
+    /// It did not print this.
+    pub fn hides(self, text: &str) -> Self {
+        assert!(!self.text.contains(text), "{text:?} in:\n{}", self.text);
+        self
+    }
+
+    /// It printed these, in this order.
+    pub fn shows_in_order(self, texts: &[&str]) -> Self {
+        let mut rest = self.text.as_str();
+        for text in texts {
+            let Some(at) = rest.find(text) else {
+                panic!("no {text:?} (in order {texts:?}) in:\n{}", self.text);
+            };
+            rest = &rest[at + text.len()..];
+        }
+        self
+    }
+
+    /// The events that it printed with `--json`, the summary last.
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        let lines = self.text.lines().filter(|line| line.starts_with('{'));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}

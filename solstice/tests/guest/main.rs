@@ -1,0 +1,11 @@
+//! Workflows in real guests, as a user runs them: `solstice run` in a directory of its own.
+//!
+//! Needs the tiny image: `make test` builds it. Each test reads as a story: a workflow, what
+//! happens, what the user saw. At the end of each the harness checks that nothing is left behind.
+
+mod bad_input;
+mod everyday;
+mod faults;
+mod harness;
+mod load;
+mod machines;

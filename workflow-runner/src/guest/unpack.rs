@@ -1,0 +1,261 @@
+//! `workflow-runner unpack`: places a tar archive below a directory, and nowhere else.
+//!
+//! The archive is the user's working tree. Whatever stands in it: nothing is written outside the
+//! directory or through a symbolic link, and nothing but files, directories and links is made.
+//! Nobody else may write below the directory meanwhile, which holds because no step runs yet.
+
+mod owner;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use tar::{Archive, Entry, EntryType};
+
+use super::GuestError;
+use owner::Owner;
+use tail::Tail;
+
+/// The bytes that are read and written at once.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// The permission bits that are kept: no set-user-id, set-group-id or sticky bits.
+const MODE_BITS: u32 = 0o777;
+
+/// Unpacks the archive `input` below `directory`, which is made if it is not there. Permission bits
+/// and times of modification are kept. Files and links that are there already are replaced. With
+/// `owner`, everything belongs to that user of this machine.
+///
+/// # Errors
+/// The archive is damaged or cut off, an entry must not be unpacked or cannot be written. What was
+/// unpacked before stays.
+pub fn unpack(input: impl Read, directory: &Path, owner: Option<&str>) -> Result<(), GuestError> {
+    let owner = owner.map(Owner::of_user).transpose()?;
+    fs::create_dir_all(directory).map_err(GuestError::io("create", directory))?;
+    if let Some(owner) = owner {
+        owner.give(directory).map_err(GuestError::io("change the owner of", directory))?;
+    }
+    let mut tree =
+        Tree { root: directory.to_owned(), owner, directories: Vec::new(), known: HashSet::new() };
+    let mut archive = Archive::new(Tail::new(BufReader::with_capacity(BUFFER_BYTES, input)));
+    let broken = |error: &io::Error| archive_error("the archive", error.to_string());
+    let mut last = 0;
+    for entry in archive.entries().map_err(|error| broken(&error))? {
+        let mut entry = entry.map_err(|error| broken(&error))?;
+        last = entry.raw_file_position().saturating_add(entry.size());
+        tree.place(&mut entry)?;
+    }
+    archive.into_inner().check_end(last).map_err(|error| broken(&error))?;
+    tree.finish()
+}
+
+fn archive_error(entry: &str, why: impl Into<String>) -> GuestError {
+    GuestError::Archive { entry: entry.to_owned(), why: why.into() }
+}
+
+/// What was unpacked so far.
+struct Tree {
+    root: PathBuf,
+    owner: Option<Owner>,
+    /// Directories of the archive with the mode and time that they get in the end: a read-only
+    /// directory must take its files first.
+    directories: Vec<(PathBuf, u32, u64)>,
+    /// Directories below the root that are known to be directories and no links.
+    known: HashSet<PathBuf>,
+}
+
+impl Tree {
+    fn place(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), GuestError> {
+        let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
+            return Ok(());
+        }
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let refuse = |why: &str| archive_error(&name, why);
+        let failed = |source| GuestError::Unpack { entry: name.clone(), source };
+
+        let inner = entry.path().map_err(failed)?.into_owned();
+        let Some(inner) = inner_path(&inner) else {
+            return Err(refuse("its path leads out of the directory"));
+        };
+        let mode = entry.header().mode().map_err(|error| refuse(&error.to_string()))? & MODE_BITS;
+        let time = entry.header().mtime().map_err(|error| refuse(&error.to_string()))?;
+        let path = self.root.join(&inner);
+        if inner.as_os_str().is_empty() {
+            // `./`, the directory itself.
+            return if kind.is_dir() { Ok(()) } else { Err(refuse("it has no name")) };
+        }
+        self.ensure_parents(&inner, &name)?;
+        match kind {
+            EntryType::Directory => {
+                self.ensure_directory(&inner, &name)?;
+                self.directories.push((path, mode, time));
+                return Ok(());
+            }
+            EntryType::Regular | EntryType::Continuous => {
+                make_way(&path).map_err(failed)?;
+                self.write_file(entry, &path, mode, time, &name)?;
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name().map_err(failed)?;
+                let target = target.ok_or_else(|| refuse("the link leads nowhere"))?;
+                make_way(&path).map_err(failed)?;
+                symlink(&target, &path).map_err(failed)?;
+                self.give(&path).map_err(failed)?;
+                set_time(&path, time).map_err(failed)?;
+            }
+            EntryType::Link => {
+                let target = entry.link_name().map_err(failed)?;
+                let target = target.as_deref().and_then(inner_path);
+                let target = target.ok_or_else(|| refuse("it links to a place outside"))?;
+                self.ensure_parents(&target, &name)?;
+                let target = self.root.join(target);
+                let facts = fs::symlink_metadata(&target).map_err(failed)?;
+                if !facts.is_file() {
+                    return Err(refuse("it links to something that is no file"));
+                }
+                if target != path {
+                    make_way(&path).map_err(failed)?;
+                    fs::hard_link(&target, &path).map_err(failed)?;
+                }
+            }
+            _ => return Err(refuse("it is no file, directory or link")),
+        }
+        Ok(())
+    }
+
+    /// Sets modes and times of directories, the innermost first.
+    fn finish(self) -> Result<(), GuestError> {
+        for (path, mode, time) in self.directories.iter().rev() {
+            fs::set_permissions(path, fs::Permissions::from_mode(*mode))
+                .and_then(|()| set_time(path, *time))
+                .map_err(|source| GuestError::Unpack {
+                    entry: path.display().to_string(),
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    fn write_file(
+        &self,
+        entry: &mut Entry<'_, impl Read>,
+        path: &Path,
+        mode: u32,
+        time: u64,
+        name: &str,
+    ) -> Result<(), GuestError> {
+        let failed = |source| GuestError::Unpack { entry: name.to_owned(), source };
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode | 0o200)
+            .open(path)
+            .map_err(failed)?;
+        let size = entry.size();
+        let copied = copy(entry, &file).map_err(failed)?;
+        if copied != size {
+            return Err(archive_error(name, format!("it ends after {copied} of {size} bytes")));
+        }
+        self.give(path).map_err(failed)?;
+        // After the owner, and again because the umask had its say when the file was made.
+        file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
+        drop(file);
+        set_time(path, time).map_err(failed)
+    }
+
+    /// Makes sure that everything above the path is a directory below the root.
+    fn ensure_parents(&mut self, inner: &Path, name: &str) -> Result<(), GuestError> {
+        let Some(parent) = inner.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+            return Ok(());
+        };
+        if self.known.contains(parent) {
+            return Ok(());
+        }
+        self.ensure_parents(parent, name)?;
+        self.ensure_directory(parent, name)
+    }
+
+    /// Makes a directory whose parents are there, or takes the one that is there.
+    fn ensure_directory(&mut self, inner: &Path, name: &str) -> Result<(), GuestError> {
+        if self.known.contains(inner) {
+            return Ok(());
+        }
+        let failed = |source| GuestError::Unpack { entry: name.to_owned(), source };
+        let path = self.root.join(inner);
+        match DirBuilder::new().mode(0o755).create(&path) {
+            Ok(()) => self.give(&path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !fs::symlink_metadata(&path).map_err(failed)?.is_dir() {
+                    let there = inner.display();
+                    return Err(archive_error(name, format!("{there} is there and no directory")));
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        self.known.insert(inner.to_owned());
+        Ok(())
+    }
+
+    fn give(&self, path: &Path) -> io::Result<()> {
+        self.owner.map_or(Ok(()), |owner| owner.give(path))
+    }
+}
+
+impl Owner {
+    /// Makes the user the owner of a file, or of a link itself.
+    fn give(self, path: &Path) -> io::Result<()> {
+        lchown(path, Some(self.user), Some(self.group))
+    }
+}
+
+/// A path of the archive as a path below the root: no `..`, not absolute. Empty for `./`.
+fn inner_path(path: &Path) -> Option<PathBuf> {
+    let mut inner = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) if !name.as_bytes().contains(&0) => inner.push(name),
+            Component::CurDir => {}
+            _ => return None,
+        }
+    }
+    Some(inner)
+}
+
+/// Removes the file or link that stands where a new one comes. A directory stays, and is an error.
+fn make_way(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Copies with a large buffer: each call into the system costs more in an emulated machine.
+fn copy(from: &mut impl Read, mut to: &File) -> io::Result<u64> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut copied = 0;
+    loop {
+        let bytes = from.read(&mut buffer)?;
+        if bytes == 0 {
+            return Ok(copied);
+        }
+        to.write_all(&buffer[..bytes])?;
+        copied += bytes as u64;
+    }
+}
+
+/// Sets the time of modification of a file, directory or link, in seconds since the epoch.
+fn set_time(path: &Path, time: u64) -> io::Result<()> {
+    let seconds = i64::try_from(time).unwrap_or(i64::MAX);
+    let time = TimeSpec::from_duration(std::time::Duration::from_secs(seconds.unsigned_abs()));
+    let here = nix::fcntl::AT_FDCWD;
+    utimensat(here, path, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(io::Error::from)
+}

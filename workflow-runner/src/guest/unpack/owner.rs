@@ -1,0 +1,50 @@
+//! The user to whom unpacked files belong.
+
+use std::fs;
+
+use super::super::GuestError;
+
+/// The table of users, on every system that has a guest program.
+const USERS: &str = "/etc/passwd";
+
+/// A user and its group, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) user: u32,
+    pub(super) group: u32,
+}
+
+impl Owner {
+    /// Finds a user in the machine's table. The table is read here because a static program cannot
+    /// rely on the system's name service.
+    pub(super) fn of_user(name: &str) -> Result<Self, GuestError> {
+        let table = fs::read(USERS).map_err(GuestError::io("read", USERS))?;
+        find(&String::from_utf8_lossy(&table), name)
+            .ok_or_else(|| GuestError::Usage(format!("there is no user {name:?} in {USERS}")))
+    }
+}
+
+/// The line `name:password:user:group:...` of a user.
+fn find(table: &str, name: &str) -> Option<Owner> {
+    table.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next()? != name {
+            return None;
+        }
+        let (user, group) = (fields.nth(1)?, fields.next()?);
+        Some(Owner { user: user.parse().ok()?, group: group.parse().ok()? })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_their_whole_name() {
+        let table = "root:x:0:0::/root:/bin/sh\nbuilder:x:1000:100::/home/b:/bin/sh\nbad:x:u:g\n";
+        assert_eq!(find(table, "builder"), Some(Owner { user: 1000, group: 100 }));
+        assert_eq!(find(table, "build"), None);
+        assert_eq!(find(table, "bad"), None);
+    }
+}

@@ -1,0 +1,252 @@
+//! From a job and a leg to the plan, its name and its labels.
+
+use common::plan::{Dialect, Location, PLAN_VERSION, Plan, StepAction, Value as PlanValue};
+use common::request::Contexts;
+use serde_json::{Map, Value as Json};
+
+use super::matrix::Leg;
+use super::model::{Job, Workflow};
+use super::scope::{JobScope, LegScope};
+use super::suggest;
+use crate::diagnostic::Diagnostic;
+use crate::expression::{Scope, Value};
+use crate::template;
+
+/// Makes the plan of one leg of a job.
+///
+/// `contexts` are those of the job; their `matrix` is that of the leg, whatever they say.
+///
+/// # Errors
+///
+/// If there is no such job, or its name has no value.
+pub fn plan(
+    workflow: &Workflow,
+    job_key: &str,
+    leg: &Leg,
+    contexts: &Contexts,
+    dialect: Dialect,
+) -> Result<Plan, Diagnostic> {
+    let Some(job) = workflow.job(job_key) else {
+        let error = workflow.source.about_file(format!("there is no job {job_key:?}"));
+        let keys: Vec<_> = workflow.jobs.iter().map(|job| job.key.as_str()).collect();
+        return Err(match suggest::hint(job_key, keys.iter().copied()) {
+            Some(hint) => error.hint(hint),
+            None => error.hint(format!("the jobs are: {}", keys.join(", "))),
+        });
+    };
+    let scope = JobScope::new(contexts, dialect).with_leg(leg);
+    let layers = |values: [&PlanValue; 2]| {
+        values.into_iter().filter(|value| !value.is_empty_mapping()).cloned().collect()
+    };
+    Ok(Plan {
+        version: PLAN_VERSION,
+        dialect,
+        server_version: None,
+        job: job.key.clone(),
+        name: display_name(job, leg, &scope)?,
+        env: layers([&workflow.env, &job.env]),
+        defaults: layers([&workflow.defaults, &job.defaults]),
+        steps: job.steps.clone(),
+        outputs: job.outputs.clone(),
+        timeout_minutes: job.timeout_minutes.clone(),
+        file: Some(workflow.file.clone()),
+    })
+}
+
+/// The name of a leg as people read it. Without an expression in its `name`, the values of the
+/// matrix stand behind it.
+///
+/// # Errors
+///
+/// If the name has no value.
+pub fn display_name(job: &Job, leg: &Leg, scope: &dyn Scope) -> Result<String, Diagnostic> {
+    let name = match &job.name {
+        Some(PlanValue::Literal(name)) => name.clone(),
+        Some(name) => {
+            let scope = LegScope::new(scope, leg);
+            let name = evaluate(job, name, "name", job.places.name, &scope)?.to_text();
+            if !name.trim().is_empty() {
+                return Ok(name);
+            }
+            String::new()
+        }
+        None => String::new(),
+    };
+    let name = if name.trim().is_empty() { &job.key } else { &name };
+    Ok(if leg.suffix.is_empty() { name.clone() } else { format!("{name} {}", leg.suffix) })
+}
+
+/// The labels that a job's `runs-on` gives, at least one. Those of a mapping are its labels and then
+/// its group (forgejo-runner-protocol 7.1).
+///
+/// # Errors
+///
+/// If it has no value, or its value names no label.
+pub fn labels(job: &Job, scope: &dyn Scope) -> Result<Vec<String>, Diagnostic> {
+    let at = job.places.runs_on;
+    let value = evaluate(job, &job.runs_on, "runs-on", at, scope)?.to_json();
+    let mut labels = Vec::new();
+    let understood = match &value {
+        Json::Object(fields) => ["labels", "group"]
+            .into_iter()
+            .filter_map(|part| fields.get(part))
+            .all(|part| collect(part, &mut labels)),
+        other => collect(other, &mut labels),
+    };
+    if !understood {
+        let message =
+            format!("`runs-on` of job {:?} gives neither text nor a list of texts", job.key);
+        return Err(job.diagnostic(at, message));
+    }
+    if labels.is_empty() {
+        let message = format!("`runs-on` of job {:?} is empty once it is evaluated", job.key);
+        let error = job.diagnostic(at, message);
+        return Err(error.hint("name the label of an image, such as `runs-on: debian-12`"));
+    }
+    Ok(labels)
+}
+
+fn collect(value: &Json, labels: &mut Vec<String>) -> bool {
+    match value {
+        Json::String(text) => {
+            let label = text.trim();
+            if !label.is_empty() {
+                labels.push(label.to_owned());
+            }
+            true
+        }
+        Json::Array(items) => items.iter().all(|item| !item.is_array() && collect(item, labels)),
+        Json::Null => true,
+        _ => false,
+    }
+}
+
+/// How the legs of a job depend on each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StrategyValues {
+    /// Whether a failed leg cancels the others.
+    pub fail_fast: bool,
+    /// How many legs run at once at most; absent means no limit.
+    pub max_parallel: Option<usize>,
+}
+
+impl StrategyValues {
+    /// The `strategy` context of a leg.
+    pub fn context(&self, leg: &Leg) -> Map<String, Json> {
+        let mut context = Map::new();
+        context.insert("fail-fast".to_owned(), self.fail_fast.into());
+        context.insert("job-index".to_owned(), leg.index.into());
+        context.insert("job-total".to_owned(), leg.total.into());
+        let max_parallel = self.max_parallel.unwrap_or(leg.total);
+        context.insert("max-parallel".to_owned(), max_parallel.into());
+        context
+    }
+}
+
+/// Evaluates `fail-fast` and `max-parallel` of a job.
+///
+/// # Errors
+///
+/// If one has no value, or `max-parallel` is not a number above zero.
+pub fn strategy_values(job: &Job, scope: &dyn Scope) -> Result<StrategyValues, Diagnostic> {
+    let at = job.places.strategy;
+    let fail_fast = match &job.strategy.fail_fast {
+        Some(value) => truth(&evaluate(job, value, "fail-fast", at, scope)?),
+        None => true,
+    };
+    let max_parallel = match &job.strategy.max_parallel {
+        Some(value) => {
+            let number = evaluate(job, value, "max-parallel", at, scope)?.to_number();
+            if number.is_nan() || number < 1.0 {
+                let message =
+                    format!("`max-parallel` of job {:?} is no number above zero", job.key);
+                return Err(job.diagnostic(at, message));
+            }
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "at least 1; the cast keeps what is too large at the largest number"
+            )]
+            Some(number as usize)
+        }
+        None => None,
+    };
+    Ok(StrategyValues { fail_fast, max_parallel })
+}
+
+/// Evaluates the `continue-on-error` of a job: whether its failure leaves the run a success.
+///
+/// # Errors
+///
+/// If it has no value.
+pub fn continues_on_error(job: &Job, scope: &dyn Scope) -> Result<bool, Diagnostic> {
+    match &job.continue_on_error {
+        Some(value) => Ok(truth(&evaluate(job, value, "continue-on-error", job.location, scope)?)),
+        None => Ok(false),
+    }
+}
+
+/// The text `false` of a literal is false here.
+fn truth(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.eq_ignore_ascii_case("true"),
+        other => other.is_truthy(),
+    }
+}
+
+/// Whether a step of the job checks the repository out by `actions/checkout`, from any forge.
+pub fn uses_checkout(job: &Job) -> bool {
+    job.steps.iter().any(|step| match &step.action {
+        StepAction::Uses { reference, .. } => is_checkout(reference),
+        StepAction::Run { .. } | StepAction::Unsupported { .. } => false,
+    })
+}
+
+fn is_checkout(reference: &str) -> bool {
+    let path = match reference.split_once("://") {
+        // The host goes; what follows is the path of the repository.
+        Some(("http" | "https", rest)) => rest.split_once('/').map_or("", |(_, path)| path),
+        Some(_) => "",
+        None => reference,
+    };
+    let name = path.split_once('@').map_or(path, |(name, _)| name).trim_end_matches('/');
+    let name = name.strip_suffix(".git").unwrap_or(name);
+    name.eq_ignore_ascii_case("actions/checkout")
+}
+
+fn evaluate(
+    job: &Job,
+    value: &PlanValue,
+    what: &str,
+    at: Location,
+    scope: &dyn Scope,
+) -> Result<Value, Diagnostic> {
+    template::evaluate(value, scope)
+        .map_err(|error| job.diagnostic(at, format!("`{what}` of job {:?}: {error}", job.key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_checkout;
+
+    #[test]
+    fn checkout_is_known_by_its_name() {
+        for reference in [
+            "actions/checkout@v4",
+            "Actions/Checkout@main",
+            "https://example.org/actions/checkout@v4",
+            "http://localhost:3000/actions/checkout.git@v4",
+        ] {
+            assert!(is_checkout(reference), "{reference}");
+        }
+        for reference in [
+            "actions/checkout-more@v4",
+            "someone/actions/checkout@v4",
+            "actions/checkout/sub@v4",
+            "./actions/checkout",
+            "docker://actions/checkout",
+        ] {
+            assert!(!is_checkout(reference), "{reference}");
+        }
+    }
+}
