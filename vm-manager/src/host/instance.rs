@@ -140,9 +140,7 @@ impl Instance {
     /// At once when the host could never give that much, or when the ledger cannot be used.
     pub async fn wait_for_room(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
         let lock = self.settings.instance_lock(self.id);
-        Ledger::new(&self.settings)
-            .wait_for_room(self.id, VmId::new(), &lock, memory, cpus)
-            .await
+        Ledger::new(&self.settings).wait_for_room(self.id, VmId::new(), &lock, memory, cpus).await
     }
 
     /// Brings records and processes together: files without a process are removed, processes with

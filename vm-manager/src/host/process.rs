@@ -37,8 +37,7 @@ impl ProcessIdentity {
 
 /// Reading a process's files fails in two ways when it ends.
 fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-        || error.raw_os_error() == Some(nix::libc::ESRCH)
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
 }
 
 /// The start time in `/proc/PID/stat` (proc(5), field 22), unless the state is that of an ended
@@ -165,7 +164,11 @@ mod tests {
     fn start_times_from_proc() {
         let line = "7 (a) b) (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 8675309 99 11 12\n";
         assert_eq!(parse_stat(line.as_bytes()), Some(8_675_309));
-        assert_eq!(parse_stat(line.replace(" S ", " Z ").as_bytes()), None, "a zombie is no process");
+        assert_eq!(
+            parse_stat(line.replace(" S ", " Z ").as_bytes()),
+            None,
+            "a zombie is no process"
+        );
         for garbage in ["", "7", "7 (a", "7 (a) S 1 2", "7 (a) S \u{fffd}"] {
             assert_eq!(parse_stat(garbage.as_bytes()), None, "{garbage}");
         }

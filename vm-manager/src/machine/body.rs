@@ -36,8 +36,7 @@ impl Body {
         owned: Owned,
         promise: Promise,
     ) -> Result<Self, MachineError> {
-        let body =
-            Self { name, paths, process: None, promise: Some(promise), left: false, owned };
+        let body = Self { name, paths, process: None, promise: Some(promise), left: false, owned };
         create_private_directory(&body.paths.state)?;
         create_private_directory(&body.paths.runtime)?;
         Ok(body)

@@ -128,7 +128,10 @@ impl Console {
     #[must_use]
     pub fn lines(&self) -> ConsoleLines {
         let state = self.state();
-        ConsoleLines { known: state.ring.tail(usize::MAX).into_iter(), new: state.lines.subscribe() }
+        ConsoleLines {
+            known: state.ring.tail(usize::MAX).into_iter(),
+            new: state.lines.subscribe(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

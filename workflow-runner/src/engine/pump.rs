@@ -71,7 +71,10 @@ impl Streams {
             reader: Some(reader),
             splitter: LineSplitter::default(),
         };
-        Self { sources: [source(Stream::Stdout, stdout), source(Stream::Stderr, stderr)], streak: 0 }
+        Self {
+            sources: [source(Stream::Stdout, stdout), source(Stream::Stderr, stderr)],
+            streak: 0,
+        }
     }
 
     /// Reads and interprets until both streams have ended, or until the process has (`exited`) and
