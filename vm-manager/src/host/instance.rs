@@ -232,10 +232,6 @@ impl Owned {
         instance.owned().insert(vm);
         Self { instance: Arc::clone(instance), vm }
     }
-
-    pub(crate) fn instance(&self) -> &Arc<Instance> {
-        &self.instance
-    }
 }
 
 impl Drop for Owned {

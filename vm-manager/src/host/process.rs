@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::MachineName;
-use crate::system::{pidfd_kill, pidfd_open, wait_readable};
+use crate::system::{pidfd_kill, pidfd_open, readable, wait_readable};
 
 /// A process id with the time at which that process started, in clock ticks since the host's boot:
 /// a number that was given to another process meanwhile has another time.
@@ -136,8 +134,7 @@ impl Process {
 
     /// Waits until it has ended.
     pub(crate) async fn ended(&self) -> io::Result<()> {
-        let descriptor = AsyncFd::with_interest(self.descriptor.as_fd(), Interest::READABLE)?;
-        descriptor.readable().await.map(drop)
+        readable(self.descriptor.as_fd()).await
     }
 
     /// Collects an ended child, so that no zombie stays, and says in words how it ended. `None` if
@@ -194,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_process_is_held_killed_and_collected() {
-        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let identity = ProcessIdentity::of(child.id().cast_signed()).unwrap().unwrap();
         let process = Process::open(identity).unwrap().unwrap();
         assert_eq!(process.collect(), None);
@@ -207,5 +204,6 @@ mod tests {
         assert_eq!(process.collect().as_deref(), Some("was ended by SIGKILL"));
         process.kill().unwrap();
         assert!(Process::open(identity).unwrap().is_none());
+        assert!(child.wait().is_err(), "it was collected");
     }
 }

@@ -105,6 +105,7 @@ impl CommandLine<'_> {
             DiskModel::Scsi => "scsi-hd,bus=scsi.0",
             DiskModel::Ide => "ide-hd,bus=ide.0",
         };
+        // A kernel that QEMU loads itself has place 0.
         line.option("-device", &format!("{disk},drive=disk,bootindex=1,{ON_DISK_ERROR}"));
         // The seed comes after the disk: guests take the first virtio disk as their root.
         line.option(
