@@ -221,6 +221,7 @@ impl House {
         let cancel = CancellationToken::new();
         let mut engine = tokio::task::spawn_local(engine(sender, cancel.clone()));
         let mut phase = Phase::Running;
+        let mut notice = None;
         let mut greetings: JoinSet<Option<Greeted>> = JoinSet::new();
         let mut connection: Option<Connection> = None;
         let (terminate, grace, cancel_then) = (self.terminate.clone(), self.grace, cancel.clone());
@@ -238,6 +239,9 @@ impl House {
                 match events.try_recv() {
                     Ok(event) => keep(&mut self.spool, event),
                     Err(_) => {
+                        if let Some(notice) = notice.take() {
+                            self.spool.push(notice);
+                        }
                         self.spool.push(GuestEvent::Finished(result));
                         let until = tokio::time::Instant::now() + self.linger;
                         phase = Phase::Finished { until };
@@ -251,7 +255,11 @@ impl House {
             tokio::select! {
                 result = &mut engine, if phase == Phase::Running => {
                     events.close();
-                    phase = Phase::Draining(engine_result(result, &mut self.spool));
+                    let result = result.unwrap_or_else(|error| {
+                        notice = Some(broken(&error));
+                        JobResult::Failure
+                    });
+                    phase = Phase::Draining(result);
                 }
                 Some(event) = events.recv(), if phase == Phase::Running && has_room => {
                     keep(&mut self.spool, event);
@@ -290,14 +298,11 @@ impl House {
     }
 }
 
-/// The result of an engine that ended, or broke.
-fn engine_result(result: Result<JobResult, JoinError>, spool: &mut Spool) -> JobResult {
-    result.unwrap_or_else(|error| {
-        let text = format!("the step engine broke, which is a bug in Solstice: {error}");
-        let line = LogLine { time: Timestamp::now(), stream: Stream::Runner, text: text.into() };
-        spool.push(GuestEvent::Log(LogBatch { step: None, lines: vec![line] }));
-        JobResult::Failure
-    })
+/// The last line of a job whose engine broke.
+fn broken(error: &JoinError) -> GuestEvent {
+    let text = format!("the step engine broke, which is a bug in Solstice: {error}");
+    let line = LogLine { time: Timestamp::now(), stream: Stream::Runner, text: text.into() };
+    GuestEvent::Log(LogBatch { step: None, lines: vec![line] })
 }
 
 /// Where a job is.
