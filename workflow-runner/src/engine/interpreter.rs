@@ -1,0 +1,308 @@
+//! Reading a step's output: what is a workflow command takes effect, the rest is log
+//! (github-runner-protocol 7.4, forgejo-runner-protocol 8.4).
+
+use common::Timestamp;
+use common::event::{Annotation, AnnotationLevel, Stream};
+
+use super::command::{self, Command, Name};
+use super::dialect::{DialectRules, Display};
+use super::events::Events;
+use super::lines::Line;
+
+/// What a step has left beside its log, by commands or by files.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// Outputs.
+    pub(super) outputs: Vec<(String, String)>,
+    /// Variables for later steps.
+    pub(super) variables: Vec<(String, String)>,
+    /// Directories for the search path of later steps.
+    pub(super) paths: Vec<String>,
+    /// State for later stages of the same action.
+    pub(super) state: Vec<(String, String)>,
+    /// Bytes of all of the above, to keep commands in bounds as files are.
+    bytes: usize,
+    /// A command was refused or wrong: the step fails.
+    pub(super) failed: bool,
+}
+
+impl Said {
+    /// What a step leaves that has outputs and nothing else.
+    pub(super) fn outputs(outputs: Vec<(String, String)>) -> Self {
+        Self { outputs, ..Self::default() }
+    }
+}
+
+/// Bytes that one step may leave by commands; the same as in one of its files.
+const SAID_BYTES: usize = common::limits::COMMAND_FILE_BYTES as usize;
+
+/// A stop token longer than this is masked (github-runner-protocol 7.4).
+const SHORT_TOKEN: usize = 6;
+
+/// Reads the lines of one step.
+pub(super) struct Interpreter<'a> {
+    rules: &'static DialectRules,
+    events: &'a mut Events,
+    step: u32,
+    debug: bool,
+    /// Whether `set-env` and `add-path` work.
+    insecure_commands: bool,
+    /// Whether any text may be a stop token.
+    any_token: bool,
+    echo: bool,
+    stopped_until: Option<String>,
+    /// What the step has left so far.
+    pub(super) said: Said,
+}
+
+impl<'a> Interpreter<'a> {
+    /// Begins a step; `variable` looks up a variable of the step's environment.
+    pub(super) fn new<'v>(
+        rules: &'static DialectRules,
+        events: &'a mut Events,
+        step: u32,
+        debug: bool,
+        variable: impl Fn(&str) -> Option<&'v str>,
+    ) -> Self {
+        let is_on =
+            |name: &str| variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        Self {
+            rules,
+            events,
+            step,
+            debug,
+            insecure_commands: rules.insecure_commands || is_on("ACTIONS_ALLOW_UNSECURE_COMMANDS"),
+            any_token: is_on("ACTIONS_ALLOW_UNSECURE_STOPCOMMAND_TOKENS"),
+            echo: debug,
+            stopped_until: None,
+            said: Said::default(),
+        }
+    }
+
+    /// Where lines and events go.
+    pub(super) fn events(&mut self) -> &mut Events {
+        self.events
+    }
+
+    /// Takes a line of a stream.
+    pub(super) async fn line(&mut self, time: Timestamp, stream: Stream, line: Line) {
+        if !command::may_be_command(&line.bytes, self.rules) {
+            self.events.line(time, stream, line.bytes).await;
+            return;
+        }
+        let text = String::from_utf8_lossy(&line.bytes).into_owned();
+        if let Some(token) = &self.stopped_until {
+            if command::is_resume(&text, token, self.rules) {
+                self.stopped_until = None;
+                self.show(self.rules.display.stop, time, stream, line.bytes, "").await;
+            } else {
+                self.events.line(time, stream, line.bytes).await;
+            }
+            return;
+        }
+        let Some(command) = command::parse(&text, self.rules) else {
+            self.events.line(time, stream, line.bytes).await;
+            return;
+        };
+        if line.cut {
+            // Half a value would be wrong, and half a mask would show the other half.
+            let message = "A workflow command is longer than 64 KiB and was not processed; write \
+                           long values to the file of the step instead, such as $GITHUB_OUTPUT.";
+            self.fail(time, message).await;
+            return;
+        }
+        self.run(command, time, stream, line.bytes).await;
+    }
+
+    async fn run(&mut self, command: Command, time: Timestamp, stream: Stream, line: Vec<u8>) {
+        let display = &self.rules.display;
+        match command.name {
+            Name::AddMask => self.add_mask(&command.data, time, stream).await,
+            Name::Group => {
+                self.show(Display::Marked, time, stream, line, &mark("group", &command.data)).await
+            }
+            Name::EndGroup => {
+                self.show(Display::Marked, time, stream, line, &mark("endgroup", "")).await
+            }
+            Name::Debug => {
+                if self.debug {
+                    let text = match display.debug {
+                        Display::Marked => mark("debug", &command.data),
+                        _ => command.data,
+                    };
+                    self.show(Display::Marked, time, stream, line, &text).await;
+                }
+            }
+            Name::Error | Name::Warning | Name::Notice => {
+                self.finding(command, time, stream, line).await;
+            }
+            Name::StopCommands => self.stop(command.data, time, stream, line).await,
+            Name::Echo => {
+                self.show(display.value, time, stream, line, "").await;
+                match command.data.trim().to_ascii_lowercase().as_str() {
+                    "on" => self.echo = true,
+                    "off" => self.echo = false,
+                    _ => self.fail(time, "The command echo knows \"on\" and \"off\" only.").await,
+                }
+            }
+            Name::Matcher => {
+                self.show(display.value, time, stream, line, "").await;
+                let message = "Problem matchers are not supported yet; the lines of this step are \
+                               shown as they are.";
+                self.debug_line(time, message).await;
+            }
+            Name::SetOutput | Name::SaveState | Name::SetEnv | Name::AddPath => {
+                self.show(display.value, time, stream, line, "").await;
+                self.value(command, time).await;
+            }
+        }
+    }
+
+    async fn add_mask(&mut self, value: &str, time: Timestamp, stream: Stream) {
+        if value.trim().is_empty() {
+            self.events
+                .warning(time, "The command add-mask has no value; nothing is masked.")
+                .await;
+            return;
+        }
+        self.events.mask(time, value).await;
+        let shown = "::add-mask::***";
+        if self.rules.display.value == Display::WhenEchoing {
+            self.show(Display::WhenEchoing, time, stream, shown.into(), "").await;
+        }
+    }
+
+    async fn finding(&mut self, command: Command, time: Timestamp, stream: Stream, line: Vec<u8>) {
+        let (level, name) = match command.name {
+            Name::Error => (AnnotationLevel::Error, "error"),
+            Name::Warning => (AnnotationLevel::Warning, "warning"),
+            _ => (AnnotationLevel::Notice, "notice"),
+        };
+        let text = mark(name, &command.data);
+        self.show(self.rules.display.finding, time, stream, line, &text).await;
+        let annotation = annotation(&command, self.step, level);
+        self.events.annotation(annotation).await;
+    }
+
+    async fn stop(&mut self, token: String, time: Timestamp, stream: Stream, line: Vec<u8>) {
+        let forbidden = token.is_empty()
+            || Name::of(&token).is_some()
+            || token.eq_ignore_ascii_case("pause-logging");
+        if token.is_empty() || (forbidden && !self.any_token) {
+            let message = "The command stop-commands needs a token that nobody can guess, and that \
+                           is no command.";
+            self.fail(time, message).await;
+            return;
+        }
+        if token.len() > SHORT_TOKEN {
+            self.events.mask(time, &token).await;
+        }
+        self.show(self.rules.display.stop, time, stream, line, "").await;
+        self.stopped_until = Some(token);
+    }
+
+    async fn value(&mut self, command: Command, time: Timestamp) {
+        let insecure = matches!(command.name, Name::SetEnv | Name::AddPath);
+        if insecure && !self.insecure_commands {
+            let (command, file) = match command.name {
+                Name::SetEnv => ("set-env", "GITHUB_ENV"),
+                _ => ("add-path", "GITHUB_PATH"),
+            };
+            let message = format!(
+                "The command {command} is refused, because any program whose output is printed \
+                 could use it; write to the file ${file} instead, or set \
+                 ACTIONS_ALLOW_UNSECURE_COMMANDS to true in the step's env."
+            );
+            self.fail(time, &message).await;
+            return;
+        }
+        let name = command.property("name").unwrap_or_default().to_owned();
+        if name.is_empty() && command.name != Name::AddPath {
+            self.fail(time, "A command that sets a value has no name; write name=...").await;
+            return;
+        }
+        self.said.bytes += name.len() + command.data.len();
+        if self.said.bytes > SAID_BYTES {
+            let message = "The commands of this step set more than 16 MiB of values; this one is \
+                           ignored.";
+            self.fail(time, message).await;
+            return;
+        }
+        let said = &mut self.said;
+        match command.name {
+            Name::SetOutput => said.outputs.push((name, command.data)),
+            Name::SaveState => said.state.push((name, command.data)),
+            Name::AddPath if command.data.is_empty() => {}
+            Name::AddPath => said.paths.push(command.data),
+            _ if self.rules.refused_variables.iter().any(|r| r.eq_ignore_ascii_case(&name)) => {
+                let message = format!("{name} cannot be set for later steps; set it in their env.");
+                self.fail(time, &message).await;
+            }
+            _ => said.variables.push((name, command.data)),
+        }
+    }
+
+    /// Shows a command's line, or `marked` in its place.
+    async fn show(
+        &mut self,
+        display: Display,
+        time: Timestamp,
+        stream: Stream,
+        line: Vec<u8>,
+        marked: &str,
+    ) {
+        match display {
+            Display::Hidden => {}
+            Display::WhenEchoing if !self.echo => {}
+            Display::WhenEchoing | Display::Verbatim => self.events.line(time, stream, line).await,
+            Display::Marked | Display::Data => {
+                // A message may have several lines; it has one at least.
+                let mut lines = marked.lines();
+                let first = lines.next().unwrap_or_default();
+                for text in std::iter::once(first).chain(lines) {
+                    self.events.line(time, stream, text.as_bytes().to_vec()).await;
+                }
+            }
+        }
+    }
+
+    async fn debug_line(&mut self, time: Timestamp, message: &str) {
+        if self.debug {
+            self.events.say(time, &mark("debug", message)).await;
+        }
+    }
+
+    async fn fail(&mut self, time: Timestamp, message: &str) {
+        self.said.failed = true;
+        self.events.error(time, message).await;
+    }
+}
+
+fn mark(name: &str, data: &str) -> String {
+    format!("##[{name}]{data}")
+}
+
+/// The annotation of a finding; a position that contradicts itself is dropped
+/// (github-runner-protocol 7.4).
+fn annotation(command: &Command, step: u32, level: AnnotationLevel) -> Annotation {
+    let text = |name: &str| command.property(name).map(str::to_owned);
+    let number = |name: &str| command.property(name).and_then(|value| value.parse::<u32>().ok());
+    let (line, end_line) = (number("line"), number("endline"));
+    let (column, end_column) = (number("col"), number("endcolumn"));
+    let contradicts = (end_line.is_some() && line.is_none())
+        || (end_column.is_some() && column.is_none())
+        || (column.is_some() && line.is_none())
+        || (column.is_some() && end_line.is_some_and(|end| Some(end) != line));
+    let keep = |value: Option<u32>| if contradicts { None } else { value };
+    Annotation {
+        step,
+        level,
+        message: command.data.clone(),
+        title: text("title"),
+        file: text("file"),
+        line: keep(line),
+        end_line: keep(end_line),
+        column: keep(column),
+        end_column: keep(end_column),
+    }
+}

@@ -1,0 +1,390 @@
+//! The state of a job, its set-up, its steps in order, and its end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use common::event::{Conclusion, JobResult, StepFinished};
+use common::guest::{GuestEvent, JobDocument};
+use common::limits::OUTPUT_BYTES;
+use common::plan::{DEFAULT_JOB_MINUTES, PLAN_VERSION, Step, StepAction, Value as Planned};
+use serde_json::Value as Json;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::expression::{Object, Status, Value};
+use crate::system::{Control, Facts, Signal, System};
+
+use super::contexts::{JobContexts, JobScope};
+use super::dialect::{ActionNames, DialectRules};
+use super::environment::Layers;
+use super::events::Events;
+use super::step::{Record, read_minutes};
+use super::text::{minutes, sentence};
+use super::variables::Variables;
+use super::workspace::{COMMAND_FILES, Directories};
+
+/// How long the steps that run after a cancel may take together. The host ends the machine by a
+/// deadline of its own.
+pub(super) const AFTER_CANCEL: Duration = Duration::from_secs(300);
+
+/// A job while it runs.
+pub(super) struct Job<'a> {
+    /// What to do.
+    pub(super) document: &'a JobDocument,
+    /// Whose rules apply.
+    pub(super) rules: &'static DialectRules,
+    /// The world.
+    pub(super) system: &'a dyn System,
+    /// Where everything is reported.
+    pub(super) events: &'a mut Events,
+    /// The wish of the host to end the job.
+    pub(super) cancel: CancellationToken,
+    /// The machine and the user of the steps.
+    pub(super) facts: Facts,
+    /// Where everything lies.
+    pub(super) directories: Directories,
+    /// What stays the same for all expressions.
+    pub(super) contexts: JobContexts,
+    /// `env` of the workflow and the job.
+    pub(super) env: Variables,
+    /// What steps wrote to `GITHUB_ENV`.
+    pub(super) written: Variables,
+    /// What steps wrote to `GITHUB_PATH`, first in the search first.
+    pub(super) paths: Vec<String>,
+    /// `defaults.run`.
+    pub(super) defaults: RunDefaults,
+    /// The results of the steps that have an id.
+    pub(super) records: Vec<Record>,
+    /// Bytes of all outputs of steps.
+    pub(super) output_bytes: usize,
+    /// A step failed.
+    pub(super) failed: bool,
+    /// When the job was cancelled or reached its limit.
+    pub(super) cancelled: Option<Instant>,
+    /// It was the limit.
+    timed_out: bool,
+    /// When the job's limit is reached.
+    pub(super) deadline: Instant,
+    /// The same in minutes, for the message.
+    limit: f64,
+    /// Whether debug messages are on.
+    pub(super) debug: bool,
+    /// The value of `RUNNER_TRACKING_ID`.
+    pub(super) tracking: String,
+    /// Process groups of steps in which something was left.
+    pub(super) groups: Vec<Box<dyn Control>>,
+    /// Readers of what such processes print.
+    pub(super) readers: JoinSet<()>,
+    /// How often each generated name was given.
+    action_names: HashMap<String, u32>,
+}
+
+/// `defaults.run`; empty where the workflow says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RunDefaults {
+    /// `shell`.
+    pub(super) shell: String,
+    /// `working-directory`.
+    pub(super) working_directory: String,
+}
+
+impl<'a> Job<'a> {
+    /// Prepares directories, contexts and `env`; the error is a message.
+    pub(super) async fn set_up(
+        document: &'a JobDocument,
+        system: &'a dyn System,
+        events: &'a mut Events,
+        cancel: CancellationToken,
+    ) -> Result<Self, String> {
+        let plan = &document.plan;
+        if plan.version > PLAN_VERSION {
+            return Err(format!(
+                "the plan of this job has version {}, but this program knows versions up to \
+                 {PLAN_VERSION}; the guest program is older than the host's",
+                plan.version
+            ));
+        }
+        let rules = DialectRules::of(plan.dialect);
+        let facts =
+            system.facts(document.run_as.as_deref()).await.map_err(|error| error.to_string())?;
+        let github = &document.contexts.github;
+        let repository = github.get("repository").and_then(Json::as_str).unwrap_or_default();
+        let job_id = document.job.short();
+        let directories =
+            Directories::new(&document.work_directory, repository, &document.runner, &job_id);
+        let event = github.get("event").unwrap_or(&Json::Null);
+        directories.prepare(system, facts.owner, event).await.map_err(|e| e.to_string())?;
+
+        let debug_wished = wants_debug(document);
+        let mut scope = JobContexts::new(document, &directories, debug_wished).scope(rules);
+        let mut env = Variables::default();
+        for layer in &plan.env {
+            let texts = scope.texts(layer, system).await.map_err(|e| format!("env: {e}"))?;
+            env.extend(texts.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            scope.set_env(&env);
+        }
+        let debug = debug_wished || env.get("RUNNER_DEBUG").is_some_and(is_on);
+        let defaults = run_defaults(&plan.defaults, &mut scope, system).await?;
+        let limit = match &plan.timeout_minutes {
+            None => None,
+            Some(value) => {
+                let failed = |error| format!("timeout-minutes of the job: {error}");
+                let value = scope.evaluate(value, system).await.map_err(failed)?;
+                read_minutes(&value).map_err(failed)?
+            }
+        };
+        let limit = limit.unwrap_or(DEFAULT_JOB_MINUTES as f64);
+        Ok(Self {
+            document,
+            rules,
+            system,
+            events,
+            cancel,
+            facts,
+            contexts: JobContexts::new(document, &directories, debug),
+            directories,
+            env,
+            written: Variables::default(),
+            paths: Vec::new(),
+            defaults,
+            records: Vec::new(),
+            output_bytes: 0,
+            failed: false,
+            cancelled: None,
+            timed_out: false,
+            deadline: Instant::now() + Duration::from_secs_f64(limit * 60.0),
+            limit,
+            debug,
+            tracking: format!("github_{}", document.job),
+            groups: Vec::new(),
+            readers: JoinSet::new(),
+            action_names: HashMap::new(),
+        })
+    }
+
+    /// Runs the steps in order and ends the job.
+    pub(super) async fn run(mut self) -> JobResult {
+        let document = self.document;
+        for step in &document.plan.steps {
+            self.notice_end().await;
+            self.step(step).await;
+        }
+        self.outputs().await;
+        self.clean_up().await;
+        match self.cancelled {
+            Some(_) if self.timed_out => self.rules.timed_out_job,
+            Some(_) => JobResult::Cancelled,
+            None if self.failed => JobResult::Failure,
+            None => JobResult::Success,
+        }
+    }
+
+    /// Looks between two steps whether the job was cancelled or has reached its limit.
+    async fn notice_end(&mut self) {
+        if self.cancelled.is_some() {
+            return;
+        }
+        if self.cancel.is_cancelled() {
+            self.cancelled = Some(Instant::now());
+            self.events.say(self.system.now(), "##[error]The operation was canceled.").await;
+        } else if self.deadline <= Instant::now() {
+            self.note_job_limit().await;
+        }
+    }
+
+    /// The job has reached its limit, or what may run after a cancel has.
+    pub(super) async fn note_job_limit(&mut self) {
+        if self.cancelled.is_some() {
+            let limit = minutes(AFTER_CANCEL.as_secs_f64() / 60.0);
+            let message = format!("The steps after the cancel have taken longer than {limit}.");
+            self.error(&message).await;
+            return;
+        }
+        self.cancelled = Some(Instant::now());
+        self.timed_out = true;
+        let limit = minutes(self.limit);
+        self.error(&format!("The job has exceeded its maximum execution time of {limit}.")).await;
+    }
+
+    /// Whether nothing may start any more after a cancel.
+    pub(super) fn is_past_cancel(&self) -> bool {
+        self.cancelled.is_some_and(|at| at.elapsed() >= AFTER_CANCEL)
+    }
+
+    /// The state of the job as conditions see it.
+    pub(super) fn status(&self) -> Status {
+        match (self.cancelled.is_some(), self.failed) {
+            (true, true) if self.rules.failure_outlives_cancel => Status::Failure,
+            (true, _) => Status::Cancelled,
+            (false, true) => Status::Failure,
+            (false, false) => Status::Success,
+        }
+    }
+
+    /// Reports an error of the current step.
+    pub(super) async fn error(&mut self, message: &str) {
+        self.events.error(self.system.now(), message).await;
+    }
+
+    /// The `env` context of a step.
+    pub(super) fn visible_env(&self, step: &Variables) -> Variables {
+        Layers { job: &self.env, written: &self.written, step }.visible()
+    }
+
+    /// What the expressions of a step see, all but `env`.
+    pub(super) fn step_scope(&mut self, step: &Step) -> JobScope {
+        let files = COMMAND_FILES
+            .map(|(key, kind)| (key.to_owned(), self.directories.command_file(kind, step.index)));
+        let action = ("action".to_owned(), self.action_name(step));
+        let github = files.into_iter().chain(std::iter::once(action));
+        let mut scope = self.contexts.step_scope(self.rules, github, &self.directories);
+        scope.set("steps", self.steps_context());
+        let status = match self.status() {
+            Status::Success => "success",
+            Status::Failure => "failure",
+            Status::Cancelled => "cancelled",
+        };
+        scope.set("job", Value::object([("status".to_owned(), Value::text(status))]));
+        // The step's own env is evaluated with what was set before it.
+        scope.set_env(&self.visible_env(&Variables::default()));
+        scope
+    }
+
+    /// `github.action`.
+    fn action_name(&mut self, step: &Step) -> String {
+        if let Some(id) = step.id.clone().filter(|id| !id.is_empty()) {
+            return id;
+        }
+        if self.rules.action_names == ActionNames::Index {
+            return step.index.to_string();
+        }
+        let name = match &step.action {
+            StepAction::Uses { reference, .. } => {
+                let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+                format!("__{}", reference_name(reference).chars().map(plain).collect::<String>())
+            }
+            _ => "__run".to_owned(),
+        };
+        let count = self.action_names.entry(name.clone()).or_default();
+        *count += 1;
+        if *count == 1 { name } else { format!("{name}_{count}") }
+    }
+
+    /// The `steps` context (github-runner-protocol 5.8).
+    fn steps_context(&self) -> Value {
+        let text = |name: &str, value: &str| (name.to_owned(), Value::text(value));
+        Value::object(self.records.iter().map(|record| {
+            let mut outputs = Object::new();
+            for (name, value) in &record.outputs {
+                outputs.insert(name.as_str(), Value::text(value));
+            }
+            let fields = [
+                ("outputs".to_owned(), Value::from(outputs)),
+                text("outcome", record.outcome.name()),
+                text("conclusion", record.conclusion.name()),
+            ];
+            (record.id.clone(), Value::object(fields))
+        }))
+    }
+
+    /// Evaluates and reports the job's outputs (github-runner-protocol 7.11).
+    async fn outputs(&mut self) {
+        if self.document.plan.outputs.is_empty_mapping() {
+            return;
+        }
+        let mut scope = self.contexts.step_scope(self.rules, [], &self.directories);
+        scope.set("steps", self.steps_context());
+        scope.set_env(&self.visible_env(&Variables::default()));
+        let texts = match scope.texts(&self.document.plan.outputs, self.system).await {
+            Ok(texts) => texts,
+            Err(error) => {
+                self.failed = true;
+                self.error(&sentence(&format!("the outputs of the job are wrong: {error}"))).await;
+                return;
+            }
+        };
+        let bytes: usize = texts.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > OUTPUT_BYTES {
+            self.failed = true;
+            let limit = OUTPUT_BYTES / 1024;
+            let message = format!("The outputs of the job are larger than {limit} KiB together.");
+            self.error(&message).await;
+            return;
+        }
+        let outputs: BTreeMap<String, String> =
+            texts.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        if !outputs.is_empty() {
+            self.events.event(GuestEvent::Outputs(outputs)).await;
+        }
+    }
+
+    /// Ends what steps left running and removes temporary files.
+    async fn clean_up(&mut self) {
+        for group in std::mem::take(&mut self.groups) {
+            group.signal(Signal::Kill);
+        }
+        self.readers.shutdown().await;
+        // Whatever is left goes with the machine; a job does not fail for it.
+        if let Err(error) = self.directories.clear_temporary(self.system).await {
+            self.events.warning(self.system.now(), &sentence(&error.to_string())).await;
+        }
+    }
+}
+
+/// Reports every step of a job that could not be set up as skipped.
+pub(super) async fn skip_all(document: &JobDocument, system: &dyn System, events: &mut Events) {
+    for step in &document.plan.steps {
+        let name = match &step.name {
+            Some(Planned::Literal(name) | Planned::Template(name)) => name.clone(),
+            _ => format!("Step {}", step.index + 1),
+        };
+        let finished = StepFinished {
+            step: step.index,
+            name,
+            outcome: Conclusion::Skipped,
+            conclusion: Conclusion::Skipped,
+            took: Duration::ZERO,
+            time: system.now(),
+        };
+        events.event(GuestEvent::StepFinished(finished)).await;
+    }
+}
+
+/// Whether a secret or variable of the repository turns debug messages on.
+fn wants_debug(document: &JobDocument) -> bool {
+    const NAME: &str = "ACTIONS_STEP_DEBUG";
+    let secret = document.secrets.get(NAME).is_some_and(|secret| is_on(secret.expose()));
+    secret || document.contexts.vars.get(NAME).and_then(Json::as_str).is_some_and(is_on)
+}
+
+fn is_on(value: &str) -> bool {
+    value == "1" || value.eq_ignore_ascii_case("true")
+}
+
+/// The name in a reference such as `owner/name/path@version` or an address.
+fn reference_name(reference: &str) -> &str {
+    let name = reference.rsplit_once('@').map_or(reference, |(name, _)| name);
+    name.split_once("://").map_or(name, |(_, rest)| rest)
+}
+
+/// Evaluates `defaults` of the workflow, then of the job.
+async fn run_defaults(
+    layers: &[Planned],
+    scope: &mut JobScope,
+    system: &dyn System,
+) -> Result<RunDefaults, String> {
+    let mut defaults = RunDefaults::default();
+    for layer in layers {
+        let value = scope.evaluate(layer, system).await.map_err(|e| format!("defaults: {e}"))?;
+        let Some(run) = value.get("run") else { continue };
+        let text = |name: &str| run.get(name).map(Value::to_text);
+        if let Some(shell) = text("shell") {
+            defaults.shell = shell;
+        }
+        if let Some(directory) = text("working-directory") {
+            defaults.working_directory = directory;
+        }
+    }
+    Ok(defaults)
+}

@@ -1,0 +1,166 @@
+//! A step that runs a script.
+
+use common::event::Conclusion;
+use common::plan::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::system::{Command, Exit, Kind, Process};
+
+use super::environment::{self, Layers, RunnerLayer};
+use super::header::{self, Header};
+use super::interpreter::Interpreter;
+use super::job::Job;
+use super::pump::Streams;
+use super::shell;
+use super::step::{Performed, Performing};
+use super::supervise::supervise;
+use super::text::{sentence, signal_name};
+use super::variables::Variables;
+
+/// The parts of a `run` step as the plan has them.
+#[derive(Clone, Copy)]
+pub(super) struct RunStep<'a> {
+    /// The script.
+    pub(super) script: &'a Value,
+    /// `shell`.
+    pub(super) shell: Option<&'a Value>,
+    /// `working-directory`.
+    pub(super) working_directory: Option<&'a Value>,
+}
+
+impl Job<'_> {
+    /// Runs a script; the error is a message about what kept it from starting.
+    pub(super) async fn run_script(
+        &mut self,
+        performing: &mut Performing<'_>,
+        run: RunStep<'_>,
+    ) -> Result<Performed, String> {
+        let scope = &mut performing.scope;
+        let script = scope.text(run.script, self.system).await.map_err(|e| format!("run: {e}"))?;
+        let shell = match run.shell {
+            Some(shell) => {
+                scope.text(shell, self.system).await.map_err(|e| format!("shell: {e}"))?
+            }
+            None => self.defaults.shell.clone(),
+        };
+        let directory = match run.working_directory {
+            Some(directory) => scope
+                .text(directory, self.system)
+                .await
+                .map_err(|e| format!("working-directory: {e}"))?,
+            None => self.defaults.working_directory.clone(),
+        };
+        let environment = self.environment(performing);
+        let search_path = environment.get("PATH").unwrap_or_default();
+        let shell = shell::find(&shell, &performing.name, search_path, self.rules, self.system)
+            .await
+            .map_err(|error| error.to_string())?;
+        let directory = self.directories.in_workspace(&directory);
+        if self.system.kind(&directory).await.map_err(|e| e.to_string())? != Some(Kind::Directory) {
+            return Err(format!(
+                "the working directory {directory} does not exist; make it in an earlier step, or \
+                 correct \"working-directory\" (a checkout comes first where it lies in the \
+                 repository)"
+            ));
+        }
+        let index = performing.step.index;
+        let file = self.directories.script(index, shell.extension);
+        let text = shell.file_text(&script);
+        let made = self.system.create_file(&file, text.as_bytes(), 0o755, self.facts.owner).await;
+        made.map_err(|error| error.to_string())?;
+        self.create_command_files(index).await?;
+
+        let header = Header::Script { script: &script, shell: &shell.shown() };
+        header::write(header, &performing.env, self.system.now(), self.events).await;
+
+        let command = Command {
+            arguments: shell.arguments(&file),
+            program: shell.program,
+            environment: environment.clone().into_pairs(),
+            directory,
+            identity: self.facts.identity.clone(),
+        };
+        let process = self.system.start(command).await.map_err(|error| error.to_string())?;
+        Ok(self.attend(performing, process, &environment).await)
+    }
+
+    /// The environment of a step's process.
+    fn environment(&self, performing: &Performing<'_>) -> Variables {
+        let layers = Layers { job: &self.env, written: &self.written, step: &performing.step_env };
+        let runner = RunnerLayer {
+            facts: &self.facts,
+            runner: &self.document.runner,
+            directories: &self.directories,
+            github: performing.scope.github(),
+            tracking: &self.tracking,
+            debug: self.debug,
+            paths: &self.paths,
+        };
+        environment::build(self.rules, &layers, &runner)
+    }
+
+    /// Stays with a process until it has ended, and says how it did.
+    async fn attend(
+        &mut self,
+        performing: &Performing<'_>,
+        process: Process,
+        environment: &Variables,
+    ) -> Performed {
+        let index = performing.step.index;
+        let exited = CancellationToken::new();
+        // A task of its own: the process must be ended in time also while its output waits for
+        // whoever reads the log.
+        let mut supervisor = JoinSet::new();
+        let ladder = self.rules.ladder;
+        let (limits, done) = (performing.limits.clone(), exited.clone());
+        supervisor.spawn(async move {
+            let ended = supervise(process.control, limits, ladder).await;
+            done.cancel();
+            ended
+        });
+
+        let mut streams = Streams::new(process.stdout, process.stderr);
+        let variable = |name: &str| environment.get(name);
+        let mut interpreter =
+            Interpreter::new(self.rules, self.events, index, self.debug, variable);
+        streams.pump(&mut interpreter, self.system, &exited).await;
+        let mut said = interpreter.said;
+
+        let ended = match supervisor.join_next().await {
+            Some(Ok(ended)) => ended,
+            // The task neither panics nor is aborted while it is awaited here.
+            _ => {
+                self.error("The engine lost the process of this step.").await;
+                return Performed { outcome: Conclusion::Failure, said, stop: None };
+            }
+        };
+        if streams.is_open() {
+            self.readers.spawn(streams.discard());
+        }
+        let alive = ended.control.is_alive();
+        if alive {
+            self.groups.push(ended.control);
+        }
+        let failure = match (ended.stop, ended.exit) {
+            (Some(_), _) | (None, Ok(Exit::Code(0))) => None,
+            (None, Ok(Exit::Code(code))) => {
+                Some(format!("Process completed with exit code {code}."))
+            }
+            (None, Ok(Exit::Signal(signal))) => {
+                Some(format!("Process ended by {}.", signal_name(signal)))
+            }
+            (None, Err(error)) => Some(sentence(&error.to_string())),
+        };
+        self.read_command_files(index, &mut said).await;
+        let outcome = if failure.is_some() || said.failed {
+            Conclusion::Failure
+        } else {
+            Conclusion::Success
+        };
+        if let Some(failure) = failure {
+            self.error(&failure).await;
+        }
+        Performed { outcome, said, stop: ended.stop }
+    }
+}

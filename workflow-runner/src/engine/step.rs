@@ -1,0 +1,341 @@
+//! One step, from its condition to its result (github-runner-protocol 7.6).
+
+use std::time::Duration;
+
+use common::event::{Conclusion, StepFinished, StepStarted};
+use common::guest::GuestEvent;
+use common::plan::{self, Step, StepAction};
+use tokio::time::Instant;
+
+use crate::expression::{Status, Value};
+
+use super::checkout::{self, Checkout};
+use super::contexts::JobScope;
+use super::header::{self, Header, run_name};
+use super::interpreter::Said;
+use super::job::{AFTER_CANCEL, Job};
+use super::script::RunStep;
+use super::supervise::{Limits, Stop};
+use super::text::{minutes, sentence};
+use super::variables::Variables;
+
+/// A step whose condition held.
+pub(super) struct Performing<'a> {
+    /// The step of the plan.
+    pub(super) step: &'a Step,
+    /// Its name.
+    pub(super) name: String,
+    /// What its expressions see.
+    pub(super) scope: JobScope,
+    /// Its own `env`.
+    pub(super) step_env: Variables,
+    /// All that the workflow and its steps set: the `env` context.
+    pub(super) env: Variables,
+    /// What ends it.
+    pub(super) limits: Limits,
+}
+
+/// What came of a step.
+pub(super) struct Performed {
+    /// The result before `continue-on-error`, as far as the step itself decides it.
+    pub(super) outcome: Conclusion,
+    /// What it left.
+    pub(super) said: Said,
+    /// Why it was ended, if it was.
+    pub(super) stop: Option<Stop>,
+}
+
+impl Performed {
+    fn failed() -> Self {
+        Self { outcome: Conclusion::Failure, said: Said::default(), stop: None }
+    }
+}
+
+/// The result of a step as later steps see it.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    /// The step's id.
+    pub(super) id: String,
+    /// Its outputs.
+    pub(super) outputs: Vec<(String, String)>,
+    /// The result before `continue-on-error`.
+    pub(super) outcome: Conclusion,
+    /// The result after it.
+    pub(super) conclusion: Conclusion,
+}
+
+impl Job<'_> {
+    /// Runs or skips a step and reports it.
+    pub(super) async fn step(&mut self, step: &Step) {
+        let began = Instant::now();
+        let mut scope = self.step_scope(step);
+        let mut step_env = Variables::default();
+        let system = self.system;
+        let evaluated = scope.texts(&step.env, system).await.map(|pairs| {
+            step_env.extend(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        });
+        let env = self.visible_env(&step_env);
+        scope.set_env(&env);
+        let holds = match evaluated {
+            Ok(()) => {
+                let condition = step.condition.as_deref();
+                let holds = scope.condition(condition, self.status(), system).await;
+                holds.map_err(|error| format!("the condition of this step is wrong: {error}"))
+            }
+            Err(error) => Err(format!("the env of this step is wrong: {error}")),
+        };
+        let name = self.name(step, &mut scope).await;
+        if holds == Ok(false) || self.is_past_cancel() {
+            self.finish(step, name, began, [Conclusion::Skipped; 2], Vec::new()).await;
+            return;
+        }
+        self.events.enter(Some(step.index)).await;
+        let started = StepStarted { step: step.index, name: name.clone(), time: self.system.now() };
+        self.events.event(GuestEvent::StepStarted(started)).await;
+        let limit = match holds {
+            Ok(_) => self.step_limit(step, &mut scope).await,
+            Err(error) => Err(error),
+        };
+        let mut performed = match limit {
+            Ok(limit) => {
+                let survives = self.survives_cancel(step, &mut scope).await;
+                let limits = self.limits(limit, survives);
+                let name = name.clone();
+                let mut performing = Performing { step, name, scope, step_env, env, limits };
+                let performed = self.perform(&mut performing).await;
+                self.after(performing, performed, limit).await
+            }
+            Err(error) => {
+                self.error(&sentence(&error)).await;
+                (Performed::failed(), scope)
+            }
+        };
+        let outputs = self.take_over(&mut performed.0.said).await;
+        if performed.0.said.failed && performed.0.outcome == Conclusion::Success {
+            performed.0.outcome = Conclusion::Failure;
+        }
+        let outcome = performed.0.outcome;
+        let conclusion = if outcome == Conclusion::Failure
+            && self.continues_on_error(step, &mut performed.1).await
+        {
+            Conclusion::Success
+        } else {
+            outcome
+        };
+        self.finish(step, name, began, [outcome, conclusion], outputs).await;
+    }
+
+    /// Says why a step was ended, and takes its result from that.
+    async fn after(
+        &mut self,
+        mut performing: Performing<'_>,
+        performed: Result<Performed, String>,
+        limit: Option<f64>,
+    ) -> (Performed, JobScope) {
+        // Files that the step made count in what is evaluated after it.
+        performing.scope.forget_hashes();
+        let mut performed = match performed {
+            Ok(performed) => performed,
+            Err(message) => {
+                self.error(&sentence(&message)).await;
+                Performed::failed()
+            }
+        };
+        match performed.stop {
+            None => {}
+            Some(Stop::StepLimit) => {
+                let limit = minutes(limit.unwrap_or_default());
+                let name = &performing.name;
+                self.error(&format!("The action '{name}' has timed out after {limit}.")).await;
+                performed.outcome = Conclusion::Failure;
+            }
+            Some(Stop::Cancelled) => {
+                self.error("The operation was canceled.").await;
+                self.cancelled.get_or_insert_with(Instant::now);
+                performed.outcome = Conclusion::Cancelled;
+            }
+            Some(Stop::JobLimit) => {
+                self.note_job_limit().await;
+                performed.outcome = Conclusion::Cancelled;
+            }
+        }
+        (performed, performing.scope)
+    }
+
+    /// Does what a step says; the error is a message.
+    async fn perform(&mut self, performing: &mut Performing<'_>) -> Result<Performed, String> {
+        match &performing.step.action {
+            StepAction::Run { script, shell, working_directory } => {
+                let run = RunStep {
+                    script,
+                    shell: shell.as_ref(),
+                    working_directory: working_directory.as_ref(),
+                };
+                self.run_script(performing, run).await
+            }
+            StepAction::Uses { reference, with } if checkout::is_checkout(reference) => {
+                self.check_out(performing, reference, with).await
+            }
+            StepAction::Uses { reference, .. } => Err(format!(
+                "the action {reference} cannot run here yet: of all actions only actions/checkout \
+                 is supported; write what it does as a \"run\" step"
+            )),
+            StepAction::Unsupported { reason } => Err(reason.clone()),
+        }
+    }
+
+    async fn check_out(
+        &mut self,
+        performing: &mut Performing<'_>,
+        reference: &str,
+        with: &plan::Value,
+    ) -> Result<Performed, String> {
+        let system = self.system;
+        let with = performing.scope.texts(with, system).await.map_err(|e| format!("with: {e}"))?;
+        let header = Header::Action { reference, with: &with };
+        header::write(header, &performing.env, self.system.now(), self.events).await;
+        let Some(tree) = &self.document.tree else {
+            return Err(format!(
+                "there is no working tree for {reference} in this job; fetch the repository with \
+                 git in a \"run\" step"
+            ));
+        };
+        let checkout = Checkout::new(&with, performing.scope.github(), &self.directories)?;
+        let how = checkout::placement(&self.document.plan, performing.step.index);
+        let notice = format!("native checkout (for {reference}): local working tree");
+        self.events.say(self.system.now(), &notice).await;
+        self.events.flush().await;
+        let stop = tokio::select! {
+            placed = checkout.place(tree, how, self.facts.owner, system) => {
+                placed?;
+                None
+            }
+            stop = performing.limits.reached() => Some(stop),
+        };
+        let said = Said::outputs(checkout.outputs);
+        Ok(Performed { outcome: Conclusion::Success, said, stop })
+    }
+
+    /// The step's name: its author's, or one made of what it does.
+    async fn name(&self, step: &Step, scope: &mut JobScope) -> String {
+        let value = match (&step.name, &step.action) {
+            (Some(name), _) => name,
+            (None, StepAction::Run { script, .. }) => script,
+            (None, StepAction::Uses { reference, .. }) => return run_name(reference),
+            (None, StepAction::Unsupported { .. }) => return format!("Step {}", step.index + 1),
+        };
+        // A name that cannot be evaluated is shown as it was written: a skipped step has none of
+        // the values that it may need.
+        let text = match scope.text(value, self.system).await {
+            Ok(text) => text,
+            Err(_) => match value {
+                plan::Value::Literal(text) | plan::Value::Template(text) => text.clone(),
+                plan::Value::Expression(text) => format!("${{{{ {text} }}}}"),
+                _ => String::new(),
+            },
+        };
+        if step.name.is_some() && !text.trim().is_empty() {
+            text.trim().replace(['\n', '\r'], " ")
+        } else {
+            run_name(&text)
+        }
+    }
+
+    /// The step's own limit in minutes.
+    async fn step_limit(&self, step: &Step, scope: &mut JobScope) -> Result<Option<f64>, String> {
+        let Some(value) = &step.timeout_minutes else { return Ok(None) };
+        let failed = |error| format!("timeout-minutes: {error}");
+        let value = scope.evaluate(value, self.system).await.map_err(failed)?;
+        read_minutes(&value).map_err(|error| failed(error))
+    }
+
+    /// What ends a step that begins now.
+    fn limits(&self, minutes: Option<f64>, survives_cancel: bool) -> Limits {
+        let step = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
+        match self.cancelled {
+            None => Limits {
+                cancel: Some(self.cancel.clone()),
+                step,
+                job: self.deadline,
+                reprieve: if survives_cancel { AFTER_CANCEL } else { Duration::ZERO },
+            },
+            Some(at) => {
+                Limits { cancel: None, step, job: at + AFTER_CANCEL, reprieve: Duration::ZERO }
+            }
+        }
+    }
+
+    /// Whether the condition of a step holds for a cancelled job too, where that counts.
+    async fn survives_cancel(&self, step: &Step, scope: &mut JobScope) -> bool {
+        self.rules.condition_can_survive_cancel
+            && self.cancelled.is_none()
+            && scope.condition(step.condition.as_deref(), Status::Cancelled, self.system).await
+                == Ok(true)
+    }
+
+    /// `continue-on-error` of a step that failed.
+    async fn continues_on_error(&mut self, step: &Step, scope: &mut JobScope) -> bool {
+        let Some(value) = &step.continue_on_error else { return false };
+        let result = match scope.evaluate(value, self.system).await {
+            Ok(value) => read_boolean(&value),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(value) => value,
+            Err(error) => {
+                self.error(&sentence(&format!("continue-on-error: {error}"))).await;
+                false
+            }
+        }
+    }
+
+    /// Records and reports the result of a step: its outcome and its conclusion.
+    async fn finish(
+        &mut self,
+        step: &Step,
+        name: String,
+        began: Instant,
+        [outcome, conclusion]: [Conclusion; 2],
+        outputs: Vec<(String, String)>,
+    ) {
+        if conclusion == Conclusion::Failure {
+            self.failed = true;
+        }
+        if let Some(id) = step.id.clone().filter(|id| !id.is_empty()) {
+            self.records.push(Record { id, outputs, outcome, conclusion });
+        }
+        let finished = StepFinished {
+            step: step.index,
+            name,
+            outcome,
+            conclusion,
+            took: began.elapsed(),
+            time: self.system.now(),
+        };
+        self.events.event(GuestEvent::StepFinished(finished)).await;
+        self.events.enter(None).await;
+    }
+}
+
+/// A number of minutes; `None` when it is no limit.
+pub(super) fn read_minutes(value: &Value) -> Result<Option<f64>, String> {
+    let number = value.to_number();
+    if !number.is_finite() {
+        return Err(format!("\"{}\" is not a number of minutes", value.to_text()));
+    }
+    Ok((number > 0.0).then_some(number.min(MAX_MINUTES)))
+}
+
+/// The longest limit that is told apart from none: ten years, in minutes.
+const MAX_MINUTES: f64 = 10.0 * 366.0 * 24.0 * 60.0;
+
+fn read_boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Bool(value) => Ok(*value),
+        other => match other.to_text().trim().to_ascii_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" | "" => Ok(false),
+            text => Err(format!("\"{text}\" is neither true nor false")),
+        },
+    }
+}

@@ -1,0 +1,349 @@
+//! Building a job, running it, and looking at what it reported.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::JobId;
+use common::event::{Annotation, Conclusion, JobResult, Stream};
+use common::guest::{ATTACH_VERSION, GuestEvent, JobDocument, RunnerFacts};
+use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
+use common::request::{Contexts, Secret};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::system::Local;
+use crate::template;
+
+/// The longest that a test waits for a job.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A job to build and play.
+pub(super) struct JobBuilder {
+    document: JobDocument,
+    tree: Vec<(String, String)>,
+    capacity: usize,
+}
+
+/// A step to build.
+pub(super) struct StepBuilder(Step);
+
+/// An empty job of GitHub's dialect.
+pub(super) fn job() -> JobBuilder {
+    let serde_json::Value::Object(github) = json!({
+        "sha": "abc", "ref": "refs/heads/main", "ref_name": "main", "repository": "owner/repo",
+        "event": { "number": 7 },
+    }) else {
+        unreachable!()
+    };
+    let plan = Plan {
+        version: PLAN_VERSION,
+        dialect: Dialect::Github,
+        server_version: None,
+        job: "build".to_owned(),
+        name: "build".to_owned(),
+        env: Vec::new(),
+        defaults: Vec::new(),
+        steps: Vec::new(),
+        outputs: Value::empty_mapping(),
+        timeout_minutes: None,
+        file: None,
+    };
+    let document = JobDocument {
+        version: ATTACH_VERSION,
+        job: JobId::new(),
+        plan,
+        contexts: Contexts { github, ..Contexts::default() },
+        secrets: BTreeMap::new(),
+        runner: RunnerFacts {
+            os: "Linux".to_owned(),
+            arch: "X64".to_owned(),
+            name: "test".to_owned(),
+            tool_cache: String::new(),
+        },
+        work_directory: String::new(),
+        run_as: None,
+        tree: None,
+    };
+    JobBuilder { document, tree: Vec::new(), capacity: 16 }
+}
+
+/// A step that runs a script.
+pub(super) fn run(script: &str) -> StepBuilder {
+    StepBuilder(Step {
+        index: 0,
+        id: None,
+        name: None,
+        condition: None,
+        env: Value::empty_mapping(),
+        continue_on_error: None,
+        timeout_minutes: None,
+        action: StepAction::Run { script: value(script), shell: None, working_directory: None },
+        location: None,
+    })
+}
+
+fn value(text: &str) -> Value {
+    // A text that does not parse stays a template, so that the engine meets it.
+    template::text_value(text).unwrap_or_else(|_| Value::Template(text.to_owned()))
+}
+
+fn mapping(pairs: &[(&str, &str)]) -> Value {
+    Value::Mapping(pairs.iter().map(|&(name, v)| (Value::literal(name), value(v))).collect())
+}
+
+impl StepBuilder {
+    pub(super) fn id(mut self, id: &str) -> Self {
+        self.0.id = Some(id.to_owned());
+        self
+    }
+
+    pub(super) fn name(mut self, name: &str) -> Self {
+        self.0.name = Some(value(name));
+        self
+    }
+
+    pub(super) fn when(mut self, condition: &str) -> Self {
+        self.0.condition = Some(condition.to_owned());
+        self
+    }
+
+    pub(super) fn env(mut self, pairs: &[(&str, &str)]) -> Self {
+        self.0.env = mapping(pairs);
+        self
+    }
+
+    pub(super) fn continue_on_error(mut self, text: &str) -> Self {
+        self.0.continue_on_error = Some(value(text));
+        self
+    }
+
+    pub(super) fn timeout_minutes(mut self, text: &str) -> Self {
+        self.0.timeout_minutes = Some(value(text));
+        self
+    }
+
+    pub(super) fn unsupported(mut self, reason: &str) -> Self {
+        self.0.action = StepAction::Unsupported { reason: reason.to_owned() };
+        self
+    }
+
+    pub(super) fn shell(mut self, name: &str) -> Self {
+        if let StepAction::Run { shell, .. } = &mut self.0.action {
+            *shell = Some(value(name));
+        }
+        self
+    }
+
+    pub(super) fn directory(mut self, path: &str) -> Self {
+        if let StepAction::Run { working_directory, .. } = &mut self.0.action {
+            *working_directory = Some(value(path));
+        }
+        self
+    }
+}
+
+impl JobBuilder {
+    pub(super) fn dialect(mut self, dialect: Dialect) -> Self {
+        self.document.plan.dialect = dialect;
+        self
+    }
+
+    pub(super) fn env(mut self, name: &str, text: &str) -> Self {
+        self.document.plan.env.push(mapping(&[(name, text)]));
+        self
+    }
+
+    pub(super) fn secret(mut self, name: &str, text: &str) -> Self {
+        self.document.secrets.insert(name.to_owned(), Secret::new(text));
+        self
+    }
+
+    pub(super) fn defaults(mut self, shell: &str, directory: &str) -> Self {
+        let run = mapping(&[("shell", shell), ("working-directory", directory)]);
+        self.document.plan.defaults.push(Value::Mapping(vec![(Value::literal("run"), run)]));
+        self
+    }
+
+    pub(super) fn output(mut self, name: &str, text: &str) -> Self {
+        if let Value::Mapping(pairs) = &mut self.document.plan.outputs {
+            pairs.push((Value::literal(name), value(text)));
+        }
+        self
+    }
+
+    pub(super) fn timeout_minutes(mut self, text: &str) -> Self {
+        self.document.plan.timeout_minutes = Some(value(text));
+        self
+    }
+
+    pub(super) fn tree(mut self, files: &[(&str, &str)]) -> Self {
+        self.tree = files.iter().map(|&(path, text)| (path.to_owned(), text.to_owned())).collect();
+        self
+    }
+
+    pub(super) fn step(mut self, step: StepBuilder) -> Self {
+        let index = u32::try_from(self.document.plan.steps.len()).unwrap();
+        self.document.plan.steps.push(Step { index, ..step.0 });
+        self
+    }
+
+    pub(super) fn run(self, script: &str) -> Self {
+        self.step(run(script))
+    }
+
+    pub(super) fn uses(self, reference: &str, with: &[(&str, &str)]) -> Self {
+        let mut step = run("");
+        step.0.action = StepAction::Uses { reference: reference.to_owned(), with: mapping(with) };
+        self.step(step)
+    }
+
+    /// Runs the job to its end.
+    pub(super) async fn play(self) -> Story {
+        self.play_with(|_, _| {}).await
+    }
+
+    /// Runs the job; `watch` sees each event and may cancel.
+    pub(super) async fn play_with(
+        mut self,
+        mut watch: impl FnMut(&GuestEvent, &CancellationToken),
+    ) -> Story {
+        let directory = tempfile::tempdir().unwrap();
+        self.document.work_directory = directory.path().join("work").to_str().unwrap().to_owned();
+        if !self.tree.is_empty() {
+            let tree = directory.path().join("tree");
+            for (path, text) in &self.tree {
+                let path = tree.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            self.document.tree = Some(tree.to_str().unwrap().to_owned());
+        }
+        let (sender, mut receiver) = mpsc::channel(self.capacity);
+        let cancel = CancellationToken::new();
+        let engine =
+            crate::engine::run(self.document, Arc::new(Local::new()), sender, cancel.clone());
+        let collect = async {
+            let mut events = Vec::new();
+            while let Some(event) = receiver.recv().await {
+                watch(&event, &cancel);
+                events.push(event);
+            }
+            events
+        };
+        let both = async { tokio::join!(engine, collect) };
+        let (result, events) = tokio::time::timeout(PATIENCE, both).await.expect("the job ends");
+        assert_eq!(events.last(), Some(&GuestEvent::Finished(result)));
+        Story { result, events, directory }
+    }
+}
+
+/// What a job reported.
+pub(super) struct Story {
+    /// Its result.
+    pub(super) result: JobResult,
+    /// All events in order.
+    pub(super) events: Vec<GuestEvent>,
+    directory: TempDir,
+}
+
+impl Story {
+    fn lines(&self, wanted: impl Fn(Stream) -> bool) -> String {
+        let mut lines = Vec::new();
+        for event in &self.events {
+            if let GuestEvent::Log(batch) = event {
+                let batch = batch.lines.iter().filter(|line| wanted(line.stream));
+                lines.extend(batch.map(|line| line.text.to_text().into_owned()));
+            }
+        }
+        lines.join("\n")
+    }
+
+    /// The whole log.
+    pub(super) fn log(&self) -> String {
+        self.lines(|_| true)
+    }
+
+    /// What the processes printed.
+    pub(super) fn output(&self) -> String {
+        self.lines(|stream| stream != Stream::Runner)
+    }
+
+    /// Outcome and conclusion of each step.
+    pub(super) fn outcomes(&self) -> Vec<(Conclusion, Conclusion)> {
+        self.finished(|step| (step.outcome, step.conclusion))
+    }
+
+    /// The name of each step.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.finished(|step| step.name.trim().to_owned())
+    }
+
+    fn finished<T>(&self, get: impl Fn(&common::event::StepFinished) -> T) -> Vec<T> {
+        let steps = self.events.iter().filter_map(|event| match event {
+            GuestEvent::StepFinished(step) => Some(get(step)),
+            _ => None,
+        });
+        steps.collect()
+    }
+
+    /// The steps that started.
+    pub(super) fn started(&self) -> Vec<u32> {
+        let steps = self.events.iter().filter_map(|event| match event {
+            GuestEvent::StepStarted(step) => Some(step.step),
+            _ => None,
+        });
+        steps.collect()
+    }
+
+    /// The job's outputs.
+    pub(super) fn outputs(&self) -> Option<BTreeMap<String, String>> {
+        self.events.iter().find_map(|event| match event {
+            GuestEvent::Outputs(outputs) => Some(outputs.clone()),
+            _ => None,
+        })
+    }
+
+    /// The values to mask.
+    pub(super) fn masks(&self) -> Vec<String> {
+        let masks = self.events.iter().filter_map(|event| match event {
+            GuestEvent::Mask(secret) => Some(secret.expose().to_owned()),
+            _ => None,
+        });
+        masks.collect()
+    }
+
+    /// The annotations.
+    pub(super) fn annotations(&self) -> Vec<Annotation> {
+        let annotations = self.events.iter().filter_map(|event| match event {
+            GuestEvent::Annotation(annotation) => Some(annotation.clone()),
+            _ => None,
+        });
+        annotations.collect()
+    }
+
+    /// The summaries.
+    pub(super) fn summaries(&self) -> Vec<String> {
+        let summaries = self.events.iter().filter_map(|event| match event {
+            GuestEvent::Summary(summary) => Some(summary.markdown.clone()),
+            _ => None,
+        });
+        summaries.collect()
+    }
+
+    /// A path in the job's directory.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    /// The path of a program as a step finds it; empty where there is none.
+    pub(super) fn program(&self, name: &str) -> String {
+        let search = std::env::var("PATH").unwrap();
+        let mut found = search.split(':').map(|directory| format!("{directory}/{name}"));
+        found.find(|path| fs::metadata(path).is_ok()).unwrap_or_default()
+    }
+}

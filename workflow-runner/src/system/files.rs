@@ -1,0 +1,220 @@
+//! Files of this machine. Everything here may block.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{
+    DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown,
+};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+
+use super::{Kind, Owner, SystemError};
+
+/// The mode of a directory that is made.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// See [`super::System::kind`].
+pub(super) fn kind(path: &str) -> Result<Option<Kind>, SystemError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(Some(Kind::Directory)),
+        Ok(metadata) if metadata.is_file() => Ok(Some(Kind::File)),
+        Ok(_) => Ok(Some(Kind::Other)),
+        Err(error) if absent(&error) => Ok(None),
+        Err(error) => Err(SystemError::new("look at", path, error)),
+    }
+}
+
+/// See [`super::System::read`].
+pub(super) fn read(path: &str, limit: u64) -> Result<Vec<u8>, SystemError> {
+    let failed = |source| SystemError::new("read", path, source);
+    // A job may have put anything in the file's place: a pipe must not block us, and a link must
+    // not make us read on its behalf what it could not read itself.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file =
+        OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
+    let mut contents = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut contents).map_err(failed)?;
+    if contents.len() as u64 > limit {
+        return Err(failed(too_large(format!("it is larger than {limit} bytes"))));
+    }
+    Ok(contents)
+}
+
+/// See [`super::System::create_file`].
+pub(super) fn create(
+    path: &str,
+    contents: &[u8],
+    mode: u32,
+    owner: Owner,
+) -> Result<(), SystemError> {
+    let failed = |source| SystemError::new("write", path, source);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
+    file.write_all(contents).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if (metadata.uid(), metadata.gid()) != (owner.uid, owner.gid) {
+        fchown(&file, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// See [`super::System::create_directory`].
+pub(super) fn create_directory(path: &str, owner: Owner) -> Result<(), SystemError> {
+    let failed = |source| SystemError::new("make directory", path, source);
+    let mut missing: Vec<&Path> = Vec::new();
+    for ancestor in Path::new(path).ancestors() {
+        match fs::metadata(ancestor) {
+            Ok(metadata) if metadata.is_dir() => break,
+            Ok(_) => return Err(failed(io::Error::from(io::ErrorKind::NotADirectory))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(ancestor),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    for directory in missing.into_iter().rev() {
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+            Ok(()) => give(directory, owner).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
+/// See [`super::System::remove`].
+pub(super) fn remove(path: &str) -> Result<(), SystemError> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if !absent(&error) => Err(SystemError::new("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// See [`super::System::list`].
+pub(super) fn list(path: &str, limit: usize) -> Result<Vec<String>, SystemError> {
+    let failed = |source| SystemError::new("list", path, source);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        if names.len() == limit {
+            return Err(failed(too_large(format!("there are more than {limit} names in it"))));
+        }
+        names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// See [`super::System::find_program`].
+pub(super) fn find_program(name: &str, search_path: &str) -> Option<String> {
+    if name.is_empty() {
+        return None;
+    }
+    if name.contains('/') {
+        return is_program(Path::new(name)).then(|| name.to_owned());
+    }
+    search_path
+        .split(':')
+        .filter(|directory| directory.starts_with('/'))
+        .map(|directory| PathBuf::from(directory).join(name))
+        .find(|path| is_program(path))
+        .map(|path| path.to_string_lossy().into_owned())
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+/// Makes a path, not what a link there points to, belong to someone.
+pub(super) fn give(path: &Path, owner: Owner) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    if (metadata.uid(), metadata.gid()) == (owner.uid, owner.gid) {
+        return Ok(());
+    }
+    if metadata.is_symlink() {
+        std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
+    } else {
+        chown(path, Some(owner.uid), Some(owner.gid))
+    }
+}
+
+fn absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn too_large(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me() -> Owner {
+        Owner { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
+    }
+
+    fn text(path: &Path) -> &str {
+        path.to_str().unwrap()
+    }
+
+    #[test]
+    fn a_file_is_made_once_and_read_within_its_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        create(text(&path), b"12345", 0o600, me()).unwrap();
+        assert_eq!(
+            create(text(&path), b"", 0o600, me()).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        assert_eq!(read(text(&path), 5).unwrap(), b"12345");
+        assert_eq!(read(text(&path), 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn neither_a_link_nor_a_pipe_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        assert!(read(text(&link), 1 << 20).is_err());
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read(text(&pipe), 10).is_err());
+    }
+
+    #[test]
+    fn directories_are_made_listed_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b/c");
+        create_directory(text(&deep), me()).unwrap();
+        create_directory(text(&deep), me()).unwrap();
+        fs::write(deep.join("z"), "").unwrap();
+        fs::write(deep.join("y"), "").unwrap();
+        assert_eq!(list(text(&deep), 2).unwrap(), ["y", "z"]);
+        assert_eq!(list(text(&deep), 1).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        remove(text(&directory.path().join("a"))).unwrap();
+        remove(text(&directory.path().join("a"))).unwrap();
+        assert_eq!(kind(text(&deep)).unwrap(), None);
+    }
+
+    #[test]
+    fn programs_are_found_on_the_search_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("tool");
+        create(text(&program), b"#!/bin/sh\n", 0o644, me()).unwrap();
+        let search = format!("relative:{}:/nowhere", directory.path().display());
+        assert_eq!(find_program("tool", &search), None);
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(find_program("tool", &search).as_deref(), Some(text(&program)));
+        assert_eq!(find_program(text(&program), "").as_deref(), Some(text(&program)));
+        assert_eq!(find_program("", &search), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! This machine.
+
+use std::time::{Duration, Instant};
+
+use common::Timestamp;
+
+use super::{
+    Command, Facts, Kind, Owner, Pending, Placement, Process, System, SystemError, files, hash,
+    process, tree, users,
+};
+
+/// Where programs are looked for beside the `PATH` of this program, on every system: what does not
+/// exist costs nothing.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where systems that are not Linux keep the programs of their packages, after the rest.
+const PACKAGE_PATHS: &str = "/opt/ooce/bin:/opt/local/bin:/usr/pkg/bin:/usr/X11R6/bin";
+
+/// The locale when this program was given none: UTF-8 without the habits of a country.
+const LANGUAGE: &str = "C.UTF-8";
+
+/// This machine, through std, tokio and POSIX calls that every supported system has.
+#[derive(Clone, Debug)]
+pub struct Local {
+    search_path: String,
+    language: String,
+}
+
+impl Local {
+    /// Takes the search path and the locale of this process; nothing else of its environment
+    /// reaches a step.
+    #[must_use]
+    pub fn new() -> Self {
+        let inherited = std::env::var("PATH").unwrap_or_default();
+        let language = std::env::var("LANG").ok().filter(|value| !value.is_empty());
+        Self {
+            search_path: complete_path(&inherited),
+            language: language.unwrap_or_else(|| LANGUAGE.to_owned()),
+        }
+    }
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The directories of `inherited`, and those of the usual ones that it lacks.
+fn complete_path(inherited: &str) -> String {
+    let packages = if cfg!(target_os = "linux") { "" } else { PACKAGE_PATHS };
+    let mut directories: Vec<&str> = Vec::new();
+    for directory in inherited.split(':').chain(SEARCH_PATH.split(':')).chain(packages.split(':')) {
+        if directory.starts_with('/') && !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    directories.join(":")
+}
+
+impl System for Local {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn facts<'a>(&'a self, run_as: Option<&'a str>) -> Pending<'a, Result<Facts, SystemError>> {
+        let name = run_as.map(str::to_owned);
+        Box::pin(async move {
+            let account = blocking(move || users::account(name.as_deref())).await?;
+            Ok(Facts {
+                os: operating_system().to_owned(),
+                arch: architecture().to_owned(),
+                user: account.name,
+                home: account.home,
+                owner: account.owner,
+                identity: account.identity,
+                search_path: self.search_path.clone(),
+                language: self.language.clone(),
+            })
+        })
+    }
+
+    fn start(&self, command: Command) -> Pending<'_, Result<Process, SystemError>> {
+        Box::pin(async move { process::start(command) })
+    }
+
+    fn kind<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Option<Kind>, SystemError>> {
+        let path = path.to_owned();
+        Box::pin(blocking(move || files::kind(&path)))
+    }
+
+    fn read<'a>(&'a self, path: &'a str, limit: u64) -> Pending<'a, Result<Vec<u8>, SystemError>> {
+        let path = path.to_owned();
+        Box::pin(blocking(move || files::read(&path, limit)))
+    }
+
+    fn create_file<'a>(
+        &'a self,
+        path: &'a str,
+        contents: &'a [u8],
+        mode: u32,
+        owner: Owner,
+    ) -> Pending<'a, Result<(), SystemError>> {
+        let (path, contents) = (path.to_owned(), contents.to_owned());
+        Box::pin(blocking(move || files::create(&path, &contents, mode, owner)))
+    }
+
+    fn create_directory<'a>(
+        &'a self,
+        path: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<(), SystemError>> {
+        let path = path.to_owned();
+        Box::pin(blocking(move || files::create_directory(&path, owner)))
+    }
+
+    fn remove<'a>(&'a self, path: &'a str) -> Pending<'a, Result<(), SystemError>> {
+        let path = path.to_owned();
+        Box::pin(blocking(move || files::remove(&path)))
+    }
+
+    fn list<'a>(
+        &'a self,
+        path: &'a str,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<String>, SystemError>> {
+        let path = path.to_owned();
+        Box::pin(blocking(move || files::list(&path, limit)))
+    }
+
+    fn place_tree<'a>(
+        &'a self,
+        from: &'a str,
+        to: &'a str,
+        how: Placement,
+        owner: Owner,
+    ) -> Pending<'a, Result<(), SystemError>> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        Box::pin(blocking(move || tree::place(&from, &to, how, owner)))
+    }
+
+    fn find_program<'a>(
+        &'a self,
+        name: &'a str,
+        search_path: &'a str,
+    ) -> Pending<'a, Option<String>> {
+        let (name, search_path) = (name.to_owned(), search_path.to_owned());
+        Box::pin(async move {
+            blocking(move || Ok(files::find_program(&name, &search_path))).await.ok().flatten()
+        })
+    }
+
+    fn hash_files<'a>(
+        &'a self,
+        root: &'a str,
+        patterns: &'a [String],
+        limit: Duration,
+    ) -> Pending<'a, Result<String, SystemError>> {
+        let (root, patterns) = (root.to_owned(), patterns.to_vec());
+        let deadline = Instant::now() + limit;
+        Box::pin(blocking(move || hash::hash_files(&root, &patterns, deadline)))
+    }
+}
+
+/// Runs file system work where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SystemError> + Send + 'static,
+) -> Result<T, SystemError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            Err(SystemError::new("finish", "work on files", std::io::Error::other(error)))
+        }
+    }
+}
+
+/// This system as `runner.os` writes it (github-runner-protocol 5.8; the other systems by their own
+/// spelling).
+fn operating_system() -> &'static str {
+    match std::env::consts::OS {
+        "linux" => "Linux",
+        "macos" => "macOS",
+        "freebsd" => "FreeBSD",
+        "netbsd" => "NetBSD",
+        "openbsd" => "OpenBSD",
+        other => other,
+    }
+}
+
+/// This processor as `runner.arch` writes it (github-runner-protocol 5.8).
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "X64",
+        "x86" => "X86",
+        "aarch64" => "ARM64",
+        "arm" => "ARM",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_search_path_keeps_what_was_there_first() {
+        let path = complete_path("/opt/x/bin:/usr/bin::relative");
+        assert!(path.starts_with("/opt/x/bin:/usr/bin:/usr/local/sbin:"), "{path}");
+        assert_eq!(path.matches("/usr/bin").count(), 1, "{path}");
+        assert!(!path.contains("relative"));
+    }
+
+    #[tokio::test]
+    async fn facts_are_those_of_this_process() {
+        let facts = Local::new().facts(None).await.unwrap();
+        assert!(facts.identity.is_none());
+        assert!(facts.home.starts_with('/'), "{facts:?}");
+        assert_eq!(facts.is_root(), nix::unistd::geteuid().is_root());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_user_is_named() {
+        let error = Local::new().facts(Some("no-such-user")).await.unwrap_err();
+        assert!(error.to_string().contains("no-such-user"), "{error}");
+    }
+}
