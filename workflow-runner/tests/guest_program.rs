@@ -148,10 +148,10 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         for group in &self.groups {
-            drop(killpg(Pid::from_raw(*group), Signal::SIGKILL));
+            let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
         }
         for daemon in self.daemons() {
-            drop(kill(Pid::from_raw(daemon), Signal::SIGKILL));
+            let _ = kill(Pid::from_raw(daemon), Signal::SIGKILL);
         }
     }
 }
@@ -307,6 +307,41 @@ fn a_cancel_ends_the_step() {
     }
     host.send(&ToGuest::Cancel);
     assert_eq!(host.finish(events.len() as u64 + 1).1, JobResult::Cancelled);
+    machine.assert_nothing_is_left();
+}
+
+#[test]
+fn steps_do_not_inherit_the_daemons_protection() {
+    // Where this user may not lower a score, the daemon's stays as it was inherited.
+    let may_protect = Command::new("sh")
+        .args(["-c", "echo -900 >/proc/self/oom_score_adj"])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap()
+        .success();
+    let inherited = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let (daemon_score, step_score) =
+        if may_protect { ("-900", "0") } else { (inherited.trim(), inherited.trim()) };
+
+    let machine = Machine::new();
+    let gate = machine.path("gate");
+    let job = machine.job(&format!(
+        "until [ -e {} ]; do sleep 0.05; done; cat /proc/self/oom_score_adj",
+        gate.display()
+    ));
+    assert!(machine.start(&job).status.success());
+    let [daemon] = machine.daemons()[..] else { panic!("one daemon runs") };
+    eventually("the daemon is protected", || {
+        let score = fs::read_to_string(format!("/proc/{daemon}/oom_score_adj")).unwrap();
+        (score.trim() == daemon_score).then_some(())
+    });
+    fs::write(gate, "").unwrap();
+    let mut host = machine.attach(job.job, 1);
+    assert_eq!(host.attached(), 1);
+    let (events, result) = host.finish(1);
+    assert_eq!(result, JobResult::Success);
+    let texts = texts(&events);
+    assert!(texts.iter().any(|line| line == step_score), "{texts:?}");
     machine.assert_nothing_is_left();
 }
 

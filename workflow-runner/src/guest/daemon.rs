@@ -36,6 +36,8 @@ use super::connection::{Connection, Greeted, Turn, greet};
 use super::run_directory::{Claim, RunDirectory};
 use super::spool::{Folder, Spool, SpoolLimits};
 use super::{GuestError, document, protect};
+use crate::engine;
+use crate::system::{Local, pressure};
 
 /// The word that the daemon prints when the job runs; anything else is why it does not.
 pub(super) const READY: &str = "ready";
@@ -96,10 +98,8 @@ pub fn daemon(base: &Path, input: impl Read) -> Result<(), GuestError> {
         let listener = UnixListener::from_std(listener)?;
         let house =
             House { job, spool, listener, linger: LINGER, grace: TERMINATE_GRACE, terminate };
-        let engine = |events, cancel| {
-            crate::engine::run(document, Arc::new(crate::system::Local::default()), events, cancel)
-        };
-        house.run(engine).await;
+        let run = |events, cancel| engine::run(document, Arc::new(Local::new()), events, cancel);
+        house.run(run).await;
         Ok(())
     });
     // Threads that a step's file system blocks must not keep the daemon alive.
@@ -126,7 +126,7 @@ fn prepare(base: &Path, input: impl Read) -> Result<Option<Prepared>, GuestError
         Claim::Running => return wait_for_other(&socket).map(|()| None),
     };
     protect::keep_last_words(RunDirectory::last_words_of(base, job));
-    protect::protect_from_memory_pressure();
+    pressure::protect_this_process();
     let opened = open(&socket).and_then(|listener| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
