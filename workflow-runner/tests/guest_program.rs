@@ -1,5 +1,7 @@
 //! The guest program as a host uses it: processes, their standard streams and exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that does not work")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
