@@ -10,26 +10,27 @@
 
 mod ast;
 mod budget;
+mod call;
 mod error;
 mod evaluate;
 mod format;
 mod function;
-mod functions;
 mod json;
 mod lexer;
 mod number;
 mod object;
+mod parsed;
 mod parser;
 mod scope;
 mod text;
 mod value;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use budget::Budget;
 pub use error::{EvaluateError, ParseError};
 pub use object::Object;
-pub use parser::{Expression, Use};
+pub use parsed::{Expression, Use};
 pub use scope::{CONTEXTS, HashFiles, Scope, Status};
 pub use value::Value;

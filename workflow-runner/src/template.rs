@@ -124,7 +124,7 @@ fn evaluate_mapping(
     scope: &dyn Scope,
     budget: &Budget,
 ) -> Result<Value, EvaluateError> {
-    let mut object = Object::new();
+    let mut object = Object::keeping_spellings();
     for (key, value) in pairs {
         if is_insert(key)? {
             match evaluate_within(value, scope, budget)? {

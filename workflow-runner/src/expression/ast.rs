@@ -23,9 +23,9 @@ pub(super) enum Node {
     Not(Box<Node>),
     /// `==`, `<` and so on.
     Compare(Comparison, Box<Node>, Box<Node>),
-    /// Two or more values with `&&` between them.
+    /// Two or more values with `&&` between them, none of them such a chain itself.
     And(Vec<Node>),
-    /// Two or more values with `||` between them.
+    /// Two or more values with `||` between them, none of them such a chain itself.
     Or(Vec<Node>),
 }
 
@@ -145,7 +145,6 @@ fn write_chain(f: &mut fmt::Formatter<'_>, values: &[Node], operator: Operator) 
         if place > 0 {
             write!(f, " {} ", operator.symbol())?;
         }
-        // A chain within a chain keeps its group: only without one does it belong to the outer.
         write_operand(f, value, operator.precedence() + 1)?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ast::{Comparison, Node};
 use super::scope::unknown_context;
-use super::{Budget, EvaluateError, Scope, Value, functions};
+use super::{Budget, EvaluateError, Scope, Value, call};
 
 /// Evaluates trees in one scope. Recursion is bounded by the depth of a tree, which the parser
 /// limits.
@@ -44,7 +44,7 @@ impl<'s> Evaluator<'s> {
                 Some(value) => Ok(value.into()),
                 None => Err(unknown_context(name, self.scope)),
             },
-            Node::Call(function, arguments) => functions::call(self, *function, arguments),
+            Node::Call(function, arguments) => call::call(self, *function, arguments),
             Node::Index(target, index) => self.index(target, index),
             Node::Filter(target) => self.filter(target),
             Node::Not(value) => Ok(Value::Bool(!self.evaluate(value)?.is_truthy()).into()),
@@ -77,26 +77,31 @@ impl<'s> Evaluator<'s> {
         let Some(values) = target.value.as_array().filter(|_| target.filtered) else {
             return Ok(member(&target.value, &index).unwrap_or(Value::Null).into());
         };
-        let found: Vec<Value> = values.iter().filter_map(|value| member(value, &index)).collect();
-        self.filtered(found)
+        self.charge(values.len())?;
+        Ok(filtered(values.iter().filter_map(|value| member(value, &index)).collect()))
     }
 
     fn filter(&self, target: &Node) -> Result<Evaluated, EvaluateError> {
         let target = self.node(target)?;
         if !target.filtered {
-            return self.filtered(members(&target.value).cloned().collect());
+            self.charge(members(&target.value).count())?;
+            return Ok(filtered(members(&target.value).cloned().collect()));
         }
         // Counted before it is collected: the same values may be shared many times over.
         let values = target.value.as_array().unwrap_or_default();
-        let count: usize = values.iter().map(|value| members(value).count()).sum();
-        self.budget.charge(count.saturating_mul(size_of::<Value>()))?;
-        self.filtered(values.iter().flat_map(members).cloned().collect())
+        self.charge(values.iter().map(|value| members(value).count()).sum())?;
+        Ok(filtered(values.iter().flat_map(members).cloned().collect()))
     }
 
-    fn filtered(&self, values: Vec<Value>) -> Result<Evaluated, EvaluateError> {
-        self.budget.charge(values.len().saturating_mul(size_of::<Value>()))?;
-        Ok(Evaluated { value: Value::Array(Arc::new(values)), filtered: true })
+    /// Takes the entries of a new list from the budget.
+    fn charge(&self, entries: usize) -> Result<(), EvaluateError> {
+        self.budget.charge(entries.saturating_mul(size_of::<Value>()))
     }
+}
+
+/// A list made by `*`.
+fn filtered(values: Vec<Value>) -> Evaluated {
+    Evaluated { value: Value::Array(Arc::new(values)), filtered: true }
 }
 
 /// The member of a value: of a mapping by the text of the index, of a list by its number, rounded

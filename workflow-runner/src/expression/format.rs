@@ -2,6 +2,7 @@
 
 use super::ast::Node;
 use super::evaluate::Evaluator;
+use super::scope::shorten;
 use super::{EvaluateError, Value};
 
 /// The text of the first value with each `{0}`, `{1}` and so on replaced by the text of a further
@@ -86,11 +87,4 @@ fn invalid(from: &str) -> EvaluateError {
          {{0}}, and a brace itself is doubled",
         shorten(from)
     ))
-}
-
-/// The most characters of a wrong pattern that an error shows.
-const SHOWN_CHARACTERS: usize = 20;
-
-fn shorten(text: &str) -> String {
-    text.chars().take(SHOWN_CHARACTERS).collect()
 }

@@ -1,6 +1,6 @@
 //! The functions by name, with the number of values that they take.
 
-use super::scope::nearest;
+use super::scope::{nearest, shorten};
 
 /// A function of the language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Function {
                 format!("the functions are {}", names.join(", "))
             }
         };
-        Err(format!("unknown function \"{name}\": {hint}"))
+        Err(format!("unknown function \"{}\": {hint}", shorten(name)))
     }
 
     /// The name as it is usually written.

@@ -26,6 +26,15 @@ impl Value {
         }
     }
 
+    /// As `toJSON` writes it: two spaces a level, numbers as in text, so that NaN and infinities
+    /// are words and the result is not always JSON.
+    ///
+    /// # Errors
+    /// If the text is larger than [`common::limits::EVALUATION_BYTES`] or the value nests too deep.
+    pub fn to_json_text(&self) -> Result<String, EvaluateError> {
+        write(self, &Budget::default())
+    }
+
     /// To JSON; NaN and infinities become null, whole numbers have no fraction.
     pub fn to_json(&self) -> serde_json::Value {
         match self {
@@ -46,7 +55,7 @@ impl Value {
     }
 }
 
-/// Up to here every whole number is a double.
+/// Up to here every whole number has a double of its own.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// `fromJSON`: strict JSON, one value and nothing after it.

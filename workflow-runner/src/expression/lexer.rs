@@ -1,6 +1,7 @@
 //! From text to tokens.
 
 use super::ast::{Comparison, Operator, continues_name, is_name, starts_name};
+use super::scope::shorten;
 use super::{ParseError, Value, number};
 
 /// A piece of an expression.
@@ -193,13 +194,12 @@ impl<'t> Lexer<'t> {
         if !number.is_nan() {
             return Ok(Token::Literal(Value::Number(number)));
         }
-        let shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
         let hint = if text.trim_start_matches(['+', '-']).contains(['+', '-', '*', '/', '%']) {
             NO_ARITHMETIC
         } else {
             "numbers are written 1, -2.5, 1e3, 0xff or 0o17, and text in single quotes"
         };
-        Err(ParseError::new(start, format!("{shown:?} is not a number: {hint}")))
+        Err(ParseError::new(start, format!("{:?} is not a number: {hint}", shorten(text))))
     }
 
     fn name(&mut self) -> Token<'t> {
@@ -215,9 +215,6 @@ impl<'t> Lexer<'t> {
         }
     }
 }
-
-/// The most characters of a wrong token that an error shows.
-const SHOWN_CHARACTERS: usize = 40;
 
 /// Said where someone calculates.
 const NO_ARITHMETIC: &str = "there is no arithmetic in expressions";

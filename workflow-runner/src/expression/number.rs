@@ -47,7 +47,7 @@ pub(super) fn format(number: f64) -> String {
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
     let digits = digits.trim_end_matches('0');
     let sign = if number < 0.0 { "-" } else { "" };
-    if exponent < -4 || exponent >= DIGITS {
+    if !(-4..DIGITS).contains(&exponent) {
         return exponential(sign, digits, exponent);
     }
     if exponent < 0 {

@@ -8,20 +8,41 @@ use super::{Value, text};
 /// Mappings up to this size are searched from front to back; larger ones have an index.
 const LINEAR_ENTRIES: usize = 8;
 
-/// A mapping: keys in order, looked up without regard to case unless it was made by
-/// [`Object::case_sensitive`].
+/// A mapping: keys in order, looked up without regard to case unless it was made otherwise.
 ///
 /// A key that is set again keeps its place and its first spelling, and has the later value.
 #[derive(Clone, Debug, Default)]
 pub struct Object {
+    keys: Keys,
     entries: Vec<(Arc<str>, Value)>,
-    /// From the key as it is compared to its place; empty while there are few entries.
-    index: HashMap<Box<str>, usize>,
-    case_sensitive: bool,
+    /// Absent while there are few entries.
+    index: Option<Box<Index>>,
+}
+
+/// Which keys are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Keys {
+    /// Those that differ in case only.
+    #[default]
+    Folded,
+    /// Those that are written alike.
+    Exact,
+    /// Those that are written alike, but a key that is not there as written is looked up without
+    /// regard to case.
+    Apart,
+}
+
+/// Where the keys stand.
+#[derive(Clone, Debug, Default)]
+struct Index {
+    /// By spelling; empty where that does not matter.
+    exact: HashMap<Box<str>, usize>,
+    /// By folded spelling, the first of several; empty where case matters.
+    folded: HashMap<Box<str>, usize>,
 }
 
 impl Object {
-    /// An empty mapping whose keys are looked up without regard to case.
+    /// An empty mapping in which keys that differ only in case are the same.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -31,33 +52,56 @@ impl Object {
     /// (github-runner-protocol 5.4), and the `env` context of systems whose environment is so.
     #[must_use]
     pub fn case_sensitive() -> Self {
-        Self { case_sensitive: true, ..Self::default() }
+        Self { keys: Keys::Exact, ..Self::default() }
+    }
+
+    /// An empty mapping that keeps keys apart that differ in case, and looks up without regard to
+    /// case what is not there as written: a mapping of a workflow, where `http_proxy` and
+    /// `HTTP_PROXY` may both stand.
+    #[must_use]
+    pub fn keeping_spellings() -> Self {
+        Self { keys: Keys::Apart, ..Self::default() }
     }
 
     /// The value of this key.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.position(name).map(|position| &self.entries[position].1)
+        let found = match self.keys {
+            Keys::Exact => self.exact(name),
+            Keys::Folded => self.folded(name),
+            Keys::Apart => self.exact(name).or_else(|| self.folded(name)),
+        };
+        found.map(|position| &self.entries[position].1)
     }
 
     /// Whether there is a value of this key.
     #[must_use]
     pub fn contains_key(&self, name: &str) -> bool {
-        self.position(name).is_some()
+        self.get(name).is_some()
     }
 
     /// Sets a key and gives the value that it had.
     pub fn insert(&mut self, name: impl Into<Arc<str>>, value: Value) -> Option<Value> {
         let name = name.into();
-        if let Some(position) = self.position(&name) {
+        let same = match self.keys {
+            Keys::Folded => self.folded(&name),
+            Keys::Exact | Keys::Apart => self.exact(&name),
+        };
+        if let Some(position) = same {
             return Some(std::mem::replace(&mut self.entries[position].1, value));
         }
         self.entries.push((name, value));
         if self.entries.len() > LINEAR_ENTRIES {
-            // The first time, this also takes in those that were searched linearly.
-            for position in self.index.len()..self.entries.len() {
-                let key = self.key(&self.entries[position].0);
-                self.index.insert(key, position);
+            // The first time, this also takes in those that were searched from front to back.
+            let known = if self.index.is_some() { self.entries.len() - 1 } else { 0 };
+            let index = self.index.get_or_insert_default();
+            for (position, (name, _)) in self.entries.iter().enumerate().skip(known) {
+                if self.keys != Keys::Folded {
+                    index.exact.insert(Box::from(&**name), position);
+                }
+                if self.keys != Keys::Exact {
+                    index.folded.entry(text::fold(name).into()).or_insert(position);
+                }
             }
         }
         None
@@ -85,21 +129,18 @@ impl Object {
         self.entries.is_empty()
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
-        if self.index.is_empty() {
-            return self.entries.iter().position(|(key, _)| {
-                if self.case_sensitive { **key == *name } else { text::equal(key, name) }
-            });
+    fn exact(&self, name: &str) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.exact.get(name).copied(),
+            None => self.entries.iter().position(|(key, _)| **key == *name),
         }
-        if self.case_sensitive {
-            return self.index.get(name).copied();
-        }
-        self.index.get(&*text::fold(name)).copied()
     }
 
-    /// The key as the index has it.
-    fn key(&self, name: &str) -> Box<str> {
-        if self.case_sensitive { Box::from(name) } else { text::fold(name).into_boxed_str() }
+    fn folded(&self, name: &str) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.folded.get(&*text::fold(name)).copied(),
+            None => self.entries.iter().position(|(key, _)| text::equal(key, name)),
+        }
     }
 }
 

@@ -3,158 +3,20 @@
 //! The parser keeps what is not finished on stacks of its own, so that no text, however deeply
 //! nested, can exhaust the thread's stack; a tree that is too deep is refused while it grows.
 
-use std::fmt;
 use std::sync::Arc;
 
-use common::limits::{EXPRESSION_CHARACTERS, EXPRESSION_DEPTH};
+use common::limits::EXPRESSION_DEPTH;
 
 use super::ast::{NOT, Node, Operator};
-use super::evaluate::Evaluator;
 use super::function::Function;
 use super::lexer::{Lexer, Property, Token};
-use super::{Budget, EvaluateError, ParseError, Scope, Value};
+use super::parsed::{Parsed, Use};
+use super::scope::shorten;
+use super::{ParseError, Value};
 
-/// A parsed expression. Cloning is cheap.
-///
-/// Its display form is text that parses to an equal expression.
-#[derive(Clone, Debug)]
-pub struct Expression {
-    inner: Arc<Parsed>,
-}
-
-#[derive(Debug)]
-struct Parsed {
-    root: Node,
-    contexts: Vec<Use>,
-    functions: Vec<Use>,
-    has_status_function: bool,
-}
-
-/// A place in which an expression uses something by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Use {
-    /// The name: of a context in lower case, of a function as it is usually written.
-    pub name: String,
-    /// Characters of the expression before it.
-    pub offset: usize,
-}
-
-impl Expression {
-    /// Parses the text of an expression, without `${{ }}`. An empty text is `null`.
-    ///
-    /// # Errors
-    /// If the text is not an expression, or exceeds [`EXPRESSION_CHARACTERS`] or
-    /// [`EXPRESSION_DEPTH`].
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        if text.chars().nth(EXPRESSION_CHARACTERS).is_some() {
-            return Err(ParseError::new(
-                EXPRESSION_CHARACTERS,
-                format!("the expression has more than {EXPRESSION_CHARACTERS} characters"),
-            ));
-        }
-        let parsed = Parser::new(text).run()?;
-        Ok(Self { inner: Arc::new(parsed) })
-    }
-
-    /// Evaluates it.
-    ///
-    /// # Errors
-    /// If a context does not exist, a function refuses its values, `hashFiles` must be computed
-    /// first, or more than [`common::limits::EVALUATION_BYTES`] would be produced.
-    pub fn evaluate(&self, scope: &dyn Scope) -> Result<Value, EvaluateError> {
-        self.evaluate_within(scope, &Budget::default())
-    }
-
-    /// Evaluates it as a part of something larger, with which it shares the budget.
-    ///
-    /// # Errors
-    /// As [`Self::evaluate`].
-    pub fn evaluate_within(
-        &self,
-        scope: &dyn Scope,
-        budget: &Budget,
-    ) -> Result<Value, EvaluateError> {
-        Evaluator::new(scope, budget).evaluate(&self.inner.root)
-    }
-
-    /// Whether it calls `success`, `failure`, `always` or `cancelled`.
-    #[must_use]
-    pub fn has_status_function(&self) -> bool {
-        self.inner.has_status_function
-    }
-
-    /// The contexts that it reads, each time with the place.
-    #[must_use]
-    pub fn contexts(&self) -> &[Use] {
-        &self.inner.contexts
-    }
-
-    /// The functions that it calls, each time with the place.
-    #[must_use]
-    pub fn functions(&self) -> &[Use] {
-        &self.inner.functions
-    }
-
-    /// The names of the contexts that it reads, in lower case, each once.
-    #[must_use]
-    pub fn contexts_used(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for context in self.contexts() {
-            if !names.contains(&context.name) {
-                names.push(context.name.clone());
-            }
-        }
-        names
-    }
-
-    /// The properties that are read of this context by a literal name, such as the names of
-    /// secrets: as written, each once, in the order of the text.
-    #[must_use]
-    pub fn properties_of(&self, context: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        collect_properties(&self.inner.root, context, &mut found);
-        found
-    }
-
-    /// The tree.
-    #[cfg(test)]
-    pub(super) fn root(&self) -> &Node {
-        &self.inner.root
-    }
-}
-
-impl fmt::Display for Expression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.root.fmt(f)
-    }
-}
-
-/// Recursion is bounded by the depth of a tree.
-fn collect_properties(node: &Node, context: &str, found: &mut Vec<String>) {
-    match node {
-        Node::Literal(_) | Node::Context(_) => {}
-        Node::Index(target, index) => {
-            if let (Node::Context(name), Node::Literal(Value::String(property))) =
-                (&**target, &**index)
-                && name.eq_ignore_ascii_case(context)
-                && !found.iter().any(|known| known.eq_ignore_ascii_case(property))
-            {
-                found.push(property.to_string());
-            }
-            collect_properties(target, context, found);
-            collect_properties(index, context, found);
-        }
-        Node::Filter(value) | Node::Not(value) => collect_properties(value, context, found),
-        Node::Compare(_, left, right) => {
-            collect_properties(left, context, found);
-            collect_properties(right, context, found);
-        }
-        Node::Call(_, values) | Node::And(values) | Node::Or(values) => {
-            for value in values {
-                collect_properties(value, context, found);
-            }
-        }
-    }
+/// Parses the text of an expression; an empty one is `null`. The caller bounds its length.
+pub(super) fn parse(text: &str) -> Result<Parsed, ParseError> {
+    Parser::new(text).run()
 }
 
 /// A finished part of the tree.
@@ -162,8 +24,6 @@ struct Operand {
     node: Node,
     /// The nodes on the longest way down.
     depth: usize,
-    /// Whether it stands in parentheses, so that a chain does not swallow it.
-    grouped: bool,
 }
 
 /// What waits for a value or for its end.
@@ -313,18 +173,15 @@ impl<'t> Parser<'t> {
             Token::CloseIndex => self.close_index(offset),
             Token::End => {
                 self.reduce(0, offset)?;
-                let (open, symbol) = match self.pending.last() {
-                    None => return Ok(Next::Nothing),
-                    Some(Pending::Index { offset }) => (*offset, "["),
-                    Some(Pending::Group { offset } | Pending::Call { offset, .. }) => {
-                        (*offset, "(")
+                match self.pending.last() {
+                    Some(Pending::Group { offset }) => Err(unclosed(*offset, "\"(\"")),
+                    Some(Pending::Index { offset }) => Err(unclosed(*offset, "\"[\"")),
+                    Some(Pending::Call { function, offset, .. }) => {
+                        Err(unclosed(*offset, &format!("call of {}", function.name())))
                     }
-                    Some(Pending::Not | Pending::Binary(_)) => (offset, "operator"),
-                };
-                Err(ParseError::new(
-                    open,
-                    format!("the expression ends before the {symbol:?} that begins here is closed"),
-                ))
+                    // Operators were applied above.
+                    Some(Pending::Not | Pending::Binary(_)) | None => Ok(Next::Nothing),
+                }
             }
             Token::Star => Err(ParseError::new(
                 offset,
@@ -347,7 +204,10 @@ impl<'t> Parser<'t> {
                 if self.lexer.is_next('(') {
                     return Err(ParseError::new(
                         offset,
-                        format!("\"{name}\" is called like a function, but values have none"),
+                        format!(
+                            "\"{}\" is called like a function, but values have none",
+                            shorten(name)
+                        ),
                     ));
                 }
             }
@@ -378,9 +238,6 @@ impl<'t> Parser<'t> {
         match self.pending.last_mut() {
             Some(Pending::Group { .. }) => {
                 self.pending.pop();
-                if let Some(operand) = self.operands.last_mut() {
-                    operand.grouped = true;
-                }
             }
             Some(Pending::Call { arguments, .. }) => {
                 arguments.extend(self.operands.pop());
@@ -452,28 +309,17 @@ impl<'t> Parser<'t> {
         self.join(offset, |left, right| Node::Compare(comparison, Box::new(left), Box::new(right)))
     }
 
-    /// Joins two values with `&&` or `||`; a chain of one of them is one node, however long.
+    /// Joins two values with `&&` or `||`. A chain of one of them is one node, however long and
+    /// however grouped: its value is the same, and GitHub does not count its length as nesting.
     fn chain(&mut self, operator: Operator, offset: usize) -> Result<(), ParseError> {
-        let (Some(right), Some(mut left)) = (self.operands.pop(), self.operands.pop()) else {
+        let (Some(right), Some(left)) = (self.operands.pop(), self.operands.pop()) else {
             return Ok(());
         };
-        match &mut left.node {
-            Node::And(values) if operator == Operator::And && !left.grouped => {
-                values.push(right.node);
-                let depth = left.depth.max(right.depth + 1);
-                return self.push(offset, left.node, depth);
-            }
-            Node::Or(values) if operator == Operator::Or && !left.grouped => {
-                values.push(right.node);
-                let depth = left.depth.max(right.depth + 1);
-                return self.push(offset, left.node, depth);
-            }
-            _ => {}
-        }
-        let depth = left.depth.max(right.depth) + 1;
-        let values = vec![left.node, right.node];
+        let (mut values, left_depth) = links(left, operator);
+        let (right_values, right_depth) = links(right, operator);
+        values.extend(right_values);
         let node = if operator == Operator::And { Node::And(values) } else { Node::Or(values) };
-        self.push(offset, node, depth)
+        self.push(offset, node, left_depth.max(right_depth))
     }
 
     /// Replaces the last value by a node around it.
@@ -503,8 +349,23 @@ impl<'t> Parser<'t> {
                 format!("the expression nests deeper than {EXPRESSION_DEPTH} levels"),
             ));
         }
-        self.operands.push(Operand { node, depth, grouped: false });
+        self.operands.push(Operand { node, depth });
         Ok(())
+    }
+}
+
+/// The error about something that the expression's end leaves open.
+fn unclosed(offset: usize, what: &str) -> ParseError {
+    ParseError::new(offset, format!("the {what} that begins here is not closed"))
+}
+
+/// What a value adds to a chain of this operator, and how deep the chain is at least with it.
+fn links(operand: Operand, operator: Operator) -> (Vec<Node>, usize) {
+    match (operand.node, operator) {
+        (Node::And(values), Operator::And) | (Node::Or(values), Operator::Or) => {
+            (values, operand.depth)
+        }
+        (node, _) => (vec![node], operand.depth + 1),
     }
 }
 
@@ -513,7 +374,7 @@ fn shown(token: &Token<'_>) -> String {
     match token {
         Token::Literal(Value::String(_)) => String::from("this text"),
         Token::Literal(value) => format!("\"{}\"", Node::Literal(value.clone())),
-        Token::Name(name) => format!("\"{name}\""),
+        Token::Name(name) => format!("\"{}\"", shorten(name)),
         Token::Open => String::from("\"(\""),
         Token::Close => String::from("\")\""),
         Token::OpenIndex => String::from("\"[\""),

@@ -31,7 +31,8 @@ pub trait Scope {
     fn status(&self) -> Option<Status>;
 
     /// The answer of `hashFiles` for these patterns; [`HashFiles::Unknown`] makes the evaluation
-    /// stop with [`EvaluateError::NeedsHash`], and the caller computes it and evaluates again.
+    /// stop with [`EvaluateError::NeedsHash`], and the caller computes it and evaluates again: it
+    /// keeps the answers by their patterns, because an expression may ask for several.
     fn hash_files(&self, patterns: &[String]) -> HashFiles;
 
     /// The names of the contexts that exist here, for the message about one that does not. Empty if
@@ -69,8 +70,17 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// The most characters of a wrong name that an error shows.
+const SHOWN_CHARACTERS: usize = 40;
+
+/// The beginning of a name, for a message.
+pub(super) fn shorten(name: &str) -> &str {
+    name.char_indices().nth(SHOWN_CHARACTERS).map_or(name, |(end, _)| &name[..end])
+}
+
 /// The error about a context that does not exist in this scope.
 pub(super) fn unknown_context(name: &str, scope: &dyn Scope) -> EvaluateError {
+    let name = shorten(name);
     let exist = scope.context_names();
     let hint = if CONTEXTS.contains(&name) {
         if exist.is_empty() {

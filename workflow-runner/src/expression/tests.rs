@@ -1,33 +1,104 @@
-//! Known answers for the language.
+//! Known answers and properties of the language.
+
+mod functions;
+mod literals;
+mod object;
+mod operators;
+mod properties;
+mod syntax;
+
+use serde_json::{Value as Json, json};
 
 use super::*;
 
-struct Contexts(serde_json::Value);
+/// A scope of given contexts, which gives the same object each time.
+pub(crate) struct Contexts {
+    contexts: Object,
+    status: Option<Status>,
+    hash: HashFiles,
+}
 
-impl Scope for Contexts {
-    fn context(&self, name: &str) -> Option<Value> {
-        self.0.get(name).map(Value::from_json)
+impl Contexts {
+    /// The scope whose contexts are the members of a JSON object, in a job that succeeds so far.
+    pub(crate) fn new(contexts: &Json) -> Self {
+        let contexts = match Value::from_json(contexts) {
+            Value::Object(object) => (*object).clone(),
+            other => panic!("contexts must be a mapping, not {}", other.kind()),
+        };
+        Self { contexts, status: Some(Status::Success), hash: HashFiles::Unavailable }
     }
-    fn status(&self) -> Option<Status> {
-        Some(Status::Success)
+
+    /// The same in a job of this state.
+    pub(crate) fn status(self, status: Option<Status>) -> Self {
+        Self { status, ..self }
     }
-    fn hash_files(&self, _patterns: &[String]) -> HashFiles {
-        HashFiles::Unknown
+
+    /// The same with this answer of `hashFiles`.
+    pub(crate) fn hash(self, hash: HashFiles) -> Self {
+        Self { hash, ..self }
     }
 }
 
-#[test]
-fn smoke() {
-    let scope = Contexts(serde_json::json!({"a": {"b": [{"c": 1}, {"c": 2}]}}));
-    for (text, expected) in [
-        ("join(a.B.*.c, '-')", "1-2"),
-        ("1e15", "1E+15"),
-        ("'it''s' && format('{0}{{x}}{1}', 0xff, true)", "255{x}true"),
-        ("fromJSON('[1,2]')[1] == '2' || 1 < 2", "true"),
-        ("toJSON(a.b[0])", "{\n  \"c\": 1\n}"),
-        ("!success() || always() && 'x'", "x"),
-    ] {
-        let value = Expression::parse(text).unwrap().evaluate(&scope).unwrap();
-        assert_eq!(value.to_text(), expected, "{text}");
+impl Scope for Contexts {
+    fn context(&self, name: &str) -> Option<Value> {
+        self.contexts.get(name).cloned()
+    }
+
+    fn status(&self) -> Option<Status> {
+        self.status
+    }
+
+    fn hash_files(&self, _patterns: &[String]) -> HashFiles {
+        self.hash.clone()
+    }
+
+    fn context_names(&self) -> Vec<String> {
+        self.contexts.iter().map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
+/// A value in the notation of the tables: JSON on one line, numbers as in text.
+pub(crate) fn show(value: &Value) -> String {
+    match value {
+        Value::Number(_) => value.to_text(),
+        other => other.to_json().to_string(),
+    }
+}
+
+/// The value of an expression, or its error.
+fn evaluate(expression: &str, scope: &Contexts) -> Result<Value, EvaluateError> {
+    Expression::parse(expression)?.evaluate(scope)
+}
+
+/// Checks rows of an expression and its value in these contexts.
+#[track_caller]
+fn check_in(contexts: &Json, rows: &[(&str, &str)]) {
+    let scope = Contexts::new(contexts);
+    for (expression, expected) in rows {
+        match evaluate(expression, &scope) {
+            Ok(value) => assert_eq!(show(&value), *expected, "{expression}"),
+            Err(error) => panic!("{expression}: {error}"),
+        }
+    }
+}
+
+/// Checks rows of an expression and its value without contexts.
+#[track_caller]
+fn check(rows: &[(&str, &str)]) {
+    check_in(&json!({}), rows);
+}
+
+/// Checks rows of an expression that parses and a part of the error of its evaluation.
+#[track_caller]
+fn check_errors_in(contexts: &Json, rows: &[(&str, &str)]) {
+    let scope = Contexts::new(contexts);
+    for (expression, expected) in rows {
+        match evaluate(expression, &scope) {
+            Err(EvaluateError::Invalid(message)) => {
+                assert!(message.contains(expected), "{expression:.200}: {message:.200}");
+            }
+            Err(other) => panic!("{expression}: {other:?}"),
+            Ok(value) => panic!("{expression:.200} is {:.200}", show(&value)),
+        }
     }
 }

@@ -40,11 +40,19 @@ pub(super) fn call(
     Ok(value.into())
 }
 
+/// Whether a list has a value that is `==`, or a text has a part.
 fn contains(searched: &Value, wanted: &Value) -> bool {
-    match searched {
-        Value::Array(values) => values.iter().any(|value| value.equals(wanted)),
-        _ => both_texts(searched, wanted, text::contains),
-    }
+    let Value::Array(values) = searched else {
+        return both_texts(searched, wanted, text::contains);
+    };
+    // Text is read as a number once, not once for each value.
+    let number = Value::Number(wanted.to_number());
+    values.iter().any(|value| match (value, wanted) {
+        (Value::Bool(_) | Value::Null | Value::Number(_), Value::String(_)) => {
+            value.equals(&number)
+        }
+        _ => value.equals(wanted),
+    })
 }
 
 /// Compares two values as text; lists and mappings never match.
