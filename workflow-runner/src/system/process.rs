@@ -12,7 +12,7 @@ use tokio::process::Child;
 use super::{Command, Control, Exit, Identity, Pending, Process, Signal, SystemError, pressure};
 
 /// Starts a process; see [`super::System::start`].
-pub(super) fn start(command: Command) -> Result<Process, SystemError> {
+pub(super) fn start(command: &Command) -> Result<Process, SystemError> {
     let failed = |source| SystemError::new("start", command.program.clone(), source);
     let mut builder = std::process::Command::new(&command.program);
     builder
