@@ -55,12 +55,7 @@ impl Labels for Host {
 }
 
 impl Runner for Host {
-    async fn run(
-        &self,
-        _: JobRequest,
-        _: mpsc::Sender<JobEvent>,
-        _: JobControl,
-    ) -> Finished {
+    async fn run(&self, _: JobRequest, _: mpsc::Sender<JobEvent>, _: JobControl) -> Finished {
         Finished { result: common::event::JobResult::Failure, infrastructure: None }
     }
 }

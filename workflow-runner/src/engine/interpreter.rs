@@ -36,6 +36,9 @@ impl Said {
 /// Bytes that one step may leave by commands; the same as in one of its files.
 const SAID_BYTES: usize = common::limits::COMMAND_FILE_BYTES as usize;
 
+/// What a value costs beside its own bytes, about.
+const VALUE_BYTES: usize = 64;
+
 /// A stop token longer than this is masked (github-runner-protocol 7.4).
 const SHORT_TOKEN: usize = 6;
 
@@ -119,10 +122,10 @@ impl<'a> Interpreter<'a> {
         match command.name {
             Name::AddMask => self.add_mask(&command.data, time, stream).await,
             Name::Group => {
-                self.show(Display::Marked, time, stream, line, &mark("group", &command.data)).await
+                self.show(Display::Marked, time, stream, line, &mark("group", &command.data)).await;
             }
             Name::EndGroup => {
-                self.show(Display::Marked, time, stream, line, &mark("endgroup", "")).await
+                self.show(Display::Marked, time, stream, line, &mark("endgroup", "")).await;
             }
             Name::Debug => {
                 if self.debug {
@@ -147,9 +150,8 @@ impl<'a> Interpreter<'a> {
             }
             Name::Matcher => {
                 self.show(display.value, time, stream, line, "").await;
-                let message = "Problem matchers are not supported yet; the lines of this step are \
-                               shown as they are.";
-                self.debug_line(time, message).await;
+                let message = "Problem matchers are not supported yet; this command has no effect.";
+                self.events.say(time, message).await;
             }
             Name::SetOutput | Name::SaveState | Name::SetEnv | Name::AddPath => {
                 self.show(display.value, time, stream, line, "").await;
@@ -221,7 +223,7 @@ impl<'a> Interpreter<'a> {
             self.fail(time, "A command that sets a value has no name; write name=...").await;
             return;
         }
-        self.said.bytes += name.len() + command.data.len();
+        self.said.bytes += name.len() + command.data.len() + VALUE_BYTES;
         if self.said.bytes > SAID_BYTES {
             let message = "The commands of this step set more than 16 MiB of values; this one is \
                            ignored.";
@@ -263,12 +265,6 @@ impl<'a> Interpreter<'a> {
                     self.events.line(time, stream, text.as_bytes().to_vec()).await;
                 }
             }
-        }
-    }
-
-    async fn debug_line(&mut self, time: Timestamp, message: &str) {
-        if self.debug {
-            self.events.say(time, &mark("debug", message)).await;
         }
     }
 
