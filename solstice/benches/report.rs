@@ -39,7 +39,9 @@ fn main() {
     let bench = Bench::new();
     let groups: &[(&[&str], fn(&Bench) -> Figures)] = &[
         (&["cold_start_tiny_ms"], |bench| bench.cold_start("tiny", "cold_start_tiny_ms")),
-        (&["cold_start_debian12_ms"], |bench| bench.cold_start("debian-12", "cold_start_debian12_ms")),
+        (&["cold_start_debian12_ms"], |bench| {
+            bench.cold_start("debian-12", "cold_start_debian12_ms")
+        }),
         (&["log_lines_per_second", "run_peak_rss_bytes"], Bench::load),
         (&["line_latency_p50_ms", "line_latency_p95_ms"], Bench::latency),
         (&["cancel_p95_ms"], Bench::cancel),
@@ -78,7 +80,8 @@ impl Bench {
         let target = target.parent().and_then(Path::parent).expect("target/release").to_owned();
         let base = target.join("bench");
         fs::create_dir_all(&base).expect("target/bench can be made");
-        let directory = tempfile::Builder::new().prefix("b").tempdir_in(&base).expect("a directory");
+        let directory =
+            tempfile::Builder::new().prefix("b").tempdir_in(&base).expect("a directory");
         Self { directory, target }
     }
 
@@ -163,7 +166,8 @@ impl Bench {
         run.end();
         let written = console.times(LINES, |number| format!("mark {}.", number + 1));
         let pairs = written.iter().zip(&shown);
-        let mut times: Vec<f64> = pairs.map(|(w, s)| millis(s.saturating_duration_since(*w))).collect();
+        let mut times: Vec<f64> =
+            pairs.map(|(w, s)| millis(s.saturating_duration_since(*w))).collect();
         Figures::from([
             ("line_latency_p50_ms", percentile(&mut times, 50)),
             ("line_latency_p95_ms", percentile(&mut times, 95)),
@@ -236,7 +240,8 @@ impl Bench {
             .env("SOLSTICE_RUNTIME_DIR", self.runtime())
             .output();
         let text = done.map(|done| String::from_utf8_lossy(&done.stdout).into_owned());
-        if text.unwrap_or_default().to_lowercase().contains("tcg") { "tcg" } else { "kvm" }.to_owned()
+        if text.unwrap_or_default().to_lowercase().contains("tcg") { "tcg" } else { "kvm" }
+            .to_owned()
     }
 }
 
@@ -329,7 +334,10 @@ fn find_console(directory: &Path) -> Option<fs::File> {
             }
         }
     }
-    found.into_iter().max_by_key(|p| p.metadata().and_then(|m| m.modified()).ok()).and_then(|p| fs::File::open(p).ok())
+    found
+        .into_iter()
+        .max_by_key(|p| p.metadata().and_then(|m| m.modified()).ok())
+        .and_then(|p| fs::File::open(p).ok())
 }
 
 fn processes() -> impl Iterator<Item = u32> {

@@ -17,9 +17,14 @@ fn cargo(arguments: &[&str]) -> String {
 
 /// Which crates of the workspace each crate of the workspace links.
 fn links() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata: Value =
-        serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps", "--offline"]))
-            .unwrap();
+    let metadata: Value = serde_json::from_str(&cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--offline",
+    ]))
+    .unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let members: BTreeSet<String> = packages.iter().map(|package| text(&package["name"])).collect();
@@ -64,7 +69,8 @@ fn each_crate_links_only_what_it_may_know() {
 
 #[test]
 fn the_guest_program_has_no_c_and_no_tls() {
-    let forbidden = ["cc", "cmake", "bindgen", "rustls", "ring", "aws-lc-rs", "openssl", "native-tls"];
+    let forbidden =
+        ["cc", "cmake", "bindgen", "rustls", "ring", "aws-lc-rs", "openssl", "native-tls"];
     for name in tree("workflow-runner", "normal,build") {
         assert!(!forbidden.contains(&name.as_str()), "the guest program depends on {name}");
         assert!(

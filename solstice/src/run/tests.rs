@@ -165,7 +165,12 @@ impl Story {
         self
     }
 
-    async fn start(self, stop: &Stop, host: Arc<FakeHost>, render: Box<dyn Render>) -> Result<Exit, CommandError> {
+    async fn start(
+        self,
+        stop: &Stop,
+        host: Arc<FakeHost>,
+        render: Box<dyn Render>,
+    ) -> Result<Exit, CommandError> {
         let directory = tempfile::tempdir().unwrap();
         let folder = directory.path().join(".github/workflows");
         std::fs::create_dir_all(&folder).unwrap();
@@ -244,12 +249,11 @@ const BUILD: &str = "{ runs-on: tiny, steps: [{ run: make }]";
 
 #[tokio::test]
 async fn jobs_follow_their_needs() {
-    let ended = jobs(&format!(
-        "c: {BUILD}, needs: [a, b] }}\nb: {BUILD}, needs: a }}\na: {BUILD} }}"
-    ))
-    .run()
-    .await
-    .exits(Exit::Passed);
+    let ended =
+        jobs(&format!("c: {BUILD}, needs: [a, b] }}\nb: {BUILD}, needs: a }}\na: {BUILD} }}"))
+            .run()
+            .await
+            .exits(Exit::Passed);
     assert_eq!(ended.ran(), ["a", "b", "c"]);
 }
 
@@ -304,17 +308,17 @@ last: { runs-on: tiny, needs: legs, steps: [{ run: make }] }
 
 #[tokio::test]
 async fn independent_jobs_and_legs_run_side_by_side() {
-    let ended = jobs(&format!(
-        "a: {BUILD}, strategy: {{ matrix: {{ n: [1, 2] }} }} }}\nb: {BUILD} }}"
-    ))
-    .run()
-    .await;
+    let ended =
+        jobs(&format!("a: {BUILD}, strategy: {{ matrix: {{ n: [1, 2] }} }} }}\nb: {BUILD} }}"))
+            .run()
+            .await;
     assert_eq!(*ended.host.most.lock().unwrap(), 3);
 }
 
 #[tokio::test]
 async fn a_failed_leg_cancels_the_others() {
-    let text = format!("t: {BUILD}, strategy: {{ max-parallel: 2, matrix: {{ n: [1, 2, 3] }} }} }}");
+    let text =
+        format!("t: {BUILD}, strategy: {{ max-parallel: 2, matrix: {{ n: [1, 2, 3] }} }} }}");
     let ended = jobs(&text)
         .when("t (1)", End::Fails)
         .when("t (2)", End::Hangs)
@@ -391,13 +395,11 @@ b:
 
 #[tokio::test]
 async fn a_forgiven_failure_fails_nothing() {
-    let ended = jobs(&format!(
-        "a: {BUILD}, continue-on-error: true }}\nb: {BUILD}, needs: a }}"
-    ))
-    .when("a", End::Fails)
-    .run()
-    .await
-    .exits(Exit::Passed);
+    let ended = jobs(&format!("a: {BUILD}, continue-on-error: true }}\nb: {BUILD}, needs: a }}"))
+        .when("a", End::Fails)
+        .run()
+        .await
+        .exits(Exit::Passed);
     assert_eq!(ended.result("a"), JobResult::Failure);
     assert_eq!(ended.request("b").body.contexts.needs["a"]["result"], "success");
 }
@@ -435,10 +437,8 @@ async fn a_cancel_ends_what_runs_and_starts_nothing_more() {
 async fn a_second_signal_destroys_what_resists() {
     let (stop, host) = (Stop::default(), Arc::new(FakeHost::default()));
     let story = jobs(&format!("a: {BUILD} }}"));
-    let host_with = Arc::new(FakeHost {
-        ends: BTreeMap::from([("a", End::Resists)]),
-        ..FakeHost::default()
-    });
+    let host_with =
+        Arc::new(FakeHost { ends: BTreeMap::from([("a", End::Resists)]), ..FakeHost::default() });
     drop(host);
     let watched = Arc::clone(&host_with);
     let signals = async {
@@ -454,10 +454,8 @@ async fn a_second_signal_destroys_what_resists() {
 
 #[tokio::test]
 async fn when_nobody_reads_the_jobs_are_cancelled() {
-    let host = Arc::new(FakeHost {
-        ends: BTreeMap::from([("a", End::Hangs)]),
-        ..FakeHost::default()
-    });
+    let host =
+        Arc::new(FakeHost { ends: BTreeMap::from([("a", End::Hangs)]), ..FakeHost::default() });
     let story = jobs(&format!("a: {BUILD} }}"));
     let exit = story.start(&Stop::default(), host, Box::new(Closed)).await;
     assert_eq!(exit.unwrap(), Exit::Cancelled);
@@ -465,7 +463,8 @@ async fn when_nobody_reads_the_jobs_are_cancelled() {
 
 #[tokio::test]
 async fn a_chosen_job_brings_those_that_it_needs() {
-    let text = format!("a: {BUILD} }}\nb: {BUILD}, needs: a }}\nc: {BUILD} }}\nd: {BUILD}, needs: b }}");
+    let text =
+        format!("a: {BUILD} }}\nb: {BUILD}, needs: a }}\nc: {BUILD} }}\nd: {BUILD}, needs: b }}");
     let ended = jobs(&text).with(&["--job", "b"]).run().await;
     assert_eq!(ended.ran(), ["a", "b"]);
     let message = jobs(&text).with(&["--job", "x"]).refused().await;
@@ -559,7 +558,8 @@ c: { runs-on: tiny, needs: b, steps: [{ run: make }] }
 
 #[tokio::test]
 async fn missing_secrets_and_unknown_inputs_are_named() {
-    let text = "a: { runs-on: tiny, steps: [{ run: 'x ${{ secrets.KEY }} ${{ secrets.other }}' }] }";
+    let text =
+        "a: { runs-on: tiny, steps: [{ run: 'x ${{ secrets.KEY }} ${{ secrets.other }}' }] }";
     let message = jobs(text).refused().await;
     assert!(
         message.starts_with("the workflow uses secrets that were not given: KEY, OTHER"),

@@ -167,7 +167,8 @@ fn ctrl_c_cancels_and_a_second_one_destroys() {
     live.wait_for("started\n").signal(Signal::SIGINT).wait_for("cancelled() ran\n");
     live.end().code(130).shows("interrupted\n").hides("success() ran\n");
 
-    let mut live = steps("- run: |\n    trap '' INT TERM\n    echo stubborn\n    sleep 1000").start();
+    let mut live =
+        steps("- run: |\n    trap '' INT TERM\n    echo stubborn\n    sleep 1000").start();
     live.wait_for("stubborn\n").signal(Signal::SIGINT).wait_for("ancel");
     live.signal(Signal::SIGINT);
     live.end().code(130);
@@ -189,8 +190,5 @@ fn json_is_one_event_a_line_and_a_summary() {
 
 #[test]
 fn limits_of_time_end_a_step_and_a_job() {
-    steps("- timeout-minutes: 0.02\n  run: sleep 100")
-        .run()
-        .code(1)
-        .shows("timed out");
+    steps("- timeout-minutes: 0.02\n  run: sleep 100").run().code(1).shows("timed out");
 }

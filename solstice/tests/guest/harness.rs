@@ -43,7 +43,8 @@ pub fn empty() -> Story {
     let base = PathBuf::from(base);
     fs::create_dir_all(&base).unwrap();
     // Short: the path of a unix socket has 107 bytes.
-    let directory = tempfile::Builder::new().prefix("t").rand_bytes(5).tempdir_in(base).unwrap().keep();
+    let directory =
+        tempfile::Builder::new().prefix("t").rand_bytes(5).tempdir_in(base).unwrap().keep();
     fs::create_dir(directory.join("repo")).unwrap();
     Story { directory, arguments: Vec::new(), environment: Vec::new(), wrapper: Vec::new() }
 }
@@ -59,7 +60,9 @@ impl Story {
 
     /// Makes the directory a git repository with one commit of what is in it.
     pub fn committed(self) -> Self {
-        for arguments in [&["init", "-q", "-b", "main"][..], &["add", "."], &["commit", "-q", "-m", "one"]] {
+        for arguments in
+            [&["init", "-q", "-b", "main"][..], &["add", "."], &["commit", "-q", "-m", "one"]]
+        {
             let done = Command::new("git")
                 .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
                 .args(arguments)
@@ -172,7 +175,11 @@ impl Drop for Story {
             std::thread::park_timeout(LOOK);
         }
         let processes = processes_of(&self.directory);
-        assert!(processes.is_empty(), "processes left: {processes:?} of {}", self.directory.display());
+        assert!(
+            processes.is_empty(),
+            "processes left: {processes:?} of {}",
+            self.directory.display()
+        );
         let left = left(&self.directory);
         assert!(left.is_empty(), "files left: {left:?}");
         fs::remove_dir_all(&self.directory).unwrap();

@@ -4,7 +4,8 @@ use crate::harness::steps;
 
 #[test]
 fn a_failed_machine_is_kept_for_its_user() {
-    let ended = steps("- run: echo precious > /root/evidence; exit 1").with(&["--keep"]).run().code(1);
+    let ended =
+        steps("- run: echo precious > /root/evidence; exit 1").with(&["--keep"]).run().code(1);
     let name = ended
         .text
         .split("solstice shell ")
