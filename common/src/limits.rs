@@ -21,6 +21,10 @@ pub const OUTPUT_BYTES: usize = MIB as usize;
 pub const SUMMARY_BYTES: usize = MIB as usize;
 /// One log line. The rest of a longer one is cut, with a notice in its place.
 pub const LOG_LINE_BYTES: usize = 64 * KIB as usize;
+/// How the notice at the end of a cut line begins; a count of bytes and a few words follow.
+pub const CUT_NOTICE: &str = " [";
+/// Room for the notice at the end of a cut line, inside [`LOG_LINE_BYTES`].
+pub const CUT_NOTICE_BYTES: usize = 64;
 /// The log of one job. Beyond it one notice is written and the step goes on unlogged.
 pub const LOG_BYTES: u64 = 256 * MIB;
 /// The lines in the log of one job. Beyond it one notice is written and the step goes on unlogged.

@@ -127,7 +127,11 @@ impl EventLog {
     ///
     /// # Errors
     /// The receiver is gone.
-    pub async fn phase(&mut self, phase: Phase, detail: Option<String>) -> Result<(), ReceiverGone> {
+    pub async fn phase(
+        &mut self,
+        phase: Phase,
+        detail: Option<String>,
+    ) -> Result<(), ReceiverGone> {
         self.end_phase().await?;
         self.phase = Some((phase, Instant::now()));
         self.send(EventBody::Phase(PhaseEvent { phase, took: None, detail })).await
@@ -321,10 +325,30 @@ impl EventLog {
                 line.stream = Stream::Runner;
                 line.text = log_full_notice().into();
             }
-            cut(&mut line);
+            self.hide_cut_value(&mut line);
             self.lines.push(&mut self.masker, line, &mut ready);
         }
         self.send_lines(ready).await
+    }
+
+    /// A line that the guest cut may end in the beginning of a masked value, and one that it did not
+    /// cut although it had to is cut here.
+    fn hide_cut_value(&self, line: &mut LogLine) {
+        let bytes = line.text.as_bytes();
+        if bytes.len() < limits::LOG_LINE_BYTES - limits::CUT_NOTICE_BYTES {
+            return;
+        }
+        let end = bytes[..bytes.len().min(limits::LOG_LINE_BYTES)]
+            .windows(limits::CUT_NOTICE.len())
+            .rposition(|window| window == limits::CUT_NOTICE.as_bytes())
+            .unwrap_or(bytes.len().min(limits::LOG_LINE_BYTES));
+        let begun = self.masker.begun_at_end(&bytes[..end]);
+        let mut kept = bytes[..end - begun].to_vec();
+        if begun > 0 {
+            kept.extend_from_slice(crate::masking::REPLACEMENT.as_bytes());
+        }
+        kept.extend_from_slice(&bytes[end..bytes.len().min(limits::LOG_LINE_BYTES)]);
+        line.text = kept.into();
     }
 
     fn is_log_full(&mut self, line: &LogLine) -> bool {
@@ -453,18 +477,6 @@ fn log_full_notice() -> String {
         limits::LOG_LINES,
         limits::LOG_BYTES / limits::MIB
     )
-}
-
-/// The longest notice that the guest may add to a line that it has cut.
-const CUT_NOTICE_BYTES: usize = 200;
-
-/// Cuts a line that a guest sends although it is over the limit.
-fn cut(line: &mut LogLine) {
-    if line.text.as_bytes().len() > limits::LOG_LINE_BYTES + CUT_NOTICE_BYTES {
-        let mut bytes = std::mem::take(&mut line.text).into_bytes();
-        bytes.truncate(limits::LOG_LINE_BYTES);
-        line.text = bytes.into();
-    }
 }
 
 fn cut_text(text: &str, bytes: usize) -> &str {

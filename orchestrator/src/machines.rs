@@ -13,7 +13,9 @@ use common::size::ByteSize;
 use tokio::sync::{Mutex, mpsc};
 use vm_manager::host::watchdog::{self, Watchdog};
 use vm_manager::host::{HostError, HostSettings, Instance, Promise};
-use vm_manager::image::{Catalogue, CatalogueError, Entry, Image, ImageStore, Progress, UnknownLabel};
+use vm_manager::image::{
+    Catalogue, CatalogueError, Entry, Image, ImageStore, Progress, UnknownLabel,
+};
 use vm_manager::machine::{Machine, MachineSpec};
 use vm_manager::ssh::Guest;
 
@@ -131,7 +133,8 @@ impl Orchestrator {
             privileges: vm_manager::machine::Privileges::default(),
             promise: Some(promise),
         };
-        let machine = Machine::start(&instance, spec).await.map_err(|error| error.infrastructure())?;
+        let machine =
+            Machine::start(&instance, spec).await.map_err(|error| error.infrastructure())?;
         let accelerator = machine.accelerator();
         let name = accelerator.acceleration.name();
         log.notice(&match &accelerator.reason {
@@ -142,11 +145,7 @@ impl Orchestrator {
         Ok(machine)
     }
 
-    async fn fetch_image(
-        &self,
-        entry: &Arc<Entry>,
-        log: &mut EventLog,
-    ) -> Result<Image, TryError> {
+    async fn fetch_image(&self, entry: &Arc<Entry>, log: &mut EventLog) -> Result<Image, TryError> {
         log.phase(Phase::Image, Some(entry.label.clone())).await?;
         let (sender, mut progress) = mpsc::unbounded_channel::<Progress>();
         let report = move |step: Progress| drop(sender.send(step));
@@ -162,7 +161,8 @@ impl Orchestrator {
                 Some(Progress::Building { line }) = progress.recv() => log.notice(&line).await?,
             }
         };
-        Ok(image.map_err(|error| Infrastructure::new(Cause::ImageUnavailable, error.to_string()))?)
+        Ok(image
+            .map_err(|error| Infrastructure::new(Cause::ImageUnavailable, error.to_string()))?)
     }
 
     /// From a started machine to one with the guest program and the tree in it and the job started.

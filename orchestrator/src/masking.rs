@@ -102,6 +102,17 @@ impl Masker {
         }
     }
 
+    /// How many bytes at the end of `text` are the beginning of a value that goes on behind it: what
+    /// a cut must not show.
+    #[must_use]
+    pub fn begun_at_end(&self, text: &[u8]) -> usize {
+        let begun = |pattern: &Vec<u8>| {
+            let longest = pattern.len().saturating_sub(1).min(text.len());
+            (ALONE_BYTES..=longest).rev().find(|length| text.ends_with(&pattern[..*length]))
+        };
+        self.known.iter().filter_map(begun).max().unwrap_or(0)
+    }
+
     /// Whether the text contains a masked value.
     pub fn contains_masked(&mut self, text: &str) -> bool {
         matches!(self.mask(text.as_bytes()), Cow::Owned(_))

@@ -110,28 +110,63 @@ pub mod shim {
     #[error("image {0}")]
     pub struct ImageError(pub String);
     #[derive(Debug)]
-    pub enum Progress { Building { line: String } }
+    pub enum Progress {
+        Building { line: String },
+    }
     impl Catalogue {
-        pub fn load(_extra: Option<&std::path::Path>) -> Result<Self, CatalogueError> { Ok(Self) }
+        pub fn load(_extra: Option<&std::path::Path>) -> Result<Self, CatalogueError> {
+            Ok(Self)
+        }
         pub fn get(&self, label: &str) -> Result<Arc<Entry>, UnknownLabel> {
-            if !["tiny", "debian-12"].contains(&label) { return Err(UnknownLabel(label.to_owned())); }
+            if !["tiny", "debian-12"].contains(&label) {
+                return Err(UnknownLabel(label.to_owned()));
+            }
             Ok(Arc::new(Entry {
-                label: label.to_owned(), runner_os: "Linux".into(), runner_arch: "X64".into(),
-                hardware: Hardware { machine: "q35".into(), disk: DiskModel::Virtio, seed: SeedDevice::Virtio, network: "virtio-net-pci".into(), firmware: None,
-                    kernel_command_line: Some("console=ttyS0 panic=-1 quiet root=/dev/vda rw".into()) },
-                user: "root".into(), privilege: vec![], shutdown: "poweroff".into(), tool_cache: "/opt/hostedtoolcache".into(),
-                work_directory: "/home/runner/work".into(), run_as: None, cpus: 1,
-                memory: if label == "tiny" { ByteSize(256 << 20) } else { ByteSize(1 << 30) }, disk: ByteSize(2 << 30), boot_ceiling: Duration::from_secs(180),
+                label: label.to_owned(),
+                runner_os: "Linux".into(),
+                runner_arch: "X64".into(),
+                hardware: Hardware {
+                    machine: "q35".into(),
+                    disk: DiskModel::Virtio,
+                    seed: SeedDevice::Virtio,
+                    network: "virtio-net-pci".into(),
+                    firmware: None,
+                    kernel_command_line: Some(
+                        "console=ttyS0 panic=-1 quiet root=/dev/vda rw".into(),
+                    ),
+                },
+                user: "root".into(),
+                privilege: vec![],
+                shutdown: "poweroff".into(),
+                tool_cache: "/opt/hostedtoolcache".into(),
+                work_directory: "/home/runner/work".into(),
+                run_as: None,
+                cpus: 1,
+                memory: if label == "tiny" { ByteSize(256 << 20) } else { ByteSize(1 << 30) },
+                disk: ByteSize(2 << 30),
+                boot_ceiling: Duration::from_secs(180),
             }))
         }
     }
     #[derive(Debug)]
     pub struct ImageStore;
     impl ImageStore {
-        pub fn open(_dir: &std::path::Path) -> Self { Self }
-        pub async fn ensure(&self, entry: &Arc<Entry>, _progress: &(dyn Fn(Progress) + Sync)) -> Result<Image, ImageError> {
+        pub fn open(_dir: &std::path::Path) -> Self {
+            Self
+        }
+        pub async fn ensure(
+            &self,
+            entry: &Arc<Entry>,
+            _progress: &(dyn Fn(Progress) + Sync),
+        ) -> Result<Image, ImageError> {
             let d = PathBuf::from("/work/images-ready").join(&entry.label);
-            Ok(Image { entry: entry.clone(), digest: "sha256:x".into(), disk: d.join("disk.qcow2"), kernel: Some(d.join("vmlinuz")), initrd: Some(d.join("initrd")) })
+            Ok(Image {
+                entry: entry.clone(),
+                digest: "sha256:x".into(),
+                disk: d.join("disk.qcow2"),
+                kernel: Some(d.join("vmlinuz")),
+                initrd: Some(d.join("initrd")),
+            })
         }
     }
 }

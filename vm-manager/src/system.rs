@@ -12,6 +12,8 @@ use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The user, groups and limits that a process runs with. The default is those of the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +156,17 @@ pub(crate) fn pidfd_kill(process: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Waits until the descriptor is readable, which a process's descriptor is once it ended. Says
+/// Waits until the descriptor is readable, which a process's descriptor is once it ended.
+pub(crate) async fn readable(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+    // SAFETY: a borrowed descriptor is open and stays the same for as long as it is borrowed, which
+    // is longer than the registration lives.
+    let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    let registered = registered.map_err(|error| error.into_parts().1)?;
+    registered.readable().await.map(drop)
+}
+
+/// Blocks until the descriptor is readable. Says
 /// whether that was before the deadline.
 pub(crate) fn wait_readable(descriptor: BorrowedFd<'_>, deadline: Duration) -> io::Result<bool> {
     let until = std::time::Instant::now() + deadline;

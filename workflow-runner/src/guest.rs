@@ -19,14 +19,14 @@ mod connection;
 mod daemon;
 mod document;
 mod error;
+mod house;
+#[cfg(test)]
+mod house_tests;
 mod protect;
 mod run_directory;
 mod spool;
 mod start;
 mod unpack;
-
-#[cfg(test)]
-mod daemon_tests;
 
 use std::path::PathBuf;
 

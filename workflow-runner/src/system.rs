@@ -11,6 +11,7 @@ mod files;
 mod glob;
 mod hash;
 mod local;
+pub(crate) mod pressure;
 mod process;
 mod tree;
 mod users;

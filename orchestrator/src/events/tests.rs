@@ -120,6 +120,18 @@ async fn the_log_ends_with_one_notice_when_it_is_full() {
 }
 
 #[tokio::test]
+async fn a_cut_line_does_not_end_in_half_a_secret() {
+    let mut story = story(&["correct-horse"]);
+    let start = "x".repeat(limits::LOG_LINE_BYTES - limits::CUT_NOTICE_BYTES - 7);
+    story.guest(started(0)).await;
+    story.guest(line(0, &format!("{start}correct [99 more bytes of this line were cut]"))).await;
+    story.guest(line(0, &format!("{}correct", "y".repeat(2 * limits::LOG_LINE_BYTES)))).await;
+    story.guest(finished(0, Conclusion::Success)).await;
+    let seen = story.end().await;
+    assert!(seen.contains("x*** [99 more bytes") && !seen.contains("correct"), "cut wrongly");
+}
+
+#[tokio::test]
 async fn a_running_step_is_ended_when_its_machine_is_lost() {
     let mut story = story(&[]);
     story.guest(started(1)).await;

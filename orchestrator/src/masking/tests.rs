@@ -59,7 +59,10 @@ fn usual_encodings_are_replaced() {
 fn a_value_of_several_lines_is_masked_line_by_line_and_across_lines() {
     let key = "-----BEGIN KEY-----\nabcdefgh\nQ=\n-----END KEY-----\n";
     assert_eq!(
-        lines(&[key], &["before", "-----BEGIN KEY-----", "abcdefgh", "Q=", "-----END KEY-----", "Q="]),
+        lines(
+            &[key],
+            &["before", "-----BEGIN KEY-----", "abcdefgh", "Q=", "-----END KEY-----", "Q="]
+        ),
         ["before", "***", "***", "***", "***", "Q="],
     );
     assert_eq!(lines(&["{\n1\n}"], &["x={", "1", "} y", "1"]), ["x=***", "***", "*** y", "1"]);
@@ -91,6 +94,15 @@ fn a_value_added_later_counts_for_all_later_lines_of_both_streams() {
     lines.push(&mut masker, line(Stream::Stderr, "late"), &mut ready);
     let shown: Vec<_> = ready.iter().map(|line| line.text.to_text().into_owned()).collect();
     assert_eq!(shown, ["late", "***", "***"]);
+}
+
+#[test]
+fn the_beginning_of_a_value_at_a_cut_is_found() {
+    let masker = Masker::new(["correct-horse", "corr"]);
+    assert_eq!(masker.begun_at_end(b"it is correct-ho"), 10);
+    assert_eq!(masker.begun_at_end(b"it is correct-horses"), 0);
+    assert_eq!(masker.begun_at_end(b"it is co"), 0, "two letters tell nothing");
+    assert_eq!(masker.begun_at_end(b""), 0);
 }
 
 #[test]

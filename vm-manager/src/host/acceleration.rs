@@ -105,8 +105,7 @@ impl Accelerator {
     }
 
     fn from_failure(reason: Option<String>) -> Self {
-        let acceleration =
-            if reason.is_some() { Acceleration::Tcg } else { Acceleration::Kvm };
+        let acceleration = if reason.is_some() { Acceleration::Tcg } else { Acceleration::Kvm };
         Self { acceleration, reason }
     }
 }

@@ -8,7 +8,7 @@ use common::size::ByteSize;
 
 /// Virtual processors promised for each real one. Jobs wait for disks and networks much of the time,
 /// so processors may be promised twice; memory may not.
-pub const CPU_OVERCOMMIT: u32 = 2;
+const CPU_OVERCOMMIT: u32 = 2;
 
 /// Memory and processors of the host, as far as machines may have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

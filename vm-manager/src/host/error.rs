@@ -43,7 +43,9 @@ pub enum HostError {
         reason: String,
     },
     /// A process does not go away.
-    #[error("the process {pid} of the machine {name} does not end after KILL; it may hang in the kernel")]
+    #[error(
+        "the process {pid} of the machine {name} does not end after KILL; it may hang in the kernel"
+    )]
     Stuck {
         /// Its process id.
         pid: i32,

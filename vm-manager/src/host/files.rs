@@ -25,12 +25,8 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), HostError
     partial.push(".new");
     let partial = Path::new(&partial);
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(partial)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(partial)?;
         file.write_all(content)?;
         fs::rename(partial, path)
     };

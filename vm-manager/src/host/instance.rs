@@ -140,9 +140,7 @@ impl Instance {
     /// At once when the host could never give that much, or when the ledger cannot be used.
     pub async fn wait_for_room(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
         let lock = self.settings.instance_lock(self.id);
-        Ledger::new(&self.settings)
-            .wait_for_room(self.id, VmId::new(), &lock, memory, cpus)
-            .await
+        Ledger::new(&self.settings).wait_for_room(self.id, VmId::new(), &lock, memory, cpus).await
     }
 
     /// Brings records and processes together: files without a process are removed, processes with
@@ -233,10 +231,6 @@ impl Owned {
     pub(crate) fn new(instance: &Arc<Instance>, vm: VmId) -> Self {
         instance.owned().insert(vm);
         Self { instance: Arc::clone(instance), vm }
-    }
-
-    pub(crate) fn instance(&self) -> &Arc<Instance> {
-        &self.instance
     }
 }
 

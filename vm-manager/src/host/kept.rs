@@ -53,8 +53,8 @@ pub fn find(settings: &HostSettings, name: &str) -> Result<KeptMachine, HostErro
         let text = read_bounded(&path, KEY_BYTES)?
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .ok_or_else(|| unusable(format!("there is no `{}`", path.display())))?;
-        let keys = Keys::from_login(&text, &keep.host_key)
-            .map_err(|error| unusable(error.to_string()))?;
+        let keys =
+            Keys::from_login(&text, &keep.host_key).map_err(|error| unusable(error.to_string()))?;
         return Ok(KeptMachine {
             name: keep.name,
             instance,

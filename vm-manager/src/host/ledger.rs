@@ -390,9 +390,8 @@ mod tests {
         let (ledger, path) = ledger(directory.path());
         let _lock = Lock::create(&path).unwrap();
         let host = Capacity::of_host().unwrap();
-        let take = |cpus| {
-            ledger.wait_for_room(InstanceId::new(), VmId::new(), &path, ByteSize(MIB), cpus)
-        };
+        let take =
+            |cpus| ledger.wait_for_room(InstanceId::new(), VmId::new(), &path, ByteSize(MIB), cpus);
         let all = take(host.cpus).await.unwrap();
         let second = take(1);
         tokio::pin!(second);

@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::MachineName;
-use crate::system::{pidfd_kill, pidfd_open, wait_readable};
+use crate::system::{pidfd_kill, pidfd_open, readable, wait_readable};
 
 /// A process id with the time at which that process started, in clock ticks since the host's boot:
 /// a number that was given to another process meanwhile has another time.
@@ -37,8 +35,7 @@ impl ProcessIdentity {
 
 /// Reading a process's files fails in two ways when it ends.
 fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-        || error.raw_os_error() == Some(nix::libc::ESRCH)
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
 }
 
 /// The start time in `/proc/PID/stat` (proc(5), field 22), unless the state is that of an ended
@@ -137,8 +134,7 @@ impl Process {
 
     /// Waits until it has ended.
     pub(crate) async fn ended(&self) -> io::Result<()> {
-        let descriptor = AsyncFd::with_interest(self.descriptor.as_fd(), Interest::READABLE)?;
-        descriptor.readable().await.map(drop)
+        readable(self.descriptor.as_fd()).await
     }
 
     /// Collects an ended child, so that no zombie stays, and says in words how it ended. `None` if
@@ -165,7 +161,11 @@ mod tests {
     fn start_times_from_proc() {
         let line = "7 (a) b) (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 8675309 99 11 12\n";
         assert_eq!(parse_stat(line.as_bytes()), Some(8_675_309));
-        assert_eq!(parse_stat(line.replace(" S ", " Z ").as_bytes()), None, "a zombie is no process");
+        assert_eq!(
+            parse_stat(line.replace(" S ", " Z ").as_bytes()),
+            None,
+            "a zombie is no process"
+        );
         for garbage in ["", "7", "7 (a", "7 (a) S 1 2", "7 (a) S \u{fffd}"] {
             assert_eq!(parse_stat(garbage.as_bytes()), None, "{garbage}");
         }
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_process_is_held_killed_and_collected() {
-        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let identity = ProcessIdentity::of(child.id().cast_signed()).unwrap().unwrap();
         let process = Process::open(identity).unwrap().unwrap();
         assert_eq!(process.collect(), None);
@@ -204,5 +204,6 @@ mod tests {
         assert_eq!(process.collect().as_deref(), Some("was ended by SIGKILL"));
         process.kill().unwrap();
         assert!(Process::open(identity).unwrap().is_none());
+        assert!(child.wait().is_err(), "it was collected");
     }
 }

@@ -64,7 +64,9 @@ impl Record {
             serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
         if record.version != VERSION {
             let version = record.version;
-            return Err(malformed(format!("it has version {version}, this program reads {VERSION}")));
+            return Err(malformed(format!(
+                "it has version {version}, this program reads {VERSION}"
+            )));
         }
         Ok(Some(record))
     }

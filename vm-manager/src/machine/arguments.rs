@@ -85,12 +85,18 @@ impl CommandLine<'_> {
         // overlay does not outlive the machine.
         let file = json!({ "driver": "file", "filename": text(&self.paths.overlay())?,
             "discard": "unmap" });
-        line.json("-blockdev", &json!({ "driver": "qcow2", "node-name": "disk", "file": file,
-            "discard": "unmap", "detect-zeroes": "unmap", "cache": { "no-flush": true } }));
+        line.json(
+            "-blockdev",
+            &json!({ "driver": "qcow2", "node-name": "disk", "file": file,
+            "discard": "unmap", "detect-zeroes": "unmap", "cache": { "no-flush": true } }),
+        );
         let file = json!({ "driver": "file", "filename": text(&self.paths.seed())?,
             "read-only": true });
-        line.json("-blockdev", &json!({ "driver": "raw", "node-name": "seed", "file": file,
-            "read-only": true }));
+        line.json(
+            "-blockdev",
+            &json!({ "driver": "raw", "node-name": "seed", "file": file,
+            "read-only": true }),
+        );
         if hardware.disk == DiskModel::Scsi || hardware.seed == SeedDevice::ScsiCdrom {
             line.option("-device", "virtio-scsi-pci,id=scsi");
         }
@@ -99,13 +105,17 @@ impl CommandLine<'_> {
             DiskModel::Scsi => "scsi-hd,bus=scsi.0",
             DiskModel::Ide => "ide-hd,bus=ide.0",
         };
-        line.option("-device", &format!("{disk},drive=disk,bootindex=0,{ON_DISK_ERROR}"));
+        // A kernel that QEMU loads itself has place 0.
+        line.option("-device", &format!("{disk},drive=disk,bootindex=1,{ON_DISK_ERROR}"));
         // The seed comes after the disk: guests take the first virtio disk as their root.
-        line.option("-device", match hardware.seed {
-            SeedDevice::Virtio => "virtio-blk-pci,drive=seed",
-            SeedDevice::IdeCdrom => "ide-cd,bus=ide.1,drive=seed",
-            SeedDevice::ScsiCdrom => "scsi-cd,bus=scsi.0,drive=seed",
-        });
+        line.option(
+            "-device",
+            match hardware.seed {
+                SeedDevice::Virtio => "virtio-blk-pci,drive=seed",
+                SeedDevice::IdeCdrom => "ide-cd,bus=ide.1,drive=seed",
+                SeedDevice::ScsiCdrom => "scsi-cd,bus=scsi.0,drive=seed",
+            },
+        );
         Ok(())
     }
 
@@ -246,7 +256,7 @@ mod tests {
             "-blockdev",
             r#"{"driver":"raw","node-name":"seed","file":{"driver":"file","filename":"/r/seed.iso","read-only":true},"read-only":true}"#,
             "-device",
-            "virtio-blk-pci,drive=disk,bootindex=0,werror=stop,rerror=stop",
+            "virtio-blk-pci,drive=disk,bootindex=1,werror=stop,rerror=stop",
             "-device",
             "virtio-blk-pci,drive=seed",
             "-netdev",
@@ -283,10 +293,11 @@ mod tests {
             assert_eq!(devices, expected, "{disk:?} {seed:?}");
         };
         let (scsi, error) = ("virtio-scsi-pci,id=scsi", ON_DISK_ERROR);
-        let virtio = format!("virtio-blk-pci,drive=disk,bootindex=0,{error}");
-        let scsi_disk = format!("scsi-hd,bus=scsi.0,drive=disk,bootindex=0,{error}");
-        let ide_disk = format!("ide-hd,bus=ide.0,drive=disk,bootindex=0,{error}");
-        let (ide_seed, scsi_seed) = ("ide-cd,bus=ide.1,drive=seed", "scsi-cd,bus=scsi.0,drive=seed");
+        let virtio = format!("virtio-blk-pci,drive=disk,bootindex=1,{error}");
+        let scsi_disk = format!("scsi-hd,bus=scsi.0,drive=disk,bootindex=1,{error}");
+        let ide_disk = format!("ide-hd,bus=ide.0,drive=disk,bootindex=1,{error}");
+        let (ide_seed, scsi_seed) =
+            ("ide-cd,bus=ide.1,drive=seed", "scsi-cd,bus=scsi.0,drive=seed");
         check(DiskModel::Virtio, SeedDevice::Virtio, &[&virtio, "virtio-blk-pci,drive=seed"]);
         check(DiskModel::Virtio, SeedDevice::IdeCdrom, &[&virtio, ide_seed]);
         check(DiskModel::Virtio, SeedDevice::ScsiCdrom, &[scsi, &virtio, scsi_seed]);

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use common::ids::VmId;
-
 use super::MachineError;
 use crate::host::{
     HostError, MachineName, MachinePaths, Owned, Process, Promise, create_private_directory,
@@ -24,7 +22,7 @@ pub(super) struct Body {
     promise: Option<Promise>,
     left: bool,
     /// Last: until everything is removed, the machine is ours.
-    owned: Owned,
+    _owned: Owned,
 }
 
 impl Body {
@@ -37,22 +35,14 @@ impl Body {
         promise: Promise,
     ) -> Result<Self, MachineError> {
         let body =
-            Self { name, paths, process: None, promise: Some(promise), left: false, owned };
+            Self { name, paths, process: None, promise: Some(promise), left: false, _owned: owned };
         create_private_directory(&body.paths.state)?;
         create_private_directory(&body.paths.runtime)?;
         Ok(body)
     }
 
-    pub(super) fn id(&self) -> VmId {
-        self.name.vm
-    }
-
     pub(super) fn paths(&self) -> &MachinePaths {
         &self.paths
-    }
-
-    pub(super) fn owned(&self) -> &Owned {
-        &self.owned
     }
 
     pub(super) fn process(&self) -> Option<&Process> {
@@ -97,7 +87,7 @@ impl Drop for Body {
         if !self.left
             && let Err(error) = self.remove()
         {
-            tracing::error!(vm.id = %self.id(), %error, "cannot remove a machine");
+            tracing::error!(vm.id = %self.name.vm, %error, "cannot remove a machine");
         }
     }
 }

@@ -61,12 +61,7 @@ pub(super) struct EndedCell {
 impl EndedCell {
     /// `state` is the directory on whose file system the overlay lies.
     pub(super) fn new(console: Console, state: PathBuf) -> Self {
-        Self {
-            sender: watch::Sender::new(None),
-            stopping: AtomicBool::new(false),
-            console,
-            state,
-        }
+        Self { sender: watch::Sender::new(None), stopping: AtomicBool::new(false), console, state }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Ended>> {
@@ -119,8 +114,9 @@ impl EndedCell {
                 };
                 let (operation, reason) = (text("operation"), text("reason"));
                 let state = self.state.display();
-                let reason =
-                    format!("{operation} failed with \"{reason}\"; {free} on the host in `{state}`");
+                let reason = format!(
+                    "{operation} failed with \"{reason}\"; {free} on the host in `{state}`"
+                );
                 Some(Ended::DiskError { reason, full })
             }
             _ => None,

@@ -136,9 +136,7 @@ pub(super) fn ended(ended: &Ended, console: &Console) -> Infrastructure {
     let tail = console.tail(CONSOLE_TAIL_LINES);
     let said = console.cause();
     let cause = match (ended, &said) {
-        (Ended::Panicked, _) | (Ended::Rebooted, Some(ConsoleCause::Panic(_))) => {
-            Cause::GuestPanic
-        }
+        (Ended::Panicked, _) | (Ended::Rebooted, Some(ConsoleCause::Panic(_))) => Cause::GuestPanic,
         (Ended::PoweredOff, _) => Cause::GuestPoweredOff,
         (Ended::Rebooted, _) => Cause::GuestRebooted,
         (Ended::DiskError { full: true, .. }, _) => Cause::HostDiskFull,
@@ -215,7 +213,8 @@ mod tests {
             error.infrastructure().message,
             "the guest did not answer within 180 s; the end of its console:\n    one\n    two"
         );
-        let error = MachineError::BootTimeout { ceiling: Duration::from_millis(1), console: vec![] };
+        let error =
+            MachineError::BootTimeout { ceiling: Duration::from_millis(1), console: vec![] };
         assert!(error.to_string().ends_with("its console is empty"), "{error}");
     }
 }

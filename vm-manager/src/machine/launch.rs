@@ -70,7 +70,7 @@ fn collect_ended(id: u32) {
     let pid = nix::unistd::Pid::from_raw(id.cast_signed());
     let flags = Some(nix::sys::wait::WaitPidFlag::WNOHANG);
     // Somebody else may have collected it.
-    drop(nix::sys::wait::waitpid(pid, flags));
+    let _collected = nix::sys::wait::waitpid(pid, flags).is_ok();
 }
 
 /// Connects to the monitor of a QEMU that was just started.

@@ -9,6 +9,7 @@ use common::size::ByteSize;
 use tokio::process::Command;
 
 use super::MachineError;
+use crate::host::{HostError, QemuMissing};
 
 /// Making an empty overlay takes some ten milliseconds (vm-facts 4), on a busy host longer.
 const CREATE_DEADLINE: Duration = Duration::from_secs(60);
@@ -33,7 +34,10 @@ pub(super) async fn create(
     let output = tokio::time::timeout(CREATE_DEADLINE, command.output())
         .await
         .map_err(|_| failed(format!("qemu-img did not end within {CREATE_DEADLINE:?}")))?
-        .map_err(|error| failed(format!("cannot run `{}`: {error}", qemu_img.display())))?;
+        .map_err(|error| {
+            let (path, reason) = (qemu_img.to_owned(), error.to_string());
+            HostError::from(QemuMissing::NotFound { path, reason })
+        })?;
     if output.status.success() {
         return Ok(());
     }
@@ -91,6 +95,6 @@ mod tests {
         assert!(error.to_string().contains("is not a qcow2 file"), "{error}");
         std::fs::write(&base, [b"QFI\xfb".as_slice(), &[0; 60]].concat()).unwrap();
         let error = create(QEMU_IMG.as_ref(), &base, &overlay, ByteSize(1)).await.unwrap_err();
-        assert!(!overlay.exists() && error.to_string().contains("base"), "{error}");
+        assert!(error.to_string().contains("Unsupported qcow2 version"), "{error}");
     }
 }

@@ -79,7 +79,8 @@ impl MachineSpec {
             return Err(MachineError::ImageFile {
                 label: self.image.entry.label.clone(),
                 path: self.image.disk.with_file_name("vmlinuz"),
-                reason: "the catalogue has a kernel command line and the image no kernel".to_owned(),
+                reason: "the catalogue has a kernel command line and the image no kernel"
+                    .to_owned(),
             });
         }
         Ok(())

@@ -28,10 +28,7 @@ impl Machine {
     /// # Errors
     ///
     /// [`MachineError`] names what is missing or failed; everything that was made is removed.
-    pub async fn start(
-        instance: &Arc<Instance>,
-        spec: MachineSpec,
-    ) -> Result<Self, MachineError> {
+    pub async fn start(instance: &Arc<Instance>, spec: MachineSpec) -> Result<Self, MachineError> {
         spec.check()?;
         let settings = instance.settings();
         let (qemu, accelerator) = instance.qemu().await?;
@@ -65,14 +62,12 @@ impl Machine {
         hand_over(&paths, &privileges)?;
 
         let acceleration = accelerator.acceleration;
-        let line =
-            CommandLine { name, image: &image, acceleration, cpus, memory, paths: &paths };
+        let line = CommandLine { name, image: &image, acceleration, cpus, memory, paths: &paths };
         let process = launch(qemu, &line.arguments()?, &paths, &privileges)?;
         record.process = Some(process.identity());
-        let watched = Process::open(process.identity())
-            .map_err(QmpError::from)?
-            .ok_or_else(|| MachineError::QemuStart {
-                reason: how_ended(&process, &paths.qemu_log()),
+        let watched =
+            Process::open(process.identity()).map_err(QmpError::from)?.ok_or_else(|| {
+                MachineError::QemuStart { reason: how_ended(&process, &paths.qemu_log()) }
             })?;
         body.set_process(process)?;
         record.write(&paths.record())?;
@@ -82,9 +77,8 @@ impl Machine {
             let ended = Arc::clone(&ended);
             connect(&watched, &paths, move |event| ended.observe(event)).await?
         };
-        let port = forwarded_port(&qmp.human("info usernet").await?, SSH_PORT).ok_or(
-            QmpError::Incomplete { command: "info usernet", what: "forwarded port" },
-        )?;
+        let port = forwarded_port(&qmp.human("info usernet").await?, SSH_PORT)
+            .ok_or(QmpError::Incomplete { command: "info usernet", what: "forwarded port" })?;
         let tasks = [
             AbortOnDropHandle::new(tokio::spawn(console.clone().follow())),
             AbortOnDropHandle::new(tokio::spawn(watch(

@@ -119,10 +119,10 @@ impl<'a> Interpreter<'a> {
         match command.name {
             Name::AddMask => self.add_mask(&command.data, time, stream).await,
             Name::Group => {
-                self.show(Display::Marked, time, stream, line, &mark("group", &command.data)).await
+                self.show(Display::Marked, time, stream, line, &mark("group", &command.data)).await;
             }
             Name::EndGroup => {
-                self.show(Display::Marked, time, stream, line, &mark("endgroup", "")).await
+                self.show(Display::Marked, time, stream, line, &mark("endgroup", "")).await;
             }
             Name::Debug => {
                 if self.debug {
@@ -147,9 +147,8 @@ impl<'a> Interpreter<'a> {
             }
             Name::Matcher => {
                 self.show(display.value, time, stream, line, "").await;
-                let message = "Problem matchers are not supported yet; the lines of this step are \
-                               shown as they are.";
-                self.debug_line(time, message).await;
+                let message = "Problem matchers are not supported yet; this command has no effect.";
+                self.events.say(time, message).await;
             }
             Name::SetOutput | Name::SaveState | Name::SetEnv | Name::AddPath => {
                 self.show(display.value, time, stream, line, "").await;
@@ -263,12 +262,6 @@ impl<'a> Interpreter<'a> {
                     self.events.line(time, stream, text.as_bytes().to_vec()).await;
                 }
             }
-        }
-    }
-
-    async fn debug_line(&mut self, time: Timestamp, message: &str) {
-        if self.debug {
-            self.events.say(time, &mark("debug", message)).await;
         }
     }
 

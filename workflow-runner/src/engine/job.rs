@@ -240,12 +240,8 @@ impl<'a> Job<'a> {
         let github = files.into_iter().chain(std::iter::once(action));
         let mut scope = self.contexts.step_scope(self.rules, github, &self.directories);
         scope.set("steps", self.steps_context());
-        let status = match self.status() {
-            Status::Success => "success",
-            Status::Failure => "failure",
-            Status::Cancelled => "cancelled",
-        };
-        scope.set("job", Value::object([("status".to_owned(), Value::text(status))]));
+        let status = Value::text(self.status().name());
+        scope.set("job", Value::object([("status".to_owned(), status)]));
         // The step's own env is evaluated with what was set before it.
         scope.set_env(&self.visible_env(&Variables::default()));
         scope

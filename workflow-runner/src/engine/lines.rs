@@ -1,6 +1,6 @@
 //! Cutting a stream of bytes into lines, in bounded memory.
 
-use common::limits::LOG_LINE_BYTES;
+use common::limits::{CUT_NOTICE, CUT_NOTICE_BYTES, LOG_LINE_BYTES};
 
 /// One line of a stream, without its line end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +26,6 @@ pub(super) struct LineSplitter {
 
 /// The longest beginning that is kept while a line's end has not come.
 const PARTIAL_BYTES: usize = LOG_LINE_BYTES + 1;
-
-/// Room for the notice at the end of a line that was cut.
-const NOTICE_BYTES: usize = 64;
 
 impl LineSplitter {
     /// The next whole line of `chunk`, which is shortened by what was used; `None` when all of it
@@ -80,10 +77,12 @@ fn finish(mut bytes: Vec<u8>, dropped: u64) -> Line {
     if dropped == 0 && bytes.len() <= LOG_LINE_BYTES {
         return Line { bytes, cut: false };
     }
-    let kept = character_boundary(&bytes, LOG_LINE_BYTES - NOTICE_BYTES);
+    let kept = character_boundary(&bytes, LOG_LINE_BYTES - CUT_NOTICE_BYTES);
     let missing = (bytes.len() - kept) as u64 + dropped;
     bytes.truncate(kept);
-    bytes.extend_from_slice(format!(" [{missing} more bytes of this line were cut]").as_bytes());
+    bytes.extend_from_slice(
+        format!("{CUT_NOTICE}{missing} more bytes of this line were cut]").as_bytes(),
+    );
     bytes.shrink_to_fit();
     Line { bytes, cut: true }
 }
@@ -150,7 +149,7 @@ mod tests {
         let line = splitter.next(&mut &b"\nnext"[..]).unwrap();
         assert!(line.cut && line.bytes.len() <= LOG_LINE_BYTES);
         let shown = String::from_utf8(line.bytes).unwrap();
-        let kept = LOG_LINE_BYTES - NOTICE_BYTES;
+        let kept = LOG_LINE_BYTES - CUT_NOTICE_BYTES;
         assert!(
             shown.ends_with(&format!(
                 "x [{} more bytes of this line were cut]",

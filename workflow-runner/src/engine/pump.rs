@@ -71,7 +71,10 @@ impl Streams {
             reader: Some(reader),
             splitter: LineSplitter::default(),
         };
-        Self { sources: [source(Stream::Stdout, stdout), source(Stream::Stderr, stderr)], streak: 0 }
+        Self {
+            sources: [source(Stream::Stdout, stdout), source(Stream::Stderr, stderr)],
+            streak: 0,
+        }
     }
 
     /// Reads and interprets until both streams have ended, or until the process has (`exited`) and
@@ -228,5 +231,145 @@ async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use common::guest::GuestEvent;
+    use common::limits::LOG_BATCH_DELAY;
+    use common::plan::Dialect;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::engine::dialect::DialectRules;
+    use crate::engine::events::{Events, LogLimits};
+    use crate::system::Local;
+
+    /// The ends of a pump that runs: both streams, what it reports, and the process's end.
+    struct Ends {
+        stdout: DuplexStream,
+        stderr: DuplexStream,
+        events: mpsc::Receiver<GuestEvent>,
+        exited: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn start() -> Ends {
+        let (stdout, out) = duplex(CHUNK);
+        let (stderr, err) = duplex(CHUNK);
+        let (sender, events) = mpsc::channel(1024);
+        let exited = CancellationToken::new();
+        let done = exited.clone();
+        let task = tokio::spawn(async move {
+            let system = Arc::new(Local::new());
+            let mut events = Events::new(sender, LogLimits::JOB, []);
+            let rules = DialectRules::of(Dialect::Github);
+            let mut interpreter = Interpreter::new(rules, &mut events, 0, false, |_| None);
+            Streams::new(Box::new(out), Box::new(err))
+                .pump(&mut interpreter, &*system, &done)
+                .await;
+        });
+        Ends { stdout, stderr, events, exited, task }
+    }
+
+    impl Ends {
+        async fn batch(&mut self) -> Option<Vec<String>> {
+            match self.events.recv().await? {
+                GuestEvent::Log(batch) => {
+                    Some(batch.lines.iter().map(|line| line.text.to_text().into_owned()).collect())
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_after_silence_is_sent_at_once_and_later_ones_in_company() {
+        let mut ends = start();
+        for _ in 0..2 {
+            sleep(Duration::from_secs(1)).await;
+            let start = Instant::now();
+            ends.stdout.write_all(b"first\n").await.unwrap();
+            assert_eq!(ends.batch().await.unwrap(), ["first"]);
+            assert_eq!(start.elapsed(), Duration::ZERO);
+            ends.stdout.write_all(b"second\n").await.unwrap();
+            sleep(Duration::from_millis(1)).await;
+            ends.stderr.write_all(b"third\n").await.unwrap();
+            assert_eq!(ends.batch().await.unwrap(), ["second", "third"]);
+            assert!(start.elapsed() <= LOG_BATCH_DELAY, "{:?}", start.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_line_of_a_busy_writer_waits_too_long() {
+        let mut ends = start();
+        let start = Instant::now();
+        let mut written = 0;
+        let mut seen = 0;
+        while start.elapsed() < Duration::from_secs(2) {
+            ends.stdout
+                .write_all(format!("{}\n", start.elapsed().as_millis()).as_bytes())
+                .await
+                .unwrap();
+            written += 1;
+            sleep(Duration::from_millis(1)).await;
+            while let Ok(GuestEvent::Log(batch)) = ends.events.try_recv() {
+                for line in batch.lines {
+                    let at: u128 = line.text.to_text().parse().unwrap();
+                    let waited = start.elapsed().as_millis() - at;
+                    assert!(waited <= LOG_BATCH_DELAY.as_millis() + 1, "{waited}");
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > written / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_stay_open_are_awaited_for_the_grace_only() {
+        let mut ends = start();
+        ends.stdout.write_all(b"a\npartial").await.unwrap();
+        assert_eq!(ends.batch().await.unwrap(), ["a"]);
+        let start = Instant::now();
+        ends.exited.cancel();
+        assert_eq!(ends.batch().await.unwrap(), ["partial"]);
+        assert!(start.elapsed() < DRAIN_GRACE + 2 * DRAIN_READ, "{:?}", start.elapsed());
+        ends.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_without_end_holds_nothing_up_after_the_exit() {
+        let mut ends = start();
+        ends.exited.cancel();
+        let flood = async {
+            let block = [b'\n'; 4096];
+            while ends.stdout.write_all(&block).await.is_ok() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let drain = async { while ends.events.recv().await.is_some() {} };
+        tokio::select! {
+            () = flood => {}
+            () = drain => {}
+        }
+        ends.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_with_the_streams() {
+        let mut ends = start();
+        ends.stdout.write_all(b"a").await.unwrap();
+        ends.stderr.write_all(b"b\n").await.unwrap();
+        drop((ends.stdout, ends.stderr));
+        ends.task.await.unwrap();
+        let mut lines = Vec::new();
+        while let Some(GuestEvent::Log(batch)) = ends.events.recv().await {
+            lines.extend(batch.lines.into_iter().map(|line| line.text.to_text().into_owned()));
+        }
+        assert_eq!(lines, ["b", "a"]);
     }
 }

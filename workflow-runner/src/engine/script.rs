@@ -1,5 +1,7 @@
 //! A step that runs a script.
 
+use std::io;
+
 use common::event::Conclusion;
 use common::plan::Value;
 use tokio::task::JoinSet;
@@ -81,7 +83,14 @@ impl Job<'_> {
             directory,
             identity: self.facts.identity.clone(),
         };
-        let process = self.system.start(command).await.map_err(|error| error.to_string())?;
+        let process = self.system.start(command).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ArgumentListTooLong => format!(
+                "the environment of this step has {} KiB, more than this system allows a process; \
+                 pass large values in files",
+                environment.bytes() / 1024
+            ),
+            _ => error.to_string(),
+        })?;
         Ok(self.attend(performing, process, &environment).await)
     }
 
@@ -127,13 +136,10 @@ impl Job<'_> {
         streams.pump(&mut interpreter, self.system, &exited).await;
         let mut said = interpreter.said;
 
-        let ended = match supervisor.join_next().await {
-            Some(Ok(ended)) => ended,
+        let Some(Ok(ended)) = supervisor.join_next().await else {
             // The task neither panics nor is aborted while it is awaited here.
-            _ => {
-                self.error("The engine lost the process of this step.").await;
-                return Performed { outcome: Conclusion::Failure, said, stop: None };
-            }
+            self.error("The engine lost the process of this step.").await;
+            return Performed { outcome: Conclusion::Failure, said, stop: None };
         };
         if streams.is_open() {
             self.readers.spawn(streams.discard());

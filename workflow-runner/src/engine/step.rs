@@ -246,7 +246,7 @@ impl Job<'_> {
         let Some(value) = &step.timeout_minutes else { return Ok(None) };
         let failed = |error| format!("timeout-minutes: {error}");
         let value = scope.evaluate(value, self.system).await.map_err(failed)?;
-        read_minutes(&value).map_err(|error| failed(error))
+        read_minutes(&value).map_err(failed)
     }
 
     /// What ends a step that begins now.

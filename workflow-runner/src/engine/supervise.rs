@@ -9,6 +9,7 @@
 //! When the process itself ends on the ladder and others of its group are left, they get TERM at
 //! once and KILL after the ladder's last wait.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -52,6 +53,9 @@ pub(super) struct Ended {
     /// Its group, where processes may be left.
     pub(super) control: Box<dyn Control>,
 }
+
+/// How long a process may take to end after KILL: one that waits for a dead disk never does.
+const AFTER_KILL: Duration = Duration::from_secs(10);
 
 /// How often an ended process's group is looked at while others of it are left.
 const GROUP_POLL: Duration = Duration::from_millis(50);
@@ -107,7 +111,13 @@ async fn climb(control: &mut dyn Control, ladder: Ladder) -> Result<Exit, System
         }
     }
     control.signal(Signal::Kill);
-    control.wait().await
+    match timeout(AFTER_KILL, control.wait()).await {
+        Ok(exit) => exit,
+        Err(_) => {
+            let source = io::Error::new(io::ErrorKind::TimedOut, "it did not end after KILL");
+            Err(SystemError::new("end", "the process of this step", source))
+        }
+    }
 }
 
 /// Ends what is left of a group whose first process has ended.

@@ -5,6 +5,8 @@ mod ending;
 mod story;
 mod values;
 
+use std::os::unix::fs::MetadataExt;
+
 use common::event::{Conclusion, JobResult};
 use common::plan::Dialect;
 
@@ -212,4 +214,34 @@ async fn the_event_is_a_file_and_temporary_files_go() {
     assert_eq!(story.output(), "{\n  \"number\": 7\n}");
     assert_eq!(story.result, JobResult::Success);
     assert!(!story.path("work/_temp").exists());
+}
+
+#[tokio::test]
+async fn steps_run_as_another_user_when_root_may_do_so() {
+    let job = job()
+        .tree(&[("a.txt", "hello")])
+        .run_as("nobody")
+        .uses("actions/checkout@v4", &[])
+        .run("id -un; cat a.txt; echo x > made; echo A=1 >> $GITHUB_ENV; echo $HOME > \"$RUNNER_TEMP/h\"")
+        .run("echo $A$USER; ls -ln made a.txt | awk '{print $3}' | uniq");
+    let story = job.play().await;
+    if nix::unistd::geteuid().is_root() {
+        let uid = std::fs::metadata(story.path("work/repo/repo/made")).unwrap().uid();
+        assert_ne!(uid, 0);
+        assert_eq!(story.output(), format!("nobody\nhello\n1nobody\n{uid}"), "{}", story.log());
+    } else {
+        assert!(story.log().contains("only root can become another user"), "{}", story.log());
+    }
+}
+
+/// The engine can run as a task of any runtime.
+#[test]
+fn the_engine_can_move_between_threads() {
+    fn assert_send<T: Send>(_: fn() -> T) {}
+    assert_send(|| {
+        let (sender, _) = tokio::sync::mpsc::channel(1);
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let system = std::sync::Arc::new(crate::system::Local::new());
+        super::run(job().into_document(), system, sender, cancel)
+    });
 }

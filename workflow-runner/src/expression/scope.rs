@@ -22,6 +22,19 @@ pub enum Status {
     Skipped,
 }
 
+impl Status {
+    /// The name as `job.status` has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// What an expression can see.
 pub trait Scope {
     /// The context of this name (lower case), if it exists here.

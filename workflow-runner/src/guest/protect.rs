@@ -1,13 +1,9 @@
-//! What a daemon does so that it outlives the connection that started it, and a full memory.
+//! What a daemon does so that it outlives the connection that started it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::panic;
 use std::path::PathBuf;
-
-/// How much less likely than others the kernel kills the daemon when memory runs out. Not the
-/// lowest value: a daemon that leaks is still a candidate before the kernel gives up.
-const OOM_SCORE: &str = "-900";
 
 /// Lets go of the session, terminal and directory of whoever started this process.
 pub(super) fn leave_session() {
@@ -25,17 +21,10 @@ pub(super) fn close_standard_streams() -> io::Result<()> {
     Ok(())
 }
 
-/// Asks the kernel to kill others first when memory runs out, where it can be asked. Children
-/// inherit this, so whoever starts one for a step calls [`expose_child`].
-pub(super) fn protect_from_memory_pressure() {
-    drop(fs::write("/proc/self/oom_score_adj", OOM_SCORE));
-}
-
 /// Keeps the message of a panic in a file, because the standard error output is closed. The file
 /// goes with the run directory.
 pub(super) fn keep_last_words(path: PathBuf) {
     panic::set_hook(Box::new(move |info| {
-        use std::io::Write;
         if let Ok(mut file) = File::create(&path) {
             drop(writeln!(file, "{info}"));
         }

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -207,13 +207,6 @@ impl Tree {
 
     fn give(&self, path: &Path) -> io::Result<()> {
         self.owner.map_or(Ok(()), |owner| owner.give(path))
-    }
-}
-
-impl Owner {
-    /// Makes the user the owner of a file, or of a link itself.
-    fn give(self, path: &Path) -> io::Result<()> {
-        lchown(path, Some(self.user), Some(self.group))
     }
 }
 

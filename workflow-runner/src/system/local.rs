@@ -81,7 +81,7 @@ impl System for Local {
     }
 
     fn start(&self, command: Command) -> Pending<'_, Result<Process, SystemError>> {
-        Box::pin(async move { process::start(command) })
+        Box::pin(async move { process::start(&command) })
     }
 
     fn kind<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Option<Kind>, SystemError>> {

@@ -9,10 +9,10 @@ use nix::sys::signal;
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use tokio::process::Child;
 
-use super::{Command, Control, Exit, Identity, Pending, Process, Signal, SystemError};
+use super::{Command, Control, Exit, Identity, Pending, Process, Signal, SystemError, pressure};
 
 /// Starts a process; see [`super::System::start`].
-pub(super) fn start(command: Command) -> Result<Process, SystemError> {
+pub(super) fn start(command: &Command) -> Result<Process, SystemError> {
     let failed = |source| SystemError::new("start", command.program.clone(), source);
     let mut builder = std::process::Command::new(&command.program);
     builder
@@ -27,7 +27,8 @@ pub(super) fn start(command: Command) -> Result<Process, SystemError> {
     if let Some(identity) = command.identity.clone() {
         become_before_exec(&mut builder, identity);
     }
-    let mut child = tokio::process::Command::from(builder).spawn().map_err(failed)?;
+    let spawn = || tokio::process::Command::from(builder).spawn();
+    let mut child = pressure::without_protection(spawn).map_err(failed)?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let (Some(stdout), Some(stderr), Some(group)) =
         (child.stdout.take(), child.stderr.take(), group)

@@ -3,11 +3,12 @@
 //! Not through the C library: a static program would need the machine's own name service modules
 //! at run time. Every supported system keeps both files.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 use nix::unistd::{getegid, geteuid};
 
-use super::{Identity, Owner, SystemError, files};
+use super::{Identity, Owner, SystemError};
 
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
@@ -66,7 +67,11 @@ pub(super) fn account(name: Option<&str>) -> Result<Account, SystemError> {
 }
 
 fn text(path: &str) -> Result<String, SystemError> {
-    files::read(path, LIMIT).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    let failed = |source| SystemError::new("read", path, source);
+    let mut bytes = Vec::new();
+    // Unlike a job's files, these may be links: the machine's owner made them.
+    File::open(path).map_err(failed)?.take(LIMIT).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 struct Entry<'a> {

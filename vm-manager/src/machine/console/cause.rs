@@ -82,17 +82,29 @@ mod tests {
             &["[   12.345678] Kernel panic - not syncing: Attempted to kill init!"],
             Some("panic: Kernel panic - not syncing: Attempted to kill init!"),
         );
-        check(&["panic[cpu0]/thread=fffffffffbc4e0c0:"], Some("panic: panic[cpu0]/thread=fffffffffbc4e0c0:"));
         check(
-            &["[9.0] Out of memory: Killed process 5 (a)", "[9.1] Out of memory: Killed process 6 (b)"],
+            &["panic[cpu0]/thread=fffffffffbc4e0c0:"],
+            Some("panic: panic[cpu0]/thread=fffffffffbc4e0c0:"),
+        );
+        check(
+            &[
+                "[9.0] Out of memory: Killed process 5 (a)",
+                "[9.1] Out of memory: Killed process 6 (b)",
+            ],
             Some("memory: Out of memory: Killed process 6 (b)"),
         );
         check(
-            &["[9.0] Out of memory: Killed process 1 (init)", "[9.1] Kernel panic - not syncing: x"],
+            &[
+                "[9.0] Out of memory: Killed process 1 (init)",
+                "[9.1] Kernel panic - not syncing: x",
+            ],
             Some("panic: Kernel panic - not syncing: x"),
         );
         check(&["[9.0] Memory cgroup out of memory: Killed process 6 (b)"], None);
         check(&["echo Kernel panic - not syncing"], None);
-        check(&["pid 7 (cc), was killed: failed to reclaim memory"], Some("memory: pid 7 (cc), was killed: failed to reclaim memory"));
+        check(
+            &["pid 7 (cc), was killed: failed to reclaim memory"],
+            Some("memory: pid 7 (cc), was killed: failed to reclaim memory"),
+        );
     }
 }

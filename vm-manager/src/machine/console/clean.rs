@@ -11,8 +11,7 @@ pub(super) fn line(bytes: &[u8]) -> String {
     // A progress display writes over itself; its last state is the line.
     let last = text.rsplit('\r').map(str::trim).find(|part| !part.is_empty()).unwrap_or_default();
     let spaced = last.chars().map(|c| if c == '\t' { ' ' } else { c });
-    let mut clean: String =
-        spaced.filter(|c| !c.is_control()).take(LINE_CHARACTERS + 1).collect();
+    let mut clean: String = spaced.filter(|c| !c.is_control()).take(LINE_CHARACTERS + 1).collect();
     if let Some((cut, _)) = clean.char_indices().nth(LINE_CHARACTERS) {
         clean.truncate(cut);
         clean.push_str("...");

@@ -50,8 +50,7 @@ impl Qmp {
         tokio::time::timeout(GREETING_DEADLINE, greeting(&mut reader, &mut lines)).await.map_err(
             |_| QmpError::Timeout { command: "greeting", deadline: GREETING_DEADLINE },
         )??;
-        let waiting =
-            Arc::new(Mutex::new(Waiting { next: 1, answers: Some(HashMap::new()) }));
+        let waiting = Arc::new(Mutex::new(Waiting { next: 1, answers: Some(HashMap::new()) }));
         let (announce, closed) = watch::channel(None);
         let task = {
             let waiting = Arc::clone(&waiting);
@@ -178,8 +177,7 @@ async fn read(
             match message {
                 Ok(Message::Event(event)) => on_event(&event),
                 Ok(Message::Answer(number, answer)) => {
-                    let sender =
-                        lock(waiting).answers.as_mut().and_then(|map| map.remove(&number));
+                    let sender = lock(waiting).answers.as_mut().and_then(|map| map.remove(&number));
                     if let Some(sender) = sender {
                         // Whoever asked may have stopped waiting.
                         drop(sender.send(answer));

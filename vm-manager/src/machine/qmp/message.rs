@@ -105,7 +105,9 @@ pub(super) fn command(number: u64, command: &str, arguments: &Value) -> Vec<u8> 
 
 fn number(fields: &Map<String, Value>) -> Result<u64, QmpError> {
     let number = fields.get("id").and_then(Value::as_u64);
-    number.ok_or_else(|| QmpError::Malformed("an answer without the number of its command".to_owned()))
+    number.ok_or_else(|| {
+        QmpError::Malformed("an answer without the number of its command".to_owned())
+    })
 }
 
 #[cfg(test)]

@@ -202,3 +202,37 @@ async fn an_endless_line_is_cut_and_harms_nothing() {
     assert!(lines[0].ends_with(" more bytes of this line were cut]"));
     assert_eq!(lines[1], "after");
 }
+
+#[tokio::test]
+async fn a_step_whose_output_nobody_reads_can_still_be_cancelled() {
+    let directory = tempfile::tempdir().unwrap();
+    let number = directory.path().join("number");
+    let script = format!("echo $$ > {}; while :; do echo noise; done", number.display());
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let cancel = CancellationToken::new();
+    let mut document = job().run(&script).into_document();
+    document.work_directory = directory.path().to_str().unwrap().to_owned();
+    let system = std::sync::Arc::new(crate::system::Local::new());
+    let engine = tokio::spawn(crate::engine::run(document, system, sender, cancel.clone()));
+
+    // Reading stops at the first output; from then on the channel is full.
+    let noticed = CancellationToken::new();
+    let mut noise = when_logged("noise");
+    while !noticed.is_cancelled() {
+        noise(&receiver.recv().await.unwrap(), &noticed);
+    }
+    cancel.cancel();
+    let gone = async {
+        loop {
+            let number = std::fs::read_to_string(&number).unwrap_or_default();
+            match number.trim().parse() {
+                Ok(number) if !is_running(nix::unistd::Pid::from_raw(number)) => break,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the process is gone");
+    assert!(!engine.is_finished());
+    while receiver.recv().await.is_some() {}
+    assert_eq!(engine.await.unwrap(), JobResult::Cancelled);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +23,13 @@ use crate::template;
 /// The longest that a test waits for a job.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Events that the channel holds: few, so that back-pressure is always at work.
+const CAPACITY: usize = 4;
+
 /// A job to build and play.
 pub(super) struct JobBuilder {
     document: JobDocument,
     tree: Vec<(String, String)>,
-    capacity: usize,
 }
 
 /// A step to build.
@@ -69,7 +72,7 @@ pub(super) fn job() -> JobBuilder {
         run_as: None,
         tree: None,
     };
-    JobBuilder { document, tree: Vec::new(), capacity: 16 }
+    JobBuilder { document, tree: Vec::new() }
 }
 
 /// A step that runs a script.
@@ -181,6 +184,11 @@ impl JobBuilder {
         self
     }
 
+    pub(super) fn run_as(mut self, user: &str) -> Self {
+        self.document.run_as = Some(user.to_owned());
+        self
+    }
+
     pub(super) fn tree(mut self, files: &[(&str, &str)]) -> Self {
         self.tree = files.iter().map(|&(path, text)| (path.to_owned(), text.to_owned())).collect();
         self
@@ -202,6 +210,11 @@ impl JobBuilder {
         self.step(step)
     }
 
+    /// The document as it stands.
+    pub(super) fn into_document(self) -> JobDocument {
+        self.document
+    }
+
     /// Runs the job to its end.
     pub(super) async fn play(self) -> Story {
         self.play_with(|_, _| {}).await
@@ -213,6 +226,8 @@ impl JobBuilder {
         mut watch: impl FnMut(&GuestEvent, &CancellationToken),
     ) -> Story {
         let directory = tempfile::tempdir().unwrap();
+        // Another user must be able to reach what lies in it.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         self.document.work_directory = directory.path().join("work").to_str().unwrap().to_owned();
         if !self.tree.is_empty() {
             let tree = directory.path().join("tree");
@@ -223,7 +238,7 @@ impl JobBuilder {
             }
             self.document.tree = Some(tree.to_str().unwrap().to_owned());
         }
-        let (sender, mut receiver) = mpsc::channel(self.capacity);
+        let (sender, mut receiver) = mpsc::channel(CAPACITY);
         let cancel = CancellationToken::new();
         let engine =
             crate::engine::run(self.document, Arc::new(Local::new()), sender, cancel.clone());

@@ -1,6 +1,9 @@
 //! The user to whom unpacked files belong.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::lchown;
+use std::path::Path;
 
 use super::super::GuestError;
 
@@ -10,8 +13,8 @@ const USERS: &str = "/etc/passwd";
 /// A user and its group, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
-    pub(super) user: u32,
-    pub(super) group: u32,
+    user: u32,
+    group: u32,
 }
 
 impl Owner {
@@ -21,6 +24,11 @@ impl Owner {
         let table = fs::read(USERS).map_err(GuestError::io("read", USERS))?;
         find(&String::from_utf8_lossy(&table), name)
             .ok_or_else(|| GuestError::Usage(format!("there is no user {name:?} in {USERS}")))
+    }
+
+    /// Makes the user the owner of a file, or of a link itself.
+    pub(super) fn give(self, path: &Path) -> io::Result<()> {
+        lchown(path, Some(self.user), Some(self.group))
     }
 }
 

@@ -167,6 +167,29 @@ fn an_unknown_owner_is_named() {
     assert!(!place.path().join("tree").exists());
 }
 
+#[test]
+fn everything_belongs_to_the_owner() {
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let own = nix::unistd::geteuid();
+    // Only root can give files away; others can at least keep them.
+    let wanted = |user: &u32| if own.is_root() { *user != 0 } else { *user == own.as_raw() };
+    let (name, user) = users
+        .lines()
+        .find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            Some((fields[0], fields[2].parse().ok().filter(wanted)?))
+        })
+        .unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let tree = place.path().join("tree");
+    let archive = Hostile::new().file("new/file").link("link", "/etc/passwd").bytes();
+    unpack(&archive[..], &tree, Some(name)).unwrap();
+    for path in ["", "new", "new/file", "link"] {
+        assert_eq!(fs::symlink_metadata(tree.join(path)).unwrap().uid(), user, "{path:?}");
+    }
+    assert_eq!(fs::metadata("/etc/passwd").unwrap().uid(), 0);
+}
+
 proptest! {
     #[test]
     fn an_archive_that_is_cut_off_is_an_error(part in 0.0..1.0_f64) {

@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::daemon::House;
+use super::house::House;
 use super::spool::{Folder, Spool, SpoolLimits};
 
 /// How long a test waits for anything before it fails.
@@ -43,6 +43,17 @@ where
     S: FnOnce(Rc<Machine>) -> G,
     G: Future<Output = ()>,
 {
+    with_lingering_daemon(PATIENCE, engine, story).await;
+}
+
+/// The same with a time for which the daemon waits for a host after the job.
+async fn with_lingering_daemon<E, F, S, G>(linger: Duration, engine: E, story: S)
+where
+    E: FnOnce(mpsc::Sender<GuestEvent>, CancellationToken) -> F,
+    F: Future<Output = JobResult> + 'static,
+    S: FnOnce(Rc<Machine>) -> G,
+    G: Future<Output = ()>,
+{
     let place = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(place.path().join("socket")).unwrap();
     let spool = Spool::new(LIMITS, Folder(place.path().to_owned()));
@@ -51,7 +62,7 @@ where
         job: machine.job,
         spool,
         listener,
-        linger: PATIENCE,
+        linger,
         grace: GRACE,
         terminate: machine.terminate.clone(),
     };
@@ -384,4 +395,13 @@ async fn the_end_of_the_machine_cancels_the_job_and_ends_the_daemon() {
         assert_eq!(host.receive().await, None);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_daemon_to_which_nobody_comes_ends_in_time() {
+    let engine = |events, _| async {
+        lines(3, events).await;
+        JobResult::Success
+    };
+    with_lingering_daemon(Duration::from_millis(10), engine, async |_| {}).await;
 }
