@@ -60,7 +60,11 @@ pub(crate) fn watchdog_command(settings: &Settings) -> Option<(PathBuf, Vec<std:
 ///
 /// # Errors
 /// The id is none, or something could not be removed.
-pub(crate) fn watch_instance(state: PathBuf, runtime: PathBuf, id: &str) -> Result<(), CommandError> {
+pub(crate) fn watch_instance(
+    state: PathBuf,
+    runtime: PathBuf,
+    id: &str,
+) -> Result<(), CommandError> {
     let id: InstanceId = id
         .parse()
         .map_err(|_| CommandError::usage(format!("{id:?} is not the id of an instance")))?;
