@@ -140,7 +140,8 @@ async fn one_try(
         }
         Err(TryError::Cancelled) => false,
     };
-    if let (true, Some(keep)) = (failed && machine.ended().borrow().is_none(), request.body.keep) {
+    let running = machine.ended().borrow().is_none();
+    if let (true, Some(keep)) = (failed && running, request.body.keep) {
         keep_machine(machine, keep, log).await?;
     } else {
         log.phase(Phase::Cleanup, None).await?;

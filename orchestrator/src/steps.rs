@@ -52,7 +52,8 @@ pub(crate) async fn run(
         tokio::pin!(follow);
         tokio::select! {
             followed = &mut follow => Some(followed),
-            _ = ended.wait_for(Option::is_some) => timeout(DRAIN, &mut follow).await.ok(),
+            // The guard must not live across the wait that follows.
+            () = async { drop(ended.wait_for(Option::is_some).await) } => timeout(DRAIN, &mut follow).await.ok(),
         }
     };
     let error = match followed {

@@ -90,9 +90,15 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
-    /// Remove what a kept or killed instance left, when its time is over.
+    /// Wait for the end of an instance and remove what it left.
     #[command(hide = true)]
     WatchInstance {
+        /// The state directory.
+        #[arg(long)]
+        state: PathBuf,
+        /// The runtime directory.
+        #[arg(long)]
+        runtime: PathBuf,
         /// The instance.
         id: String,
     },
@@ -173,7 +179,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Machine")]
     pub keep: bool,
 
-    /// Show what Solstice does, and the outputs of jobs.
+    /// Show what Solstice does, the machine's console, and the outputs of jobs.
     #[arg(long, short, help_heading = "Output")]
     pub verbose: bool,
 
@@ -185,7 +191,7 @@ pub struct RunArgs {
 /// Options of `solstice shell`.
 #[derive(Debug, Args)]
 pub struct ShellArgs {
-    /// An image label for a fresh machine, or the name of a kept one [default: the newest kept
+    /// An image label for a fresh machine, or the name of a kept one [default: the only kept
     /// machine].
     #[arg(value_name = "LABEL|RUN")]
     pub target: Option<String>,

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use human::Human;
 pub(crate) use json::Json;
 pub(crate) use output::Output;
-pub(crate) use report::{JobReport, Report, human_duration};
+pub(crate) use report::{JobReport, Report};
 
 /// Items that may wait for the thread. A batch of log lines has up to 64 KiB, so this bounds the
 /// memory of a flood that the terminal cannot follow.

@@ -47,7 +47,7 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
     let prepared = prepare(&directory, &arguments).await?;
     let stop = Stop::on_signals()
         .map_err(|error| CommandError::infrastructure(format!("cannot handle signals: {error}")))?;
-    let host = Arc::new(Host::open(settings).await?);
+    let host = Arc::new(Host::open(settings)?);
     let render = |several| -> Box<dyn Render> {
         let output = Output::standard();
         if arguments.json {
@@ -57,7 +57,7 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
         }
     };
     let ended = execute(&prepared, &arguments, Arc::clone(&host), &stop, render).await;
-    host.close(&stop).await;
+    host.close().await;
     ended
 }
 

@@ -24,7 +24,7 @@ pub struct Settings {
     pub image_dir: Option<PathBuf>,
     /// Sockets and keys of running machines; must be on tmpfs.
     pub runtime_dir: PathBuf,
-    /// The image catalogue; absent means the one built in.
+    /// A file of further images.
     pub catalogue: Option<PathBuf>,
     /// Bytes that stay free on the disk of `state_dir`.
     pub disk_reserve: ByteSize,

@@ -155,6 +155,10 @@ impl Human {
 
     fn log(&mut self, job: &Job, batch: &LogBatch) -> io::Result<()> {
         for line in &batch.lines {
+            // What matters of a console stands in the message of a failure as well.
+            if line.stream == Stream::Console && !self.verbose {
+                continue;
+            }
             for part in parts(line.text.as_bytes()) {
                 self.log_line(job, line, part)?;
             }

@@ -30,6 +30,7 @@ pub(crate) enum Progress {
     /// A line for each change.
     Plain(Box<dyn Write + Send>),
     /// Nowhere.
+    #[cfg(test)]
     Hidden,
 }
 

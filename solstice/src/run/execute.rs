@@ -1,24 +1,22 @@
 //! The border to the orchestrator: jobs go down, events come up.
 
 use std::future::Future;
+use std::time::Duration;
 
 use common::event::{Finished, JobEvent};
 use common::request::JobRequest;
+use orchestrator::Orchestrator;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::exit::CommandError;
+use crate::host::orchestrator_settings;
+use crate::message;
 use crate::settings::Settings;
-use crate::stop::Stop;
 
-/// How a job is ended from outside.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct JobControl {
-    /// Ends the job by the dialect's ladder.
-    pub(crate) cancel: CancellationToken,
-    /// Destroys the job's machine at once.
-    pub(crate) destroy: CancellationToken,
-}
+pub(crate) use orchestrator::JobControl;
+
+/// How long giving the host's resources back may take. What is left after that is the watchdog's.
+const SHUTDOWN: Duration = Duration::from_secs(60);
 
 /// Who runs jobs.
 pub(crate) trait Runner: Send + Sync + 'static {
@@ -39,23 +37,43 @@ pub(crate) trait Labels {
 }
 
 /// This host.
-pub(crate) struct Host;
+#[derive(Debug)]
+pub(crate) struct Host {
+    orchestrator: Orchestrator,
+}
 
 impl Host {
-    pub(crate) async fn open(_: &Settings) -> Result<Self, CommandError> {
-        Ok(Self)
+    /// Reads what there is. Nothing is written before the first job.
+    ///
+    /// # Errors
+    /// The catalogue cannot be used.
+    pub(crate) fn open(settings: &Settings) -> Result<Self, CommandError> {
+        let orchestrator = Orchestrator::new(orchestrator_settings(settings))
+            .map_err(|error| CommandError::usage(error.to_string()))?;
+        Ok(Self { orchestrator })
     }
-    pub(crate) async fn close(&self, _: &Stop) {}
+
+    /// Gives the host's resources back.
+    pub(crate) async fn close(&self) {
+        if tokio::time::timeout(SHUTDOWN, self.orchestrator.shutdown()).await.is_err() {
+            message::warning("the host's resources are not given back yet; the watchdog does it");
+        }
+    }
 }
 
 impl Labels for Host {
-    fn has_label(&self, _: &str) -> Result<(), String> {
-        Ok(())
+    fn has_label(&self, label: &str) -> Result<(), String> {
+        self.orchestrator.image(label).map(drop).map_err(|error| error.to_string())
     }
 }
 
 impl Runner for Host {
-    async fn run(&self, _: JobRequest, _: mpsc::Sender<JobEvent>, _: JobControl) -> Finished {
-        Finished { result: common::event::JobResult::Failure, infrastructure: None }
+    async fn run(
+        &self,
+        request: JobRequest,
+        events: mpsc::Sender<JobEvent>,
+        control: JobControl,
+    ) -> Finished {
+        self.orchestrator.run(request, events, control).await
     }
 }

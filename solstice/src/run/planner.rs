@@ -109,8 +109,7 @@ impl WorkflowPlanner<'_> {
         let sentence = first.unwrap_or_else(|| {
             format!("the label {:?} names no image", labels.first().map_or("", String::as_str))
         });
-        Err(CommandError::usage(sentence)
-            .hint("see `solstice image list`, or choose an image with --image"))
+        Err(CommandError::usage(sentence).hint("choose an image for every job with --image LABEL"))
     }
 
     fn matches(&self, leg: &MatrixLeg) -> bool {

@@ -526,8 +526,7 @@ async fn bad_labels_are_found_before_anything_runs() {
     let message = jobs(&text).refused().await;
     assert_eq!(
         message,
-        "no image has the label \"tinny\" | see `solstice image list`, or choose an image with \
-         --image"
+        "no image has the label \"tinny\" | choose an image for every job with --image LABEL"
     );
     let text = "a: { runs-on: self-hosted, steps: [{ run: x }] }";
     let message = jobs(text).refused().await;

@@ -84,6 +84,29 @@ pub fn list(settings: &HostSettings) -> Result<Vec<(String, String, Timestamp)>,
     Ok(found)
 }
 
+/// Ends the time of the machine that is kept under a name: its instance's
+/// [watchdog](super::watchdog) removes it within seconds, or else the next sweep.
+///
+/// # Errors
+///
+/// [`HostError::NotKept`] with the names that there are, or its record cannot be written.
+pub fn release(settings: &HostSettings, name: &str) -> Result<(), HostError> {
+    let mut known = Vec::new();
+    for (instance, mut record) in records(settings)? {
+        match &mut record.keep {
+            Some(keep) if keep.name == name => keep.until = Timestamp::now(),
+            Some(keep) => {
+                known.push(keep.name.clone());
+                continue;
+            }
+            None => continue,
+        }
+        return record.write(&settings.machine(instance, record.vm).record());
+    }
+    known.sort();
+    Err(HostError::NotKept { name: name.to_owned(), known })
+}
+
 /// All records of machines whose process runs. Records that disappear or that nobody understands are
 /// left out: their owners see to them.
 fn records(settings: &HostSettings) -> Result<Vec<(InstanceId, Record)>, HostError> {

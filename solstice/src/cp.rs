@@ -1,0 +1,223 @@
+//! `solstice cp` and `solstice rm`: what else one does with a kept machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::limits::GIB;
+use tokio::fs;
+use vm_manager::host::{HostError, kept, sweep_dead};
+use vm_manager::ssh::{Guest, SshError, quote};
+
+use crate::cli::CpArgs;
+use crate::exit::{CommandError, Exit};
+use crate::host::host_settings;
+use crate::machine;
+use crate::message;
+use crate::settings::Settings;
+use crate::waiting::Waiting;
+
+/// How long one copy may take.
+const COPY: Duration = Duration::from_secs(60 * 60);
+
+/// How long a short command in the guest may take.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// A larger file of a guest is not copied: a hostile guest must not fill the host's disk.
+const FILE_BYTES: u64 = 64 * GIB;
+
+/// The mode of a file whose own mode is not known.
+const FILE_MODE: u32 = 0o644;
+
+/// How long a machine may take to be gone once its time is over.
+const GONE: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether it is gone.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Copies a file to or from a kept machine.
+///
+/// # Errors
+/// Not exactly one side is in a machine, the machine does not exist, or the copy fails; a file that
+/// was copied in part is removed.
+pub(crate) async fn copy(settings: &Settings, arguments: &CpArgs) -> Result<Exit, CommandError> {
+    match (place(&arguments.source), place(&arguments.destination)) {
+        (Place::Guest { run, path }, Place::Host(local)) => {
+            let guest = guest(settings, run).await?;
+            download(&guest, path, local).await?;
+        }
+        (Place::Host(local), Place::Guest { run, path }) => {
+            let guest = guest(settings, run).await?;
+            upload(&guest, local, path).await?;
+        }
+        _ => {
+            return Err(CommandError::usage("exactly one side must be in a machine")
+                .hint("write it as RUN:PATH, and a local file with a colon as ./NAME"));
+        }
+    }
+    Ok(Exit::Passed)
+}
+
+/// Destroys kept machines.
+///
+/// # Errors
+/// One does not exist or does not go away.
+pub(crate) async fn remove(settings: &Settings, runs: &[String]) -> Result<Exit, CommandError> {
+    let host = host_settings(settings);
+    for run in runs {
+        kept::release(&host, run).map_err(|error| machine::kept_error(&error))?;
+    }
+    let gone = async {
+        for run in runs {
+            while !matches!(kept::find(&host, run), Err(HostError::NotKept { .. })) {
+                let host = host.clone();
+                // Where its watchdog is gone as well, nobody but us removes it.
+                let swept = tokio::task::spawn_blocking(move || sweep_dead(&host)).await;
+                if let Ok(Err(error)) = swept {
+                    tracing::warn!(%error, "cannot remove what a dead instance left");
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            message::notice(&format!("removed {run}"));
+        }
+    };
+    tokio::time::timeout(GONE, gone).await.map_err(|_| {
+        CommandError::infrastructure(format!("a machine is not gone after {} s", GONE.as_secs()))
+            .hint("see `solstice doctor` for what is left")
+    })?;
+    Ok(Exit::Passed)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Place<'a> {
+    Guest { run: &'a str, path: &'a str },
+    Host(&'a Path),
+}
+
+/// As scp does: what stands before a colon is a machine unless a slash stands before that.
+fn place(text: &str) -> Place<'_> {
+    match text.split_once(':') {
+        Some((run, path)) if !run.is_empty() && !run.contains('/') => Place::Guest { run, path },
+        _ => Place::Host(Path::new(text)),
+    }
+}
+
+async fn guest(settings: &Settings, run: &str) -> Result<Guest, CommandError> {
+    let machine = machine::kept_machine(settings, run)?;
+    machine::connect(settings, &machine).await
+}
+
+async fn download(guest: &Guest, path: &str, local: &Path) -> Result<(), CommandError> {
+    let _waiting = Waiting::start(&format!("copying {path}"));
+    let target = if fs::metadata(local).await.is_ok_and(|found| found.is_dir()) {
+        local.join(file_name(path)?)
+    } else {
+        local.to_path_buf()
+    };
+    let failed = |error: &dyn std::fmt::Display| {
+        CommandError::infrastructure(format!("cannot write {}: {error}", target.display()))
+    };
+    // Beside the target, so that a copy that fails leaves what was there.
+    let part = part_of(&target)?;
+    let file = fs::File::create_new(&part).await.map_err(|error| failed(&error))?;
+    let copied = guest.download(path, file, FILE_BYTES, COPY).await;
+    let moved = match copied {
+        Ok(_) => fs::rename(&part, &target).await.map_err(|error| failed(&error)),
+        Err(error) => Err(transfer_error(&error)),
+    };
+    if moved.is_err() {
+        // The first error is the one to report.
+        drop(fs::remove_file(&part).await);
+    }
+    moved
+}
+
+async fn upload(guest: &Guest, local: &Path, path: &str) -> Result<(), CommandError> {
+    use std::os::unix::fs::PermissionsExt;
+    let _waiting = Waiting::start(&format!("copying {}", local.display()));
+    let failed = |error: std::io::Error| {
+        CommandError::usage(format!("cannot read {}: {error}", local.display()))
+    };
+    let file = fs::File::open(local).await.map_err(failed)?;
+    let metadata = file.metadata().await.map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(CommandError::usage(format!("{} is not a file", local.display()))
+            .hint("copy directories as an archive: tar -cf dir.tar dir"));
+    }
+    let mode = match metadata.permissions().mode() & 0o777 {
+        0 => FILE_MODE,
+        mode => mode,
+    };
+    let target = target_in_guest(guest, local, path).await?;
+    guest
+        .upload(file, metadata.len(), &target, mode, COPY)
+        .await
+        .map_err(|error| transfer_error(&error))
+}
+
+/// A directory of the guest gets the file under its own name.
+async fn target_in_guest(guest: &Guest, local: &Path, path: &str) -> Result<String, CommandError> {
+    let path = if path.is_empty() { "." } else { path };
+    let question = format!("test -d {}", quote(path));
+    let asked = guest.run(&question, None, COMMAND).await;
+    if !asked.map_err(|error| transfer_error(&error))?.success() {
+        return Ok(path.to_owned());
+    }
+    let name = local.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        CommandError::usage(format!("{} has no name that a guest can use", local.display()))
+    })?;
+    Ok(format!("{}/{name}", path.trim_end_matches('/')))
+}
+
+fn transfer_error(error: &SshError) -> CommandError {
+    match error {
+        SshError::Transfer { .. } => CommandError::usage(error.to_string()),
+        _ => CommandError::infrastructure(error.to_string()),
+    }
+}
+
+fn file_name(path: &str) -> Result<&str, CommandError> {
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if matches!(name, "" | "." | "..") {
+        return Err(CommandError::usage(format!("{path:?} names no file in the machine")));
+    }
+    Ok(name)
+}
+
+/// Where the bytes go until they are all there.
+fn part_of(target: &Path) -> Result<PathBuf, CommandError> {
+    let name = target
+        .file_name()
+        .ok_or_else(|| CommandError::usage(format!("{} names no file", target.display())))?;
+    let mut part = std::ffi::OsString::from(".");
+    part.push(name);
+    part.push(format!(".{}.part", std::process::id()));
+    Ok(target.with_file_name(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_and_files_are_told_apart() {
+        let check = |text: &str, expected: Place<'_>| assert_eq!(place(text), expected, "{text}");
+        check("run:/a:b", Place::Guest { run: "run", path: "/a:b" });
+        check("run:", Place::Guest { run: "run", path: "" });
+        check("./a:b", Place::Host(Path::new("./a:b")));
+        check("/x/a:b", Place::Host(Path::new("/x/a:b")));
+        check(":a", Place::Host(Path::new(":a")));
+        check("file", Place::Host(Path::new("file")));
+    }
+
+    #[test]
+    fn names_in_the_guest_are_names() {
+        assert_eq!(file_name("/var/log/syslog").unwrap(), "syslog");
+        assert_eq!(file_name("dir/").unwrap(), "dir");
+        for path in ["", "/", "a/..", "."] {
+            assert!(file_name(path).is_err(), "{path}");
+        }
+        assert!(part_of(Path::new("/")).is_err());
+        let part = part_of(Path::new("a/b")).unwrap();
+        assert_eq!(part.parent(), Some(Path::new("a")));
+    }
+}

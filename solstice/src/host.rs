@@ -1,0 +1,80 @@
+//! From the settings to what the parts below want to know about this host.
+
+use std::path::PathBuf;
+
+use common::ids::InstanceId;
+use vm_manager::host::{HostSettings, watchdog};
+
+use crate::exit::CommandError;
+use crate::settings::{self, Settings};
+
+/// What vm-manager wants to know.
+pub(crate) fn host_settings(settings: &Settings) -> HostSettings {
+    use vm_manager::host::Acceleration;
+    HostSettings {
+        state: settings.state_dir.clone(),
+        runtime: settings.runtime_dir.clone(),
+        qemu: settings.qemu.clone().unwrap_or_else(|| PathBuf::from("qemu-system-x86_64")),
+        qemu_img: settings.qemu_img.clone().unwrap_or_else(|| PathBuf::from("qemu-img")),
+        disk_reserve: settings.disk_reserve,
+        acceleration: match settings.acceleration {
+            settings::Acceleration::Auto => None,
+            settings::Acceleration::Kvm => Some(Acceleration::Kvm),
+            settings::Acceleration::Tcg => Some(Acceleration::Tcg),
+        },
+    }
+}
+
+/// Where images are kept.
+pub(crate) fn image_directory(settings: &Settings) -> PathBuf {
+    settings.image_dir.clone().unwrap_or_else(|| settings.state_dir.join("images"))
+}
+
+/// What the orchestrator wants to know.
+pub(crate) fn orchestrator_settings(settings: &Settings) -> orchestrator::Settings {
+    orchestrator::Settings {
+        host: host_settings(settings),
+        images: image_directory(settings),
+        guest_programs: settings.guest_programs.clone(),
+        catalogue: settings.catalogue.clone(),
+        watchdog: watchdog_command(settings),
+    }
+}
+
+/// The command line of a watchdog, to which the instance's id is added. It has everything it needs
+/// in its arguments: it runs in another directory and must not depend on the environment.
+pub(crate) fn watchdog_command(settings: &Settings) -> Option<(PathBuf, Vec<std::ffi::OsString>)> {
+    let program = std::env::current_exe().ok()?;
+    let arguments = vec![
+        "watch-instance".into(),
+        "--state".into(),
+        settings.state_dir.clone().into(),
+        "--runtime".into(),
+        settings.runtime_dir.clone().into(),
+    ];
+    Some((program, arguments))
+}
+
+/// The body of the watchdog: waits until the owner of an instance is gone, and removes what it left.
+/// Blocks.
+///
+/// # Errors
+/// The id is none, or something could not be removed.
+pub(crate) fn watch_instance(
+    state: PathBuf,
+    runtime: PathBuf,
+    id: &str,
+) -> Result<(), CommandError> {
+    let id: InstanceId = id
+        .parse()
+        .map_err(|_| CommandError::usage(format!("{id:?} is not the id of an instance")))?;
+    let settings = HostSettings {
+        state,
+        runtime,
+        qemu: PathBuf::new(),
+        qemu_img: PathBuf::new(),
+        disk_reserve: common::size::ByteSize(0),
+        acceleration: None,
+    };
+    watchdog::guard(&settings, id).map_err(|error| CommandError::infrastructure(error.to_string()))
+}

@@ -1,0 +1,257 @@
+//! The program from outside: bad input gives a clear error with its place and leaves nothing behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A directory with these files in it, and the program run there.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+/// What the program did.
+struct Done {
+    code: i32,
+    stdout: String,
+    stderr: String,
+    /// Whether it made its state or runtime directory.
+    created: bool,
+}
+
+fn place() -> Place {
+    Place { directory: tempfile::tempdir().unwrap() }
+}
+
+/// A project with this workflow.
+fn workflow(text: &str) -> Place {
+    place().file(".github/workflows/ci.yml", text)
+}
+
+impl Place {
+    fn file(self, path: &str, text: &str) -> Self {
+        let path = self.project().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        self
+    }
+
+    fn project(&self) -> std::path::PathBuf {
+        let path = self.directory.path().join("project");
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let directory = self.directory.path();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_solstice"));
+        command
+            .args(arguments)
+            .current_dir(self.project())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", directory)
+            .env("GIT_CEILING_DIRECTORIES", directory)
+            .env("SOLSTICE_STATE_DIR", directory.join("state"))
+            .env("SOLSTICE_RUNTIME_DIR", directory.join("run"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn solstice(&self, arguments: &[&str]) -> Done {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let made = |name: &str| Path::new(self.directory.path()).join(name).exists();
+        Done {
+            code: output.status.code().unwrap(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+            created: made("state") || made("run"),
+        }
+    }
+
+    /// The command is refused with exactly this text, and nothing was made.
+    fn refuses(&self, arguments: &[&str], stderr: &str) {
+        let done = self.solstice(arguments);
+        assert_eq!(done.stderr, stderr, "{arguments:?}");
+        assert_eq!((done.code, done.stdout.as_str(), done.created), (64, "", false));
+    }
+}
+
+const GOOD: &str = "on: push\njobs:\n  a:\n    runs-on: tiny\n    steps: [{ run: echo }]\n";
+
+#[test]
+fn no_workflow() {
+    place().refuses(
+        &["run"],
+        "error: there is no workflow file in .forgejo/workflows, .gitea/workflows, \
+         .github/workflows\nhint: name one: solstice run WORKFLOW\n",
+    );
+}
+
+#[test]
+fn several_workflows() {
+    workflow(GOOD).file(".forgejo/workflows/b.yaml", GOOD).refuses(
+        &["run"],
+        "error: there are several workflow files:\n  .forgejo/workflows/b.yaml\n  \
+         .github/workflows/ci.yml\nhint: name one: solstice run WORKFLOW\n",
+    );
+}
+
+#[test]
+fn an_unknown_image_label() {
+    let text = GOOD.replace("tiny", "tinny");
+    let done = workflow(&text).solstice(&["run"]);
+    assert_eq!((done.code, done.stdout.as_str(), done.created), (64, "", false), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("\"tinny\"") && done.stderr.contains("\"tiny\""),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn a_job_without_runs_on() {
+    let text = GOOD.replace("    runs-on: tiny\n", "");
+    let done = workflow(&text).solstice(&["run"]);
+    assert_eq!((done.code, done.created), (64, false));
+    assert!(done.stderr.starts_with("error: .github/workflows/ci.yml:3:3: "), "{}", done.stderr);
+    assert!(done.stderr.contains("runs-on"), "{}", done.stderr);
+}
+
+#[test]
+fn a_yaml_error_with_its_line_and_a_caret() {
+    let done = workflow("on: push\njobs:\n  a: [\n").solstice(&["run"]);
+    assert_eq!((done.code, done.created), (64, false));
+    assert!(done.stderr.starts_with("error: .github/workflows/ci.yml:"), "{}", done.stderr);
+    assert!(done.stderr.contains(" | ") && done.stderr.contains('^'), "{}", done.stderr);
+}
+
+#[test]
+fn an_expression_that_does_not_parse() {
+    let text = GOOD.replace("echo", "'echo ${{ succes( }}'");
+    let done = workflow(&text).solstice(&["run"]);
+    assert_eq!((done.code, done.created), (64, false));
+    assert!(done.stderr.starts_with("error: .github/workflows/ci.yml:5:"), "{}", done.stderr);
+}
+
+#[test]
+fn a_cycle_of_needs() {
+    let text = "on: push\njobs:\n  a: { needs: b, runs-on: tiny, steps: [{ run: x }] }\n  \
+                b: { needs: a, runs-on: tiny, steps: [{ run: x }] }\n";
+    let done = workflow(text).solstice(&["run"]);
+    assert_eq!((done.code, done.created), (64, false));
+    assert!(done.stderr.contains("a → b → a"), "{}", done.stderr);
+}
+
+#[test]
+fn secrets_that_nobody_gave() {
+    let text = GOOD.replace("echo", "'echo ${{ secrets.TOKEN }}'");
+    let place = workflow(&text).file("secrets", "OTHER=1\nTOKEN hunter2\n");
+    place.refuses(
+        &["run"],
+        "error: the workflow uses a secret that was not given: TOKEN\n\
+         hint: give --secret TOKEN or a line TOKEN=... in --secrets-file\n",
+    );
+    place.refuses(
+        &["run", "--secret", "TOKEN"],
+        "error: the secret TOKEN is not in the environment, and there is no terminal to ask at\n\
+         hint: set the environment variable TOKEN, or use --secrets-file\n",
+    );
+    place.refuses(
+        &["run", "--secrets-file", "secrets"],
+        "error: secrets:2: there is no =\nhint: write NAME=VALUE, with the value in double quotes \
+         if it has line breaks (\\n) or blanks at its ends\n",
+    );
+}
+
+#[test]
+fn settings_that_are_wrong() {
+    let place = workflow(GOOD).file("solstice.toml", "state_dri = \"/x\"\n");
+    let done = place.solstice(&["run"]);
+    assert_eq!((done.code, done.created), (64, false));
+    assert!(
+        done.stderr.contains("solstice.toml:1:1: unknown key \"state_dri\""),
+        "{}",
+        done.stderr
+    );
+    assert!(done.stderr.ends_with("hint: did you mean \"state_dir\"?\n"), "{}", done.stderr);
+}
+
+#[test]
+fn a_command_line_that_is_wrong() {
+    for arguments in [&["run", "--nope"][..], &["fly"], &["image", "pull"], &[]] {
+        let done = workflow(GOOD).solstice(arguments);
+        assert_eq!(
+            (done.code, done.stdout.as_str(), done.created),
+            (64, "", false),
+            "{arguments:?}"
+        );
+    }
+    let done = place().solstice(&["--help"]);
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+    assert!(done.stdout.contains("Examples:") && !done.stdout.contains("watch-instance"));
+}
+
+#[test]
+fn machines_that_are_not_kept() {
+    let place = place();
+    place.refuses(
+        &["cp", "nope:/x", "."],
+        "error: no machine is kept under the name `nope`; no machine is kept on this host\n",
+    );
+    place.refuses(
+        &["rm", "nope"],
+        "error: no machine is kept under the name `nope`; no machine is kept on this host\n",
+    );
+    place.refuses(
+        &["cp", "a", "b"],
+        "error: exactly one side must be in a machine\nhint: write it as RUN:PATH, and a local \
+         file with a colon as ./NAME\n",
+    );
+    place.refuses(
+        &["shell"],
+        "error: no machine is kept on this host\nhint: name an image for a fresh machine: \
+         solstice shell LABEL\n",
+    );
+    let done = place.solstice(&["shell", "debian-21"]);
+    assert_eq!((done.code, done.created), (64, false));
+    assert!(done.stderr.contains("debian-12"), "{}", done.stderr);
+}
+
+#[test]
+fn images_are_listed_without_making_anything() {
+    let place = place();
+    let done = place.solstice(&["image", "list"]);
+    assert_eq!((done.code, done.created), (0, false), "{}", done.stderr);
+    assert!(done.stdout.starts_with("LABEL"), "{}", done.stdout);
+    let done = place.solstice(&["image", "list", "--json"]);
+    let rows: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    let tiny = rows.as_array().unwrap().iter().find(|row| row["label"] == "tiny").unwrap();
+    assert_eq!(tiny["present"], false);
+}
+
+#[test]
+fn the_doctor_names_what_is_missing_and_the_cure() {
+    let place = place();
+    let output =
+        place.command(&["doctor", "--json"]).env("SOLSTICE_QEMU", "/nonexistent/qemu").output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let qemu = checks.as_array().unwrap().iter().find(|check| check["id"] == "qemu").unwrap();
+    assert_eq!(qemu["verdict"], "failed");
+    assert!(qemu["cure"].as_str().unwrap().contains("install QEMU"), "{qemu}");
+    let state = checks.as_array().unwrap().iter().find(|check| check["id"] == "state-dir").unwrap();
+    assert_eq!(state["verdict"], "ok", "{state}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let place = place();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let done = place.command(&["completion", "bash"]).stdout(writer).output().unwrap();
+    assert_eq!((done.status.code(), done.stderr.as_slice()), (Some(0), &b""[..]));
+}
