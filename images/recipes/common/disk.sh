@@ -23,6 +23,7 @@ give_to_root() {
         (cd "$1" && find . -mindepth 1) | sed 's/^\./0 0 /'
         cat "$2"
     } | while read -r uid gid path; do
+        [ -e "$1$path" ] || [ -L "$1$path" ] || continue
         printf 'set_inode_field "%s" uid %s\nset_inode_field "%s" gid %s\n' \
             "$path" "$uid" "$path" "$gid"
     done >"$work/owners.debugfs"

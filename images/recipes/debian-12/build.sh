@@ -27,7 +27,7 @@ bootstrap() {
     rm -f "$work/root.tar"
     # INITRD=No: the kernel package would make an initial RAM disk for any machine; ours is made
     # for this one, and is ready ten times sooner.
-    INITRD=No TMPDIR=$work/tmp mmdebstrap --mode=auto --variant=minbase --format=tar \
+    INITRD=No mmdebstrap --mode=auto --variant=minbase --format=tar \
         --aptopt="$work/apt.conf" \
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -97,12 +97,17 @@ configure() {
     : >"$root/etc/fstab"
     # Each machine makes its own at its first boot.
     : >"$root/etc/machine-id"
-    find "$root/var/lib/apt/lists" "$root/var/cache/apt" "$root/var/log" -type f -delete
+    find "$root/var/lib/apt/lists" "$root/var/cache/apt" "$root/var/log/apt" -type f -delete
     rm -rf "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root/var/lib/systemd/random-seed" \
-        "$root"/boot/initrd.img-*
+        "$root"/var/log/*.log "$root"/boot/initrd.img-*
 }
 
-mkdir -p "$work/tmp"
+# Without root's rights mmdebstrap works as another user, who has no way into a home directory:
+# it then needs the host's directory for temporary files, which it also tidies.
+if [ "$(id -u)" -eq 0 ]; then
+    mkdir "$work/tmp"
+    export TMPDIR="$work/tmp"
+fi
 find_mirrors
 write_sources "$work/sources.list"
 write_apt_settings "$work/apt.conf"
