@@ -106,14 +106,12 @@ impl Hasher {
 
     pub(super) fn finish(self) -> Digest {
         match self {
-            Self::Sha256(hasher) => Digest {
-                algorithm: DigestAlgorithm::Sha256,
-                hex: hex::encode(hasher.finalize()),
-            },
-            Self::Sha512(hasher) => Digest {
-                algorithm: DigestAlgorithm::Sha512,
-                hex: hex::encode(hasher.finalize()),
-            },
+            Self::Sha256(hasher) => {
+                Digest { algorithm: DigestAlgorithm::Sha256, hex: hex::encode(hasher.finalize()) }
+            }
+            Self::Sha512(hasher) => {
+                Digest { algorithm: DigestAlgorithm::Sha512, hex: hex::encode(hasher.finalize()) }
+            }
         }
     }
 }

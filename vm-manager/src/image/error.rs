@@ -53,7 +53,9 @@ pub enum ImageError {
         reason: String,
     },
     /// The bytes are not those that the catalogue names.
-    #[error("the image {label} from {url} has the wrong digest: expected {expected}, found {found}; the file was deleted")]
+    #[error(
+        "the image {label} from {url} has the wrong digest: expected {expected}, found {found}; the file was deleted"
+    )]
     WrongDigest {
         /// The image.
         label: String,
@@ -79,7 +81,9 @@ pub enum ImageError {
         lock_file: PathBuf,
     },
     /// The catalogue has no digest for the image, and nobody vouched for what was found.
-    #[error("the image {label} from {url} was not accepted: its catalogue entry names no digest, {found} was found, and nobody confirmed it; `solstice image pull {label}` asks")]
+    #[error(
+        "the image {label} from {url} was not accepted: its catalogue entry names no digest, {found} was found, and nobody confirmed it; `solstice image pull {label}` asks"
+    )]
     NotConfirmed {
         /// The image.
         label: String,
@@ -109,7 +113,9 @@ pub enum ImageError {
         output: Vec<String>,
     },
     /// A program that the store needs is not installed.
-    #[error("cannot run `{program}` for the image {label}: {source}; `solstice doctor` says what to install")]
+    #[error(
+        "cannot run `{program}` for the image {label}: {source}; `solstice doctor` says what to install"
+    )]
     NoProgram {
         /// The image.
         label: String,

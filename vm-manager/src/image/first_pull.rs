@@ -62,7 +62,8 @@ impl LockFile {
     /// Records a first pull. The caller holds the image's lock; other images may be recorded at the
     /// same moment.
     pub(super) fn record(&self, url: &str, digest: &Digest) -> Result<(), ImageError> {
-        let guard = fs::File::create(&self.guard).map_err(ImageError::store("create", &self.guard))?;
+        let guard =
+            fs::File::create(&self.guard).map_err(ImageError::store("create", &self.guard))?;
         guard.lock().map_err(ImageError::store("lock", &self.guard))?;
         let mut content = self.read()?;
         content.image.insert(url.to_owned(), Record { digest: digest.to_string() });

@@ -173,7 +173,8 @@ impl Group {
     fn signal(&self, signal: Signal) {
         // The leader is not reaped before `ended`, or its children hold the group: the id is ours.
         if let (Some(id), false) = (self.id, self.ended) {
-            drop(killpg(id, signal));
+            // It may have ended by itself this moment.
+            killpg(id, signal).ok();
         }
     }
 
@@ -250,16 +251,14 @@ mod tests {
     #[tokio::test]
     async fn the_deadline_ends_the_whole_group() {
         let script = "sleep 1000 & wait";
-        let error =
-            helper(Duration::from_millis(50)).run(["-c", script], |_| (), || Ok(())).await;
+        let error = helper(Duration::from_millis(50)).run(["-c", script], |_| (), || Ok(())).await;
         assert!(matches!(error, Err(ImageError::Deadline { .. })), "{error:?}");
     }
 
     #[tokio::test]
     async fn a_failed_check_ends_it() {
-        let full = || {
-            Err(ImageError::Unusable { label: "x".to_owned(), reason: "no room".to_owned() })
-        };
+        let full =
+            || Err(ImageError::Unusable { label: "x".to_owned(), reason: "no room".to_owned() });
         let error = helper(LONG).run(["-c", "sleep 1000"], |_| (), full).await;
         assert!(matches!(error, Err(ImageError::Unusable { .. })), "{error:?}");
     }

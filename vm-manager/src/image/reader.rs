@@ -263,8 +263,7 @@ impl Placed<'_, &str> {
             return Ok(*choice);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
-        let mut message =
-            format!("{:?} is no {what}; known are {}", self.value, names.join(", "));
+        let mut message = format!("{:?} is no {what}; known are {}", self.value, names.join(", "));
         if let Some(nearest) = nearest(self.value, choices.iter().map(|(name, _)| *name)) {
             message.push_str(&format!("; the nearest is `{nearest}`"));
         }
@@ -276,14 +275,13 @@ impl Placed<'_, &str> {
 const LIKENESS: f64 = 0.6;
 
 /// The name most like the given one, if any is like it at all.
-pub(super) fn nearest<'n>(
-    name: &str,
-    names: impl IntoIterator<Item = &'n str>,
-) -> Option<&'n str> {
+pub(super) fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let name = name.to_ascii_lowercase();
     names
         .into_iter()
-        .map(|other| (strsim::normalized_damerau_levenshtein(&name, &other.to_ascii_lowercase()), other))
+        .map(|other| {
+            (strsim::normalized_damerau_levenshtein(&name, &other.to_ascii_lowercase()), other)
+        })
         .filter(|(likeness, _)| *likeness >= LIKENESS)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, other)| other)

@@ -91,7 +91,8 @@ mod tests {
     fn every_file_is_in_the_binary() {
         let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/recipes");
         for name in RECIPES {
-            let embedded: Vec<_> = find(name).unwrap().files.iter().map(|(file, _)| *file).collect();
+            let embedded: Vec<_> =
+                find(name).unwrap().files.iter().map(|(file, _)| *file).collect();
             for folder in [name, "common"] {
                 for file in std::fs::read_dir(recipes.join(folder)).unwrap() {
                     let file = file.unwrap().file_name().into_string().unwrap();

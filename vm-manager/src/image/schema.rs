@@ -41,15 +41,20 @@ pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, Catal
         aliases: table
             .texts("aliases")?
             .into_iter()
-            .map(|alias| alias.check(|alias| is_label(alias), "an alias follows the rules of a label"))
+            .map(|alias| {
+                alias.check(|alias| is_label(alias), "an alias follows the rules of a label")
+            })
             .map(|alias| alias.map(str::to_owned))
             .collect::<Result<_, _>>()?,
         system: required_text(table, "system")?,
         version: required_text(table, "version")?,
-        runner_os: table.required("runner_os", table.text("runner_os")?)?.one_of(
-            "operating system of the runner",
-            &["Linux", "FreeBSD", "NetBSD", "OpenBSD", "illumos"].map(|name| (name, name)),
-        )?.to_owned(),
+        runner_os: table
+            .required("runner_os", table.text("runner_os")?)?
+            .one_of(
+                "operating system of the runner",
+                &["Linux", "FreeBSD", "NetBSD", "OpenBSD", "illumos"].map(|name| (name, name)),
+            )?
+            .to_owned(),
         runner_arch: String::new(),
         architecture: String::new(),
         hardware: read_hardware(&hardware, &source)?,
@@ -131,7 +136,9 @@ fn read_source(entry: &Layers<'_>) -> Result<Source, CatalogueError> {
         (Some(recipe), Some(_)) => {
             Err(recipe.error("an image has a `recipe` or a `url`, not both"))
         }
-        (None, None) => Err(table.error("an image has a `recipe` or a `url`, and this has neither")),
+        (None, None) => {
+            Err(table.error("an image has a `recipe` or a `url`, and this has neither"))
+        }
     }
 }
 
@@ -185,8 +192,10 @@ fn architecture(table: &Layers<'_>) -> Result<(String, String), CatalogueError> 
     let architecture = table.required("architecture", table.text("architecture")?)?;
     let expected = architecture.one_of("architecture", &PAIRS)?;
     let found = table.required("runner_arch", table.text("runner_arch")?)?;
-    let found = found
-        .check(|found| *found == expected, format!("`runner_arch` is {expected:?} on {}", architecture.value))?;
+    let found = found.check(
+        |found| *found == expected,
+        format!("`runner_arch` is {expected:?} on {}", architecture.value),
+    )?;
     Ok((architecture.value.to_owned(), found.to_owned()))
 }
 
@@ -212,7 +221,9 @@ fn plain<'a>(text: Placed<'a, &'a str>) -> Result<&'a str, CatalogueError> {
                 && text.chars().count() <= TEXT_CHARACTERS
                 && !text.chars().any(char::is_control)
         },
-        format!("a text of one line is expected, not empty, of at most {TEXT_CHARACTERS} characters"),
+        format!(
+            "a text of one line is expected, not empty, of at most {TEXT_CHARACTERS} characters"
+        ),
     )
 }
 
@@ -231,7 +242,9 @@ fn user(table: &Layers<'_>, key: &'static str) -> Result<Option<String>, Catalog
     let is_user = |name: &&str| {
         name.len() <= 32
             && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))
     };
     let name = table.text(key)?;
     Ok(name
