@@ -9,6 +9,7 @@ use std::time::Duration;
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{ChannelId, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, cipher, kex};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -49,32 +50,41 @@ impl Connection {
         deadline: Duration,
     ) -> Result<Self, SshError> {
         let what = || format!("the ssh login at {address}");
-        within(deadline, what, Self::log_in(address, user, keys)).await
+        let work = async {
+            let unreachable = |error: std::io::Error| SshError::Unreachable {
+                address,
+                reason: error.to_string(),
+            };
+            let socket = TcpStream::connect(address).await.map_err(unreachable)?;
+            // Keystrokes and calls are small and wanted at once.
+            socket.set_nodelay(true).map_err(unreachable)?;
+            Self::over(socket, address, user, keys).await
+        };
+        within(deadline, what, work).await
     }
 
-    async fn log_in(address: SocketAddr, user: &str, keys: &Keys) -> Result<Self, SshError> {
+    /// Checks the host key and logs in over `stream`; `address` is for messages.
+    pub(super) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: SocketAddr,
+        user: &str,
+        keys: &Keys,
+    ) -> Result<Self, SshError> {
         let unreachable = |reason: String| SshError::Unreachable { address, reason };
-        let socket =
-            TcpStream::connect(address).await.map_err(|error| unreachable(error.to_string()))?;
-        // Keystrokes and calls are small and wanted at once.
-        socket.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
         let life = Arc::new(Life::default());
         let watcher = Watcher { expected: keys.host().clone(), life: Arc::clone(&life) };
-        let mut handle = client::connect_stream(Arc::new(config()), socket, watcher)
+        let mut handle = client::connect_stream(Arc::new(config()), stream, watcher)
             .await
-            .map_err(|failure| {
-                match failure {
-                    Failure::HostKey { expected, found } => {
-                        SshError::HostKey { address, expected, found }
-                    }
-                    // What closes before the login is a server that is not up yet: the forwarding
-                    // accepts before anything in the guest listens.
-                    Failure::Library(
-                        error
-                        @ (russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP),
-                    ) => unreachable(error.to_string()),
-                    Failure::Library(error) => SshError::Protocol(error.to_string()),
+            .map_err(|failure| match failure {
+                Failure::HostKey { expected, found } => {
+                    SshError::HostKey { address, expected, found }
                 }
+                // What closes before the login is a server that is not up yet: the forwarding
+                // accepts before anything in the guest listens.
+                Failure::Library(
+                    error @ (russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP),
+                ) => unreachable(error.to_string()),
+                Failure::Library(error) => SshError::Protocol(error.to_string()),
             })?;
         let key = PrivateKeyWithHashAlg::new(keys.login(), None);
         let login = handle.authenticate_publickey(user, key).await;
