@@ -62,6 +62,9 @@ impl Guest {
 
     /// Starts `command` in the guest's `/bin/sh` and returns once the server has taken it.
     ///
+    /// It stands on the guest's process list and has to fit there: servers take about 8 KiB
+    /// (dropbear). Anything longer or secret goes in over standard input.
+    ///
     /// # Errors
     ///
     /// [`SshError::Lost`], [`SshError::Rejected`], or [`SshError::Timeout`] after 10 minutes
@@ -132,7 +135,8 @@ impl Guest {
     }
 
     /// Closes the connection for all its clones and waits until it is closed. Sessions that still
-    /// run end with [`SshError::Lost`].
+    /// run end with [`SshError::Lost`]. Where one of them is not read, this returns after 5 s and
+    /// the connection closes when that session is dropped.
     pub async fn close(&self) {
         self.connection.close().await;
     }

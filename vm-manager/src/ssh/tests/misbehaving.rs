@@ -137,6 +137,26 @@ async fn an_sftp_server_that_talks_nonsense_is_replaced_by_cat() {
     assert_eq!(guest.download("/x", &mut read, 100, PATIENCE).await.unwrap(), 12);
 }
 
+/// A session that nobody reads holds up the connection, but not whoever closes it.
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_a_session_that_is_not_read() {
+    let guest = guest(|channel, session| {
+        session.channel_success(channel)?;
+        (0..200).try_for_each(|_| session.data(channel, vec![b'x'; 1024]))
+    })
+    .await;
+    let mut session = guest.exec("x").await.unwrap();
+    tokio::time::timeout(PATIENCE, guest.close()).await.expect("it returns");
+    let error = loop {
+        match session.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the command did not end"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.to_string(), "the ssh connection to the guest was lost: it was closed");
+}
+
 /// A guest that swaps is silent for minutes and comes back; one that is gone for good is given up.
 #[tokio::test(start_paused = true)]
 async fn silence_is_borne_for_ten_minutes() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use russh::keys::PrivateKey;
 use russh::server::{self, Auth, ChannelOpenHandle, Config, Msg, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId};
+use russh::{Channel, ChannelId, Limits};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 
 use crate::ssh::connection::Connection;
@@ -87,6 +87,7 @@ pub(super) async fn guest(script: Script) -> Guest {
 /// Logs in over `stream`.
 pub(super) async fn over(stream: DuplexStream, keys: &Keys) -> Guest {
     let address = SocketAddr::from(([192, 0, 2, 1], 22));
-    let connection = Connection::over(stream, address, "root", keys).await.unwrap();
+    let connection =
+        Connection::over(stream, address, "root", keys, Limits::default()).await.unwrap();
     Guest::new(connection)
 }
