@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::PATIENCE;
 use super::sshd::Sshd;
-use crate::ssh::{ExitStatus, Guest, Output, SshError};
+use crate::ssh::{ExitStatus, Guest, Output, Session, SshError};
 
 /// How often a test looks at a counter that it waits for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -95,6 +95,12 @@ async fn many_lines_arrive_whole_and_in_order_at_a_slow_reader() {
     sshd.stop().await;
 }
 
+/// The number that a command writes first: its process id.
+async fn first_number(session: &mut Session) -> u32 {
+    let Some(Output::Stdout(first)) = session.next().await.unwrap() else { panic!("a number") };
+    String::from_utf8_lossy(&first).lines().next().unwrap().parse().unwrap()
+}
+
 /// What the process `pid` has written so far, from the kernel's count.
 fn written(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
@@ -102,27 +108,29 @@ fn written(pid: u32) -> u64 {
     line.parse().unwrap()
 }
 
+/// Waits until a counter of bytes stands still: every buffer on the way is full.
+async fn stands_still(count: impl Fn() -> u64) {
+    let still = async {
+        let (mut last, mut looks) = (0, 0);
+        while looks < 10 {
+            tokio::time::sleep(LOOK).await;
+            let now = count();
+            assert!(now < 32 << 20, "{now} bytes went somewhere");
+            looks = if now == last && now > 0 { looks + 1 } else { 0 };
+            last = now;
+        }
+    };
+    tokio::time::timeout(PATIENCE, still).await.expect("the counter stands still");
+}
+
 #[tokio::test]
 async fn a_reader_that_stops_blocks_the_guest_until_it_gives_up() {
     let sshd = Sshd::start().await;
     let guest = sshd.login().await;
     let mut session = guest.exec("echo $$; exec cat /dev/zero").await.unwrap();
-    let Some(Output::Stdout(first)) = session.next().await.unwrap() else { panic!("a pid") };
-    let first = String::from_utf8_lossy(&first).into_owned();
-    let pid = first.lines().next().unwrap().parse().unwrap();
-
+    let pid = first_number(&mut session).await;
     // The writer stands still once every buffer between it and us is full.
-    let blocked = async {
-        let (mut last, mut still) = (0, 0);
-        while still < 10 {
-            tokio::time::sleep(LOOK).await;
-            let now = written(pid);
-            assert!(now < 32 << 20, "{now} bytes went somewhere");
-            still = if now == last && now > 0 { still + 1 } else { 0 };
-            last = now;
-        }
-    };
-    tokio::time::timeout(PATIENCE, blocked).await.expect("the writer is blocked");
+    stands_still(|| written(pid)).await;
 
     drop(session);
     assert!(guest.run("true", None, PATIENCE).await.unwrap().success());
@@ -186,19 +194,36 @@ async fn a_cut_connection_ends_everything_on_it_with_an_error() {
 async fn a_cut_connection_ends_a_write_that_waits_for_room() {
     let sshd = Sshd::start().await;
     let guest = sshd.login().await;
-    // A reader too slow to take the input before the connection is gone.
-    let command = "echo started; exec dd bs=1 of=/dev/null 2>/dev/null";
-    let mut session = guest.exec(command).await.unwrap();
-    assert!(matches!(session.next().await.unwrap(), Some(Output::Stdout(_))));
-    let input = vec![b'x'; 64 << 20];
-    let write = session.stdin.write_all(&input);
+    // A command that reads nothing, and ends when the test is through.
+    let flag = sshd.path("flag");
+    let command = format!("echo $$; until [ -e '{flag}' ]; do sleep 0.05; done");
+    let mut session = guest.exec(&command).await.unwrap();
+    let pid = first_number(&mut session).await;
+    let taken = std::cell::Cell::new(0_u64);
+    let write = async {
+        let block = [b'x'; 32 * 1024];
+        loop {
+            match session.stdin.write(&block).await {
+                Ok(count) => taken.set(taken.get() + count as u64),
+                Err(error) => break error,
+            }
+        }
+    };
     let cut = async {
-        tokio::task::yield_now().await;
+        stands_still(|| taken.get()).await;
         sshd.cut();
     };
     let both = async { tokio::join!(write, cut).0 };
-    let result = tokio::time::timeout(PATIENCE, both).await.expect("the write ends");
-    assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    let error = tokio::time::timeout(PATIENCE, both).await.expect("the write ends");
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    std::fs::write(&flag, "").unwrap();
+    let process = format!("/proc/{pid}");
+    let gone = async {
+        while std::path::Path::new(&process).exists() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the command ends");
     drop((session, guest));
     sshd.stop().await;
 }

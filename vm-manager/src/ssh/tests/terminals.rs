@@ -22,6 +22,20 @@ async fn shown(terminal: &mut Terminal, text: &str) -> String {
     seen
 }
 
+/// Reads to the end, and gives what was shown and the status. The server tells the status before it
+/// has read the terminal to its end.
+async fn rest(terminal: &mut Terminal) -> (String, Option<ExitStatus>) {
+    let (mut seen, mut status) = (Vec::new(), None);
+    while let Some(output) = terminal.output.next().await.unwrap() {
+        match output {
+            Output::Stdout(bytes) => seen.extend_from_slice(&bytes),
+            Output::Exit(end) => status = Some(end),
+            Output::Stderr(_) => panic!("a terminal has one stream"),
+        }
+    }
+    (String::from_utf8_lossy(&seen).into_owned(), status)
+}
+
 #[tokio::test]
 async fn a_terminal_has_a_size_that_follows() {
     let sshd = Sshd::start().await;
@@ -32,13 +46,8 @@ async fn a_terminal_has_a_size_that_follows() {
     assert!(first.contains("xterm-256color"), "{first:?}");
     terminal.window.clone().resize(132, 43).await.unwrap();
     terminal.stdin.write_all(b"\r").await.unwrap();
-    shown(&mut terminal, "43 132").await;
-    let mut status = None;
-    while let Some(output) = terminal.output.next().await.unwrap() {
-        if let Output::Exit(end) = output {
-            status = Some(end);
-        }
-    }
+    let (seen, status) = rest(&mut terminal).await;
+    assert!(seen.contains("43 132"), "{seen:?}");
     assert_eq!(status, Some(ExitStatus::Code(8)));
     drop((terminal, guest));
     sshd.stop().await;
@@ -52,13 +61,7 @@ async fn a_login_shell_runs_on_a_terminal() {
     terminal.stdin.write_all(b"echo \"<$TERM$((6 * 7))>\"\r").await.unwrap();
     shown(&mut terminal, "<vt10042>").await;
     terminal.stdin.write_all(b"exit 7\r").await.unwrap();
-    let mut status = None;
-    while let Some(output) = terminal.output.next().await.unwrap() {
-        if let Output::Exit(end) = output {
-            status = Some(end);
-        }
-    }
-    assert_eq!(status, Some(ExitStatus::Code(7)));
+    assert_eq!(rest(&mut terminal).await.1, Some(ExitStatus::Code(7)));
     drop((terminal, guest));
     sshd.stop().await;
 }
