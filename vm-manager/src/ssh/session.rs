@@ -14,13 +14,16 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::connection::{Connection, Lease, SILENCE};
 use super::error::within;
-use super::{SshError, StreamReader};
+use super::{SshError, StreamReader, Window};
 
 /// The number of an SSH data message that is standard error (RFC 4254, section 5.2).
 const STANDARD_ERROR: u32 = 1;
 
 /// Messages that a server may send before it has answered our request; more break the protocol.
 const EARLY_MESSAGES: usize = 64;
+
+/// Channels that are opened for one request before it is given up.
+const ATTEMPTS: u32 = 8;
 
 /// The characters of a signal's name that are kept.
 const SIGNAL_NAME: usize = 32;
@@ -120,6 +123,11 @@ impl Outputs {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// What knows and changes the size of the terminal that this output comes from.
+    pub(super) fn window(&self) -> Window {
+        Window::new(Arc::clone(&self.lease))
     }
 
     pub(super) async fn event(&mut self) -> Result<Option<Event>, SshError> {
@@ -244,73 +252,116 @@ impl fmt::Debug for Stdin {
     }
 }
 
-/// A request that starts something on a fresh channel.
+/// A request on a fresh channel.
+#[derive(Clone, Copy)]
 pub(super) enum Request<'a> {
     Exec(&'a str),
     Subsystem(&'static str),
     Shell,
-    Terminal { term: &'a str, columns: u32, rows: u32 },
+    Terminal { term: &'a str, columns: u16, rows: u16 },
 }
 
-/// A channel on which requests can be made until one of them started something.
-pub(super) struct Opening {
+impl Request<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Exec(_) => "a command",
+            Self::Subsystem(_) => "a subsystem",
+            Self::Shell => "a login shell",
+            Self::Terminal { .. } => "a terminal",
+        }
+    }
+}
+
+/// Opens a channel and makes `requests` on it, of which the last one starts something. Returns once
+/// the server has taken them all.
+///
+/// Dropbear closes a channel on which nothing was started yet when a process of any other channel
+/// ends at that moment (seen with 2022.83). It starts nothing on it any more, so another channel is
+/// tried.
+pub(super) async fn start(
+    connection: &Arc<Connection>,
+    requests: &[Request<'_>],
+) -> Result<Session, SshError> {
+    let mut attempt = 1;
+    loop {
+        let mut opening = Opening::new(connection).await?;
+        match opening.make(requests).await? {
+            Answer::Taken => return Ok(opening.into_session()),
+            Answer::Closed if attempt < ATTEMPTS => attempt += 1,
+            Answer::Closed => {
+                let text = format!("a channel, which it closed {ATTEMPTS} times");
+                return Err(SshError::Rejected(text));
+            }
+        }
+    }
+}
+
+/// What the server made of our requests.
+enum Answer {
+    Taken,
+    /// It closed the channel before it answered.
+    Closed,
+}
+
+/// A channel on which nothing was started yet.
+struct Opening {
     read: ChannelReadHalf,
     early: VecDeque<ChannelMsg>,
     lease: Arc<Lease>,
 }
 
 impl Opening {
-    pub(super) async fn new(connection: &Arc<Connection>) -> Result<Self, SshError> {
+    async fn new(connection: &Arc<Connection>) -> Result<Self, SshError> {
         let (read, lease) = connection.channel().await?;
         Ok(Self { read, early: VecDeque::new(), lease })
     }
 
-    /// Sends a request and waits until the server has taken it.
-    pub(super) async fn request(&mut self, request: Request<'_>) -> Result<(), SshError> {
-        let what = match request {
-            Request::Exec(_) => "a command",
-            Request::Subsystem(_) => "a subsystem",
-            Request::Shell => "a login shell",
-            Request::Terminal { .. } => "a terminal",
-        };
-        let answer = async {
-            let write = &self.lease.write;
-            let sent = match request {
-                Request::Exec(command) => write.exec(true, command).await,
-                Request::Subsystem(name) => write.request_subsystem(true, name).await,
-                Request::Shell => write.request_shell(true).await,
-                Request::Terminal { term, columns, rows } => {
-                    write.request_pty(true, term, columns, rows, 0, 0, &[]).await
-                }
-            };
-            sent.map_err(|_| self.lease.connection.lost())?;
-            loop {
-                match self.read.wait().await {
-                    Some(ChannelMsg::Success) => return Ok(()),
-                    Some(ChannelMsg::Failure | ChannelMsg::Close) => {
-                        return Err(SshError::Rejected(what.to_owned()));
-                    }
-                    Some(ChannelMsg::WindowAdjusted { .. }) => {}
-                    Some(message) if self.early.len() < EARLY_MESSAGES => {
-                        self.early.push_back(message);
-                    }
-                    Some(_) => {
-                        let text =
-                            format!("it sent output before it answered the request for {what}");
-                        return Err(SshError::Protocol(text));
-                    }
-                    None => return Err(self.lease.connection.lost()),
-                }
+    async fn make(&mut self, requests: &[Request<'_>]) -> Result<Answer, SshError> {
+        for request in requests {
+            let what = || format!("the request for {}", request.name());
+            let answer = within(SILENCE, what, self.request(*request)).await?;
+            if matches!(answer, Answer::Closed) {
+                return Ok(answer);
+            }
+        }
+        Ok(Answer::Taken)
+    }
+
+    /// Sends a request and waits until the server has answered it.
+    async fn request(&mut self, request: Request<'_>) -> Result<Answer, SshError> {
+        let write = &self.lease.write;
+        let sent = match request {
+            Request::Exec(command) => write.exec(true, command).await,
+            Request::Subsystem(name) => write.request_subsystem(true, name).await,
+            Request::Shell => write.request_shell(true).await,
+            Request::Terminal { term, columns, rows } => {
+                let (columns, rows) = (u32::from(columns), u32::from(rows));
+                write.request_pty(true, term, columns, rows, 0, 0, &[]).await
             }
         };
-        within(SILENCE, || format!("the request for {what}"), answer).await
+        sent.map_err(|_| self.lease.connection.lost())?;
+        loop {
+            match self.read.wait().await {
+                Some(ChannelMsg::Success) => return Ok(Answer::Taken),
+                Some(ChannelMsg::Failure) => {
+                    return Err(SshError::Rejected(request.name().to_owned()));
+                }
+                Some(ChannelMsg::Close) => return Ok(Answer::Closed),
+                Some(ChannelMsg::WindowAdjusted { .. }) => {}
+                Some(message) if self.early.len() < EARLY_MESSAGES => {
+                    self.early.push_back(message);
+                }
+                Some(_) => {
+                    let name = request.name();
+                    let text = format!("it sent output before it answered the request for {name}");
+                    return Err(SshError::Protocol(text));
+                }
+                None => return Err(self.lease.connection.lost()),
+            }
+        }
     }
 
-    pub(super) fn lease(&self) -> Arc<Lease> {
-        Arc::clone(&self.lease)
-    }
-
-    pub(super) fn into_session(self) -> Session {
+    fn into_session(self) -> Session {
         let Self { read, early, lease } = self;
         Session {
             stdin: Stdin::new(Arc::clone(&lease)),
