@@ -17,6 +17,8 @@ use std::io;
 
 use common::event::JobEvent;
 use common::ids::JobId;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,18 @@ pub(crate) use human::Human;
 pub(crate) use json::Json;
 pub(crate) use output::Output;
 pub(crate) use report::{JobReport, Report};
+
+/// Cancels a token as soon as nobody reads standard output any more, also while nothing is written.
+/// Where standard output is no pipe this cannot be seen, and the next write has to tell.
+pub(crate) fn watch_readers(closed: CancellationToken) {
+    tokio::spawn(async move {
+        // A regular file cannot be watched, and nobody can go away from it.
+        let Ok(output) = AsyncFd::with_interest(io::stdout(), Interest::ERROR) else { return };
+        if output.ready(Interest::ERROR).await.is_ok() {
+            closed.cancel();
+        }
+    });
+}
 
 /// Items that may wait for the thread. A batch of log lines has up to 64 KiB, so this bounds the
 /// memory of a flood that the terminal cannot follow.

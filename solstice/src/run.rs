@@ -27,7 +27,7 @@ use workflow_runner::workflow::{self, Workflow};
 use crate::cli::RunArgs;
 use crate::exit::{CommandError, Exit};
 use crate::message;
-use crate::render::{Human, Json, Output, Render, Screen};
+use crate::render::{Human, Json, Output, Render, Screen, watch_readers};
 use crate::settings::Settings;
 use crate::stop::Stop;
 use discover::WorkflowFile;
@@ -48,6 +48,8 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
     let stop = Stop::on_signals()
         .map_err(|error| CommandError::infrastructure(format!("cannot handle signals: {error}")))?;
     let host = Arc::new(Host::open(settings)?);
+    let closed = CancellationToken::new();
+    watch_readers(closed.clone());
     let render = |several| -> Box<dyn Render> {
         let output = Output::standard();
         if arguments.json {
@@ -56,7 +58,7 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
             Box::new(Human::new(output, several, arguments.verbose))
         }
     };
-    let ended = execute(&prepared, &arguments, Arc::clone(&host), &stop, render).await;
+    let ended = execute(&prepared, &arguments, Arc::clone(&host), &stop, closed, render).await;
     host.close().await;
     ended
 }
@@ -130,6 +132,7 @@ async fn execute<R: Runner + Labels>(
     arguments: &RunArgs,
     host: Arc<R>,
     stop: &Stop,
+    closed: CancellationToken,
     render: impl FnOnce(bool) -> Box<dyn Render>,
 ) -> Result<Exit, CommandError> {
     let labels = Arc::clone(&host);
@@ -154,7 +157,7 @@ async fn execute<R: Runner + Labels>(
     let mut schedule = Schedule::new(prepared.nodes.clone());
     let first = begin(prepared, &mut planner, &mut schedule)?;
     let several = prepared.nodes.len() > 1 || first.len() > 1;
-    let screen = Screen::start(render(several), CancellationToken::new())
+    let screen = Screen::start(render(several), closed)
         .map_err(|error| CommandError::infrastructure(format!("cannot start: {error}")))?;
     let drive = Drive {
         runner: host,

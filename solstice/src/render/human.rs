@@ -48,6 +48,8 @@ pub(crate) struct Human {
 struct Job {
     name: String,
     try_number: u32,
+    /// The name of the running step.
+    step: Option<String>,
     phases: Vec<(Phase, Duration)>,
 }
 
@@ -130,7 +132,8 @@ impl Human {
         self.prefix(job);
         self.output.styled(STRONG, &format!("▶ {name}"));
         self.output.end_line()?;
-        self.activity(job, name);
+        self.activity(job, name.clone());
+        job.step = Some(name);
         Ok(())
     }
 
@@ -149,6 +152,7 @@ impl Human {
         if step.outcome != step.conclusion {
             text.push_str(&format!(" ({} forgiven by continue-on-error)", step.outcome.name()));
         }
+        job.step = None;
         self.activity(job, "steps".to_owned());
         self.line(job, style, &text)
     }
@@ -168,8 +172,13 @@ impl Human {
 
     fn log_line(&mut self, job: &Job, line: &LogLine, text: &[u8]) -> io::Result<()> {
         let marker = if line.stream == Stream::Console { None } else { marker(text) };
-        if matches!(marker, Some((Marker::GroupEnd, _))) {
-            return Ok(());
+        match marker {
+            Some((Marker::GroupEnd, _)) => return Ok(()),
+            // A step without a name of its own is called like the group that shows its script.
+            Some((Marker::Group, title)) if job.step.as_deref() == str::from_utf8(title).ok() => {
+                return Ok(());
+            }
+            _ => {}
         }
         self.prefix(job);
         let output = &mut self.output;
@@ -184,6 +193,10 @@ impl Human {
                 output.styled(style, label);
                 output.buffer().extend_from_slice(b": ");
                 rest
+            }
+            Some((Marker::Group, rest)) => {
+                output.styled(STRONG, &format!("▸ {}", clean_name(&String::from_utf8_lossy(rest))));
+                b""
             }
             Some((Marker::Styled(style, sign), rest)) => {
                 output.styled(
@@ -302,7 +315,7 @@ impl Render for Human {
         match item {
             Item::Started(StartedJob { id, name }) => {
                 let name = short_name(&name);
-                let job = Job { name, try_number: 1, phases: Vec::new() };
+                let job = Job { name, try_number: 1, step: None, phases: Vec::new() };
                 self.activity(&job, "start".to_owned());
                 self.jobs.insert(id, job);
                 Ok(())
@@ -329,6 +342,8 @@ enum Marker {
     Styled(Style, &'static str),
     /// The line is shown behind a word.
     Labelled(Style, &'static str),
+    /// The line is the title of a group.
+    Group,
     /// The line is not shown.
     GroupEnd,
 }
@@ -336,7 +351,7 @@ enum Marker {
 /// The marker at the start of a line, and the rest.
 fn marker(line: &[u8]) -> Option<(Marker, &[u8])> {
     const MARKERS: &[(&str, Marker)] = &[
-        ("##[group]", Marker::Styled(STRONG, "▸ ")),
+        ("##[group]", Marker::Group),
         ("##[endgroup]", Marker::GroupEnd),
         ("##[section]", Marker::Styled(STRONG, "")),
         ("##[command]", Marker::Styled(COMMAND, "$ ")),

@@ -180,7 +180,7 @@ impl Story {
             panic!("not run");
         };
         let prepared = prepare(directory.path(), &arguments).await?;
-        let run = execute(&prepared, &arguments, host, stop, |_| render);
+        let run = execute(&prepared, &arguments, host, stop, CancellationToken::new(), |_| render);
         tokio::time::timeout(PATIENCE, run).await.expect("the run ends")
     }
 
