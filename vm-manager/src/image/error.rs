@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use common::infrastructure::Cause;
 use common::size::ByteSize;
 
 use super::digest::Digest;
@@ -145,6 +146,15 @@ fn tail(output: &[String]) -> String {
 }
 
 impl ImageError {
+    /// The infrastructure failure that a job reports.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::NoRoom { .. } => Cause::HostDiskFull,
+            _ => Cause::ImageUnavailable,
+        }
+    }
+
     /// For `map_err` on a file operation.
     pub(super) fn store(
         what: &'static str,
