@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::error::within;
+use super::opening::{Request, start};
 use super::quote::shell_command;
 use super::run::collect;
-use super::session::{Request, start};
 use super::{Completed, Keys, Session, SshError, Stdin, StreamReader, Terminal};
 
 /// The longest name of a terminal type that is sent.

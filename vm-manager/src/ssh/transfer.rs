@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::error::within;
+use super::opening::{Request, start};
 use super::quote::quote_path;
 use super::run::complaint;
-use super::session::{Request, start};
 use super::sftp::Sftp;
 use super::{ExitStatus, Guest, Output, Session, SshError};
 
