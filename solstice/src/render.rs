@@ -32,6 +32,10 @@ pub(crate) use report::{JobReport, Report};
 pub(crate) fn watch_readers(closed: CancellationToken) {
     tokio::spawn(async move {
         // A regular file cannot be watched, and nobody can go away from it.
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; standard output is never closed here"
+        )]
         let Ok(output) = AsyncFd::with_interest(io::stdout(), Interest::ERROR) else { return };
         if output.ready(Interest::ERROR).await.is_ok() {
             closed.cancel();

@@ -90,10 +90,9 @@ impl MachineSpec {
 #[cfg(test)]
 pub(super) mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
-    use crate::image::{DiskModel, Entry, Hardware, SeedDevice};
+    use crate::image::{Catalogue, DiskModel, Entry, Hardware, SeedDevice};
 
     /// An image with one disk, for tests.
     pub(in crate::machine) fn image(disk: &Path) -> Image {
