@@ -165,7 +165,7 @@ impl Drop for Story {
         if std::thread::panicking() {
             eprintln!("the directory of the failed test: {}", self.directory.display());
             for pid in processes_of(&self.directory) {
-                drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
             return;
         }
