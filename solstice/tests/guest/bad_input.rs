@@ -9,5 +9,28 @@ fn an_unknown_image_names_the_nearest() {
 
 #[test]
 fn a_shell_that_is_missing_is_named() {
-    steps("- shell: bash\n  run: echo never").run().code(1).shows("bash").hides("never\n");
+    steps("- shell: bash\n  run: printf '%s%s\\n' ne ver")
+        .run()
+        .code(1)
+        .shows("bash")
+        .hides("never");
+}
+
+#[test]
+fn a_guest_that_never_boots_is_tried_once_more_and_shows_its_console() {
+    let catalogue = r#"
+[tiny]
+boot_ceiling = "20s"
+
+[tiny.hardware]
+kernel_command_line = "console=ttyS0 rdinit=/bin/sh"
+"#;
+    steps("- run: echo never")
+        .file("images.toml", catalogue)
+        .env("SOLSTICE_CATALOGUE", "images.toml")
+        .run()
+        .code(2)
+        .shows_in_order(&["SOL-BOOT-TIMEOUT", "job control turned off", "Trying once more"])
+        .shows_in_order(&["Trying once more", "SOL-BOOT-TIMEOUT"])
+        .hides("never");
 }

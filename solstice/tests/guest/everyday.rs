@@ -77,9 +77,10 @@ fn a_secret_is_never_seen() {
   run: |
     echo "the token is $TOKEN"
     echo "$TOKEN" | sed 's/./& /g' | head -c 5; echo
-    echo "::add-mask::late-value"
-    echo "a late-value here"
-    echo "a late-value there" >&2
+    value="late-"; value="${value}value"
+    echo "::add-mask::$value"
+    echo "a $value here"
+    echo "a $value there" >&2
 "#,
     )
     .with(&["--secret", "TOKEN"])
