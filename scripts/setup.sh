@@ -43,6 +43,7 @@ has_pair || { [ "$purpose" = run ] && has_musl_target; } || missing+=("guest com
 if [ "$purpose" = test ]; then
     command -v ss >/dev/null || missing+=(ss)
     command -v dash >/dev/null || missing+=(dash)
+    [ -x /usr/sbin/sshd ] || missing+=(sshd)
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 
@@ -97,6 +98,14 @@ apt() {
 apt update
 apt install --no-install-recommends "${packages[@]}"
 apt install --no-install-recommends "${target[@]}" "${qemu_packages[@]}"
+# The tests start an SSH server of their own; the host's stays as it was, which is not running.
+if [ "$purpose" = test ] && [ ! -x /usr/sbin/sshd ]; then
+    policy=/usr/sbin/policy-rc.d
+    if [ -e $policy ]; then policy=; else printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy; fi
+    apt install --no-install-recommends openssh-server
+    [ -z "$policy" ] || rm $policy
+    if command -v systemctl >/dev/null; then systemctl disable ssh.service ssh.socket >&2 || true; fi
+fi
 if ! has_pair && { [ "$purpose" = test ] || ! has_musl_target; }; then
     apt install --no-install-recommends "${pair_packages[@]}"
 fi

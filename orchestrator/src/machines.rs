@@ -6,15 +6,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::InstanceId;
 use common::event::{Finished, JobEvent, Phase};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use common::size::ByteSize;
 use tokio::sync::{Mutex, mpsc};
 use vm_manager::host::watchdog::{self, Watchdog};
-use vm_manager::host::{HostError, HostSettings, Instance, Promise};
+use vm_manager::host::{HostError, HostSettings, Instance, Promise, sweep_dead};
 use vm_manager::image::{
-    Catalogue, CatalogueError, Entry, Image, ImageStore, Progress, UnknownLabel,
+    Catalogue, CatalogueError, Entry, Image, ImageError, ImageStore, Progress, StoreSettings,
+    UnknownLabel,
 };
 use vm_manager::machine::{Machine, MachineSpec};
 use vm_manager::ssh::Guest;
@@ -47,7 +49,6 @@ pub struct Settings {
 pub struct Orchestrator {
     settings: Settings,
     catalogue: Catalogue,
-    store: ImageStore,
     /// Made when the first machine is needed.
     claim: Mutex<Option<Claim>>,
 }
@@ -66,8 +67,7 @@ impl Orchestrator {
     /// The catalogue cannot be read.
     pub fn new(settings: Settings) -> Result<Self, CatalogueError> {
         let catalogue = Catalogue::load(settings.catalogue.as_deref())?;
-        let store = ImageStore::open(&settings.images);
-        Ok(Self { settings, catalogue, store, claim: Mutex::default() })
+        Ok(Self { settings, catalogue, claim: Mutex::default() })
     }
 
     /// The image that a label names.
@@ -147,10 +147,14 @@ impl Orchestrator {
 
     async fn fetch_image(&self, entry: &Arc<Entry>, log: &mut EventLog) -> Result<Image, TryError> {
         log.phase(Phase::Image, Some(entry.label.clone())).await?;
+        let reserve = self.settings.host.disk_reserve;
+        let settings = StoreSettings { reserve, ..StoreSettings::default() };
+        let store = ImageStore::open(&self.settings.images, settings)
+            .map_err(|error| image_failure(&error))?;
         let (sender, mut progress) = mpsc::unbounded_channel::<Progress>();
         let report = move |step: Progress| drop(sender.send(step));
         let ensure = async {
-            let image = self.store.ensure(entry, &report).await;
+            let image = store.ensure(entry, &report).await;
             drop(report);
             image
         };
@@ -215,22 +219,36 @@ impl Orchestrator {
         if let Some(claim) = claim.as_ref() {
             return Ok(Arc::clone(&claim.instance));
         }
-        let host = self.settings.host.clone();
-        let swept = tokio::task::spawn_blocking(move || vm_manager::host::sweep_dead(&host)).await;
-        if let Ok(Err(error)) = swept {
-            tracing::warn!(%error, "cannot remove what a dead instance left");
-        }
+        self.sweep().await;
         let instance = Instance::create(&self.settings.host)?;
-        let watchdog = match &self.settings.watchdog {
-            None => None,
-            Some((program, arguments)) => {
-                let mut arguments = arguments.clone();
-                arguments.push(instance.id().to_string().into());
-                Some(watchdog::spawn(program, &arguments)?)
-            }
-        };
+        let watchdog = self.guard(instance.id())?;
         *claim = Some(Claim { instance: Arc::clone(&instance), watchdog });
         Ok(instance)
+    }
+
+    /// Removes what dead instances left, and guards what they keep.
+    async fn sweep(&self) {
+        let host = self.settings.host.clone();
+        let swept = tokio::task::spawn_blocking(move || sweep_dead(&host)).await;
+        match swept {
+            Ok(Ok(report)) => {
+                for (instance, _) in report.kept {
+                    if let Err(error) = self.guard(instance) {
+                        tracing::warn!(instance.id = %instance, %error, "cannot guard a kept machine");
+                    }
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "cannot remove what a dead instance left"),
+            Err(error) => tracing::warn!(%error, "the sweep of dead instances failed"),
+        }
+    }
+
+    /// Starts a watchdog for an instance.
+    fn guard(&self, instance: InstanceId) -> Result<Option<Watchdog>, HostError> {
+        let Some((program, arguments)) = &self.settings.watchdog else { return Ok(None) };
+        let mut arguments = arguments.clone();
+        arguments.push(instance.to_string().into());
+        watchdog::spawn(program, &arguments).map(Some)
     }
 }
 
@@ -266,6 +284,10 @@ async fn follow_boot(
             Some(line) = console.next() => log.console(&line).await?,
         }
     }
+}
+
+fn image_failure(error: &ImageError) -> Infrastructure {
+    Infrastructure::new(error.cause(), error.to_string())
 }
 
 fn host_failure(error: &HostError) -> Infrastructure {

@@ -31,6 +31,7 @@ mod ready;
 mod spec;
 mod start;
 mod stop;
+mod watcher;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ pub struct Machine {
     accelerator: Accelerator,
     console: Console,
     ended: Arc<EndedCell>,
-    qmp: Qmp,
+    qmp: Arc<Qmp>,
     /// Follow the console and the process. Before the body: they end first.
     _tasks: [AbortOnDropHandle<()>; 2],
     body: Body,

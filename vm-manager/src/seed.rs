@@ -7,6 +7,8 @@
 
 mod document;
 mod iso;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,12 @@
 //! Machines with a real guest: the `tiny` image under QEMU.
 //!
-//! `SOLSTICE_TEST_IMAGES` names a directory with the built images, each in a directory named after
-//! its label. Every test has directories of its own and asserts that nothing is left in them.
+//! `SOLSTICE_IMAGE_DIR` names an image store that has the tiny image. Every test has directories of its own and asserts that nothing is left in them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::ids::InstanceId;
 use common::infrastructure::Cause;
@@ -16,7 +15,9 @@ use common::time::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vm_manager::host::{Acceleration, HostSettings, Instance, kept, sweep_dead, watchdog};
-use vm_manager::image::{DiskModel, Entry, Hardware, Image, SeedDevice};
+use vm_manager::image::{
+    Catalogue, DiskModel, Entry, Hardware, Image, ImageStore, SeedDevice, StoreSettings,
+};
 use vm_manager::machine::{Ended, Machine, MachineError, MachineSpec, Privileges};
 use vm_manager::ssh::Guest;
 
@@ -82,47 +83,30 @@ fn walk(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The catalogue's entry of the tiny image.
+fn entry() -> Entry {
+    let catalogue = Catalogue::load(None).unwrap();
+    Entry { boot_ceiling: BOOT, ..(*catalogue.get("tiny").unwrap()).clone() }
+}
+
 fn hardware() -> Hardware {
-    Hardware {
-        machine: "q35".to_owned(),
-        disk: DiskModel::Virtio,
-        seed: SeedDevice::Virtio,
-        network: "virtio-net-pci".to_owned(),
-        firmware: None,
-        kernel_command_line: Some("console=ttyS0 panic=-1 root=/dev/vda rw".to_owned()),
-    }
+    entry().hardware
 }
 
-fn image(disk: PathBuf, hardware: Hardware) -> Image {
-    let entry = Entry {
-        label: "tiny".to_owned(),
-        runner_os: "Linux".to_owned(),
-        runner_arch: "X64".to_owned(),
-        hardware,
-        user: "root".to_owned(),
-        privilege: vec![],
-        shutdown: "poweroff".to_owned(),
-        tool_cache: "/opt/hostedtoolcache".to_owned(),
-        work_directory: "/home/runner".to_owned(),
-        run_as: None,
-        cpus: 1,
-        memory: ByteSize(256 << 20),
-        disk: ByteSize(1 << 30),
-        boot_ceiling: BOOT,
-    };
-    Image { entry: Arc::new(entry), digest: String::new(), disk, kernel: None, initrd: None }
-}
-
-/// The tiny image.
+/// The tiny image, which the store has already, on this hardware.
 fn tiny(hardware: Hardware) -> Arc<Image> {
-    let images = std::env::var_os("SOLSTICE_TEST_IMAGES").expect(
-        "set SOLSTICE_TEST_IMAGES to the directory with the built images; `make test` does it",
-    );
-    let directory = Path::new(&images).join("tiny");
-    let mut image = image(directory.join("disk.qcow2"), hardware);
-    image.kernel = Some(directory.join("vmlinuz"));
-    image.initrd = Some(directory.join("initrd"));
-    Arc::new(image)
+    let directory = std::env::var_os("SOLSTICE_IMAGE_DIR")
+        .expect("set SOLSTICE_IMAGE_DIR to a store with the tiny image; `make test` does it");
+    let store = ImageStore::open(Path::new(&directory), StoreSettings::default()).unwrap();
+    let image = store.find(&Arc::new(entry())).unwrap();
+    let image = image.expect("the tiny image is not in the store; `make test` builds it");
+    Arc::new(Image { entry: Arc::new(Entry { hardware, ..entry() }), ..image })
+}
+
+/// A disk of any content on this hardware.
+fn image(disk: PathBuf, hardware: Hardware) -> Image {
+    let entry = Arc::new(Entry { hardware, ..entry() });
+    Image { entry, digest: String::new(), disk, kernel: None, initrd: None }
 }
 
 fn spec() -> MachineSpec {
@@ -421,7 +405,16 @@ async fn a_kept_machine_is_found_again_and_ends_in_time() {
     drop((instance, guest));
 
     // Another program cleans up when it starts, and leaves the machine.
-    let report = sweep_dead(&host.settings).unwrap();
+    // Until every process that another test forked meanwhile has become its own program, the lock
+    // may seem held.
+    let deadline = Instant::now() + PATIENCE;
+    let report = loop {
+        let report = sweep_dead(&host.settings).unwrap();
+        if !report.kept.is_empty() || Instant::now() > deadline {
+            break report;
+        }
+        tokio::task::yield_now().await;
+    };
     assert_eq!((report.removed, report.kept), (vec![], vec![(id, until)]));
     let guard = {
         let settings = host.settings.clone();

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A directory with a workflow in it, and how to run it.
-pub struct Story {
+pub(crate) struct Story {
     directory: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -25,19 +25,19 @@ pub struct Story {
 }
 
 /// Runs these steps of one job on the tiny image; each line of `steps` is indented as needed.
-pub fn steps(steps: &str) -> Story {
+pub(crate) fn steps(steps: &str) -> Story {
     let steps: String = steps.trim_matches('\n').lines().map(|l| format!("      {l}\n")).collect();
     workflow(&format!("on: push\njobs:\n  job:\n    runs-on: tiny\n    steps:\n{steps}"))
 }
 
 /// Runs this workflow.
-pub fn workflow(text: &str) -> Story {
+pub(crate) fn workflow(text: &str) -> Story {
     let story = empty();
     story.file(".github/workflows/ci.yml", text)
 }
 
 /// A directory without a workflow.
-pub fn empty() -> Story {
+pub(crate) fn empty() -> Story {
     let base = std::env::var_os("SOLSTICE_TEST_DIR")
         .expect("SOLSTICE_TEST_DIR names the directory of the tests; run `make test`");
     let base = PathBuf::from(base);
@@ -51,7 +51,7 @@ pub fn empty() -> Story {
 
 impl Story {
     /// Adds a file to the repository.
-    pub fn file(self, path: &str, text: &str) -> Self {
+    pub(crate) fn file(self, path: &str, text: &str) -> Self {
         let path = self.repository().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -59,7 +59,7 @@ impl Story {
     }
 
     /// Makes the directory a git repository with one commit of what is in it.
-    pub fn committed(self) -> Self {
+    pub(crate) fn committed(self) -> Self {
         for arguments in
             [&["init", "-q", "-b", "main"][..], &["add", "."], &["commit", "-q", "-m", "one"]]
         {
@@ -74,40 +74,40 @@ impl Story {
     }
 
     /// Adds arguments of `solstice run`.
-    pub fn with(mut self, arguments: &[&str]) -> Self {
+    pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|text| (*text).to_owned()));
         self
     }
 
     /// Sets a variable of the program's environment.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Runs the program through this command.
-    pub fn through(mut self, wrapper: &[&str]) -> Self {
+    pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|text| (*text).to_owned()).collect();
         self
     }
 
     /// Where the workflow is.
-    pub fn repository(&self) -> PathBuf {
+    pub(crate) fn repository(&self) -> PathBuf {
         self.directory.join("repo")
     }
 
     /// The state directory of the program.
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.directory.join("state")
     }
 
     /// Runs to the end.
-    pub fn run(self) -> Ended {
+    pub(crate) fn run(self) -> Ended {
         self.start().end()
     }
 
     /// Runs another command of the program to its end, in the same directories.
-    pub fn solstice(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn solstice(&self, arguments: &[&str]) -> (i32, String, String) {
         let done = self.command(arguments).stdin(Stdio::null()).output().unwrap();
         (
             done.status.code().unwrap_or(-1),
@@ -117,7 +117,7 @@ impl Story {
     }
 
     /// The command line of the program with these arguments.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_solstice");
         let mut command = match self.wrapper.split_first() {
             None => Command::new(program),
@@ -141,7 +141,7 @@ impl Story {
     }
 
     /// Starts the program.
-    pub fn start(self) -> Live {
+    pub(crate) fn start(self) -> Live {
         let mut arguments = vec!["run"];
         arguments.extend(self.arguments.iter().map(String::as_str));
         let mut child = self
@@ -233,7 +233,7 @@ fn read(
 }
 
 /// A program that runs.
-pub struct Live {
+pub(crate) struct Live {
     story: Story,
     child: Child,
     output: Arc<Output>,
@@ -242,7 +242,7 @@ pub struct Live {
 
 impl Live {
     /// Waits until the program has printed this.
-    pub fn wait_for(&mut self, text: &str) -> &mut Self {
+    pub(crate) fn wait_for(&mut self, text: &str) -> &mut Self {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = self.output.text.lock().unwrap();
         while !seen.contains(text) {
@@ -263,13 +263,13 @@ impl Live {
     }
 
     /// Sends a signal to the program.
-    pub fn signal(&mut self, signal: Signal) -> &mut Self {
+    pub(crate) fn signal(&mut self, signal: Signal) -> &mut Self {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
         self
     }
 
     /// The processes of QEMU that run for this story.
-    pub fn qemu(&self) -> Vec<i32> {
+    pub(crate) fn qemu(&self) -> Vec<i32> {
         let is_qemu = |pid: &i32| {
             fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().starts_with("qemu")
         };
@@ -277,7 +277,7 @@ impl Live {
     }
 
     /// Waits until no process of this story is left, the program included.
-    pub fn wait_until_gone(&mut self) -> &mut Self {
+    pub(crate) fn wait_until_gone(&mut self) -> &mut Self {
         drop(self.child.wait());
         let deadline = Instant::now() + PATIENCE;
         while !processes_of(&self.story.directory).is_empty() {
@@ -288,7 +288,7 @@ impl Live {
     }
 
     /// Waits for the end.
-    pub fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -310,35 +310,35 @@ impl Live {
 }
 
 /// A program that has ended.
-pub struct Ended {
+pub(crate) struct Ended {
     /// Where it ran.
-    pub story: Story,
+    pub(crate) story: Story,
     status: ExitStatus,
     /// What it printed, both streams.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Ended {
     /// The exit code is this.
-    pub fn code(self, code: i32) -> Self {
+    pub(crate) fn code(self, code: i32) -> Self {
         assert_eq!(self.status.code(), Some(code), "{}", self.text);
         self
     }
 
     /// It printed this.
-    pub fn shows(self, text: &str) -> Self {
+    pub(crate) fn shows(self, text: &str) -> Self {
         assert!(self.text.contains(text), "no {text:?} in:\n{}", self.text);
         self
     }
 
     /// It did not print this.
-    pub fn hides(self, text: &str) -> Self {
+    pub(crate) fn hides(self, text: &str) -> Self {
         assert!(!self.text.contains(text), "{text:?} in:\n{}", self.text);
         self
     }
 
     /// It printed these, in this order.
-    pub fn shows_in_order(self, texts: &[&str]) -> Self {
+    pub(crate) fn shows_in_order(self, texts: &[&str]) -> Self {
         let mut rest = self.text.as_str();
         for text in texts {
             let Some(at) = rest.find(text) else {
@@ -350,7 +350,7 @@ impl Ended {
     }
 
     /// The events that it printed with `--json`, the summary last.
-    pub fn json(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn json(&self) -> Vec<serde_json::Value> {
         let lines = self.text.lines().filter(|line| line.starts_with('{'));
         lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }

@@ -1,6 +1,6 @@
 //! Whether guests run on the processor itself or in QEMU's translator.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use super::files::{read_bounded, write_private};
 use super::probe_rom::{EXIT_PORT, EXIT_STATUS, rom};
 use super::{HostError, HostSettings, Qemu};
 
-/// The probe guest ends within some ten milliseconds of QEMU's start; one that stops in the middle
-/// never does.
-const PROBE_DEADLINE: Duration = Duration::from_secs(3);
+/// The probe guest ends within some ten milliseconds of QEMU's start, on a busy host within a second;
+/// one that stops in the middle never does. The answer is kept until the host boots again.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A probe's cached answer has some hundred bytes.
 const CACHE_BYTES: u64 = 16 * 1024;
@@ -85,22 +85,16 @@ impl Accelerator {
         if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
             return Ok(Self::from_failure(Some(format!("/dev/kvm cannot be opened: {error}"))));
         }
-        let cache = settings.state.join("acceleration.json");
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(HostError::io("read", Path::new("/proc/sys/kernel/random/boot_id")))?;
         let boot_id = boot_id.trim().to_owned();
-        let version = format!("{} {}", qemu.path.display(), qemu.version);
-        if let Some(text) = read_bounded(&cache, CACHE_BYTES)?
-            && let Ok(cached) = serde_json::from_slice::<Cached>(&text)
-            && cached.boot_id == boot_id
-            && cached.qemu == version
-        {
-            return Ok(Self::from_failure(cached.failure));
+        if let Some(failure) = cached(settings, qemu, &boot_id)? {
+            return Ok(Self::from_failure(failure));
         }
         let failure = run_probe(settings, qemu, Acceleration::Kvm).await?;
-        let found = Cached { boot_id, qemu: version, failure };
+        let found = Cached { boot_id, qemu: build(qemu), failure };
         let text = serde_json::to_vec(&found).expect("an answer has a JSON form");
-        write_private(&cache, &text)?;
+        write_private(&cache_path(settings), &text)?;
         Ok(Self::from_failure(found.failure))
     }
 
@@ -108,6 +102,28 @@ impl Accelerator {
         let acceleration = if reason.is_some() { Acceleration::Tcg } else { Acceleration::Kvm };
         Self { acceleration, reason }
     }
+}
+
+fn cache_path(settings: &HostSettings) -> PathBuf {
+    settings.state.join("acceleration.json")
+}
+
+/// The QEMU that an answer holds for.
+fn build(qemu: &Qemu) -> String {
+    format!("{} {}", qemu.path.display(), qemu.version)
+}
+
+/// What the last probe found, if it holds still: a failure, or none. A file that nobody understands
+/// holds nothing.
+fn cached(
+    settings: &HostSettings,
+    qemu: &Qemu,
+    boot_id: &str,
+) -> Result<Option<Option<String>>, HostError> {
+    let text = read_bounded(&cache_path(settings), CACHE_BYTES)?;
+    let found = text.and_then(|text| serde_json::from_slice::<Cached>(&text).ok());
+    let holds = found.filter(|found| found.boot_id == boot_id && found.qemu == build(qemu));
+    Ok(holds.map(|found| found.failure))
 }
 
 /// Runs the probe guest; `None` means that it came through.
@@ -198,6 +214,38 @@ mod tests {
             assert_eq!(found.acceleration, acceleration);
             assert_eq!(found.reason.is_some(), acceleration == Acceleration::Tcg);
         }
+    }
+
+    /// Whatever this host can do, the answer is the same twice, and a slow one has a reason.
+    #[tokio::test]
+    async fn this_host_gives_one_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let qemu = Qemu::find(&settings.qemu).await.unwrap();
+        let first = Accelerator::probe(&settings, &qemu).await.unwrap();
+        assert_eq!(first.reason.is_some(), first.acceleration == Acceleration::Tcg);
+        assert_eq!(Accelerator::probe(&settings, &qemu).await.unwrap(), first);
+        let rest = std::fs::read_dir(directory.path()).unwrap().flatten();
+        let rest: Vec<_> = rest.map(|entry| entry.file_name()).collect();
+        assert!(rest.iter().all(|name| name == "acceleration.json"), "{rest:?}");
+    }
+
+    #[test]
+    fn an_answer_is_kept_until_something_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let version = super::super::QemuVersion { major: 10, minor: 0, micro: 0 };
+        let qemu = Qemu { path: "/q".into(), version };
+        let check = |text: &str, expected: Option<Option<&str>>| {
+            std::fs::write(cache_path(&settings), text).unwrap();
+            let found = cached(&settings, &qemu, "b1").unwrap();
+            assert_eq!(found, expected.map(|failure| failure.map(str::to_owned)), "{text}");
+        };
+        check(r#"{"boot_id":"b1","qemu":"/q 10.0.0","failure":"no"}"#, Some(Some("no")));
+        check(r#"{"boot_id":"b1","qemu":"/q 10.0.0","failure":null}"#, Some(None));
+        check(r#"{"boot_id":"b2","qemu":"/q 10.0.0","failure":null}"#, None);
+        check(r#"{"boot_id":"b1","qemu":"/q 10.0.1","failure":null}"#, None);
+        check("garbage", None);
     }
 
     #[test]

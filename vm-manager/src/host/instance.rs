@@ -48,6 +48,7 @@ impl Instance {
     ///
     /// When the directories cannot be made, or the runtime directory's path is too long for sockets.
     pub fn create(settings: &HostSettings) -> Result<Arc<Self>, HostError> {
+        let settings = &absolute(settings)?;
         settings.check_socket_paths()?;
         let id = InstanceId::new();
         create_private_directory(&settings.instance_state(id))?;
@@ -68,6 +69,7 @@ impl Instance {
     ///
     /// When the directories cannot be read or a lock cannot be tried.
     pub fn adopt_dead(settings: &HostSettings) -> Result<Vec<Arc<Self>>, HostError> {
+        let settings = &absolute(settings)?;
         let mut dead = Vec::new();
         for id in ids(settings)? {
             if let Some(lock) = Lock::take_free(&settings.instance_lock(id))? {
@@ -82,6 +84,7 @@ impl Instance {
         settings: &HostSettings,
         id: InstanceId,
     ) -> Result<Option<Self>, HostError> {
+        let settings = &absolute(settings)?;
         let lock = Lock::wait(&settings.instance_lock(id))?;
         Ok(lock.map(|lock| Self::new(id, settings, lock)))
     }
@@ -281,6 +284,19 @@ pub(super) fn ids(settings: &HostSettings) -> Result<Vec<InstanceId>, HostError>
     Ok(found)
 }
 
+/// The settings with directories that stay right whatever the working directory is: QEMU has one of
+/// its own, and the ledger is read by other processes.
+fn absolute(settings: &HostSettings) -> Result<HostSettings, HostError> {
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(HostError::io("find the working directory for", path))
+    };
+    Ok(HostSettings {
+        state: absolute(&settings.state)?,
+        runtime: absolute(&settings.runtime)?,
+        ..settings.clone()
+    })
+}
+
 fn parse_id(name: &Path) -> Option<InstanceId> {
     name.to_str()?.parse().ok()
 }
@@ -345,7 +361,16 @@ mod tests {
         create_private_directory(&paths.state).unwrap();
         fs::write(paths.record(), "not a record").unwrap();
         assert!(!instance.close().unwrap(), "a machine is left");
-        let report = sweep_dead(&settings).unwrap();
+        // A test beside this one may be between fork and exec, where its child still has the lock.
+        drop(Lock::wait(&settings.instance_lock(id)).unwrap());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let report = loop {
+            let report = sweep_dead(&settings).unwrap();
+            if !report.removed.is_empty() || std::time::Instant::now() > deadline {
+                break report;
+            }
+            std::thread::yield_now();
+        };
         assert_eq!(report.removed, [vm]);
         assert!(report.kept.is_empty());
         assert!(!settings.instance_state(id).exists());

@@ -6,6 +6,12 @@ use common::ids::{InstanceId, VmId};
 
 use super::{HostError, HostSettings};
 
+/// The name of the file that QEMU writes a machine's console to.
+pub(crate) const CONSOLE_LOG: &str = "console.log";
+
+/// The name of the file that takes QEMU's own output.
+pub(crate) const QEMU_LOG: &str = "qemu.log";
+
 /// The bytes of `sun_path`, without the NUL at its end.
 const SOCKET_PATH_LIMIT: usize = 107;
 
@@ -81,12 +87,12 @@ impl MachinePaths {
     }
 
     pub(crate) fn console(&self) -> PathBuf {
-        self.runtime.join("console.log")
+        self.runtime.join(CONSOLE_LOG)
     }
 
     /// QEMU's own standard output and error.
     pub(crate) fn qemu_log(&self) -> PathBuf {
-        self.runtime.join("qemu.log")
+        self.runtime.join(QEMU_LOG)
     }
 
     /// The private login key of a kept machine.

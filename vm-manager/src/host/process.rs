@@ -115,6 +115,11 @@ impl Process {
         Ok(Some(Self { identity, descriptor }))
     }
 
+    /// A second hold on the same process, whether it has ended or not.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { identity: self.identity, descriptor: self.descriptor.try_clone()? })
+    }
+
     pub(crate) fn identity(&self) -> ProcessIdentity {
         self.identity
     }

@@ -1,5 +1,6 @@
 //! The QEMU of this host.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -69,13 +70,16 @@ pub enum QemuMissing {
 }
 
 impl Qemu {
-    /// Asks the program for its version.
+    /// Asks the program for its version. A name without a directory is looked up in `PATH`, once: a
+    /// machine's QEMU runs without an environment.
     ///
     /// # Errors
     ///
     /// When it cannot be run, prints something else than QEMU does, or is too old.
     pub async fn find(path: &Path) -> Result<Self, QemuMissing> {
         let missing = |reason| QemuMissing::NotFound { path: path.to_owned(), reason };
+        let path = &look_up(path, std::env::var_os("PATH").as_deref())
+            .ok_or_else(|| missing("it is not in PATH".to_owned()))?;
         let mut command = Command::new(path);
         command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(VERSION_DEADLINE, command.output())
@@ -90,6 +94,14 @@ impl Qemu {
         }
         Ok(Self { path: path.to_owned(), version })
     }
+}
+
+/// Where a program lies, as a shell finds it; a path stays right in another directory.
+fn look_up(program: &Path, search: Option<&OsStr>) -> Option<PathBuf> {
+    if program.components().count() != 1 || program.has_root() {
+        return std::path::absolute(program).ok();
+    }
+    std::env::split_paths(search?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// `QEMU emulator version 10.0.2 (Debian ...)`.
@@ -120,6 +132,21 @@ mod tests {
         check("QEMU emulator version x", None);
         check("qemu-img version 10.0.2", None);
         check("", None);
+    }
+
+    #[test]
+    fn names_are_looked_up_and_paths_are_not() {
+        let check = |program: &str, expected: Option<&str>| {
+            let found = look_up(Path::new(program), Some(OsStr::new("/nonexistent:/bin")));
+            assert_eq!(found, expected.map(PathBuf::from), "{program}");
+        };
+        check("sh", Some("/bin/sh"));
+        check("/opt/qemu", Some("/opt/qemu"));
+        let here = std::env::current_dir().unwrap();
+        check("./qemu", here.join("qemu").to_str());
+        check("bin/qemu", here.join("bin/qemu").to_str());
+        check("no-such-program", None);
+        assert_eq!(look_up(Path::new("sh"), None), None);
     }
 
     #[tokio::test]

@@ -13,12 +13,17 @@ use std::time::{Duration, Instant};
 use common::ids::InstanceId;
 use common::time::Timestamp;
 
+use super::reconcile::Pass;
 use super::{HostError, HostSettings, Instance};
 use crate::machine::console;
 use crate::system::spawn_session;
 
-/// How often the watchdog of a kept machine looks whether it still runs and whether its time is over.
-const KEPT_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a watchdog looks whether a kept machine still runs and whether its time is over, and
+/// tries again what failed.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often in a row it tries again; then the next program's start has to see to it.
+const RETRIES: u32 = 30;
 
 /// How often [`Watchdog::finish`] looks whether the process has ended.
 const FINISH_INTERVAL: Duration = Duration::from_millis(5);
@@ -74,13 +79,24 @@ pub fn guard(settings: &HostSettings, id: InstanceId) -> Result<(), HostError> {
     let Some(instance) = Instance::wait_for(settings, id)? else {
         return Ok(());
     };
-    while let Some(until) = instance.sweep()?.kept_until {
+    let mut failures = 0;
+    loop {
+        let pause = match instance.sweep() {
+            Ok(Pass { kept_until: None, .. }) => return Ok(()),
+            Ok(Pass { kept_until: Some(until), .. }) => {
+                failures = 0;
+                until.since(Timestamp::now()).min(INTERVAL)
+            }
+            Err(error) if failures == RETRIES => return Err(error),
+            Err(_) => {
+                failures += 1;
+                INTERVAL
+            }
+        };
         // Nobody reads the console of a kept machine, and the guest may write to it for hours.
         console::trim_all(settings, id);
-        let left = until.since(Timestamp::now());
-        std::thread::sleep(left.min(KEPT_INTERVAL));
+        std::thread::sleep(pause);
     }
-    Ok(())
 }
 
 #[cfg(test)]

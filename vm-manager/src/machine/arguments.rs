@@ -157,8 +157,9 @@ impl Line {
         self.flag(flag).0.push(value.into());
     }
 
-    /// A path as a whole value: taken as it is.
+    /// A path as a whole value: taken as it is, but right in QEMU's working directory as well.
     fn path(&mut self, flag: &str, path: &Path) {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         self.flag(flag).0.push(path.into());
     }
 

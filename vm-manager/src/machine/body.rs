@@ -56,6 +56,12 @@ impl Body {
         self.promise.as_ref().map_or(Ok(()), |promise| promise.used_by(identity))
     }
 
+    /// Another hold on the process, for whoever watches it.
+    pub(super) fn second_hold(&self) -> std::io::Result<Process> {
+        let gone = || std::io::Error::other("there is no process");
+        self.process.as_ref().ok_or_else(gone)?.try_clone()
+    }
+
     /// Leaves everything as it is: the machine outlives this process.
     pub(super) fn leave(mut self) {
         self.left = true;

@@ -14,7 +14,7 @@ mod ring;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,10 +27,13 @@ pub use cause::ConsoleCause;
 
 use self::cause::Causes;
 use self::ring::Ring;
-use crate::host::{HostError, HostSettings};
+use crate::host::{CONSOLE_LOG, HostError, HostSettings, QEMU_LOG};
 
 /// How often the file is looked at for new output.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// After so many looks, QEMU's own log is cut.
+const POLLS_PER_TRIM: u64 = 100;
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -94,13 +97,17 @@ impl Console {
         state.give_back();
     }
 
-    /// Takes in new output until the future is dropped.
-    pub(super) async fn follow(self) {
+    /// Takes in new output until the future is dropped, and keeps QEMU's own log short: a guest can
+    /// make QEMU complain as often as it likes.
+    pub(super) async fn follow(self, qemu_log: PathBuf) {
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for count in 0_u64.. {
             ticks.tick().await;
             self.poll();
+            if count.is_multiple_of(POLLS_PER_TRIM) {
+                trim(&qemu_log);
+            }
         }
     }
 
@@ -128,10 +135,7 @@ impl Console {
     #[must_use]
     pub fn lines(&self) -> ConsoleLines {
         let state = self.state();
-        ConsoleLines {
-            known: state.ring.tail(usize::MAX).into_iter(),
-            new: state.lines.subscribe(),
-        }
+        ConsoleLines { known: state.ring.complete().into_iter(), new: state.lines.subscribe() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -187,18 +191,24 @@ impl ConsoleLines {
     }
 }
 
-/// Gives all but the last part of each console of an instance back to the system, for machines that
-/// nobody reads any more.
+/// Gives all but the last part of each console and log of an instance back to the system, for
+/// machines that nobody reads any more.
 pub(crate) fn trim_all(settings: &HostSettings, instance: InstanceId) {
     let Ok(machines) = std::fs::read_dir(settings.instance_runtime(instance)) else { return };
     for machine in machines.flatten() {
-        let path = machine.path().join("console.log");
-        if let Ok(file) = OpenOptions::new().read(true).write(true).open(path)
-            && let Ok(metadata) = file.metadata()
-        {
-            let end = metadata.size().saturating_sub(CONSOLE_BYTES as u64);
-            punch(&file, 0, end / PUNCH_BYTES * PUNCH_BYTES);
+        for name in [CONSOLE_LOG, QEMU_LOG] {
+            trim(&machine.path().join(name));
         }
+    }
+}
+
+/// Gives all but the last part of a file back to the system.
+fn trim(path: &Path) {
+    if let Ok(file) = OpenOptions::new().read(true).write(true).open(path)
+        && let Ok(metadata) = file.metadata()
+    {
+        let end = metadata.size().saturating_sub(CONSOLE_BYTES as u64);
+        punch(&file, 0, end / PUNCH_BYTES * PUNCH_BYTES);
     }
 }
 
@@ -238,8 +248,6 @@ mod tests {
         console.poll();
         console.poll();
         assert_eq!(lines.next().await.unwrap(), "one");
-        // A line that was begun when we subscribed is known so far, and told again when complete.
-        assert_eq!(lines.next().await.unwrap(), "tw");
         assert_eq!(lines.next().await.unwrap(), "two");
         assert_eq!(lines.next().await.unwrap(), "three");
         assert_eq!(console.tail(2), ["two", "three"]);

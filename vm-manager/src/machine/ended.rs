@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::console::Console;
 use super::qmp::Event;
@@ -54,6 +54,8 @@ impl std::fmt::Display for Ended {
 pub(super) struct EndedCell {
     sender: watch::Sender<Option<Ended>>,
     stopping: AtomicBool,
+    /// The guest's processors were stopped.
+    stood_still: Notify,
     console: Console,
     state: PathBuf,
 }
@@ -61,7 +63,13 @@ pub(super) struct EndedCell {
 impl EndedCell {
     /// `state` is the directory on whose file system the overlay lies.
     pub(super) fn new(console: Console, state: PathBuf) -> Self {
-        Self { sender: watch::Sender::new(None), stopping: AtomicBool::new(false), console, state }
+        Self {
+            sender: watch::Sender::new(None),
+            stopping: AtomicBool::new(false),
+            stood_still: Notify::new(),
+            console,
+            state,
+        }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Ended>> {
@@ -87,8 +95,16 @@ impl EndedCell {
         });
     }
 
+    /// Waits until the guest's processors were stopped, by whomever.
+    pub(super) async fn stood_still(&self) {
+        self.stood_still.notified().await;
+    }
+
     /// Notes the end that an event stands for, if it does.
     pub(super) fn observe(&self, event: &Event) {
+        if event.name == "STOP" {
+            self.stood_still.notify_one();
+        }
         if let Some(ended) = self.meaning(event) {
             self.set(ended);
         }

@@ -5,8 +5,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
+
+use tokio::net::UnixStream;
 
 use super::qmp::{Event, Qmp, QmpError};
 use super::{MachineError, Privileges};
@@ -40,7 +42,7 @@ pub(super) fn launch(
     let mut command = Command::new(&qemu.path);
     // It holds no directory that somebody may want to unmount, and its own is writable for it.
     command.args(arguments).current_dir(&paths.runtime);
-    let child = spawn_detached(&mut command, &output, privileges).map_err(|error| {
+    let mut child = spawn_detached(&mut command, &output, privileges).map_err(|error| {
         let reason = error.to_string();
         if error.kind() == std::io::ErrorKind::NotFound {
             let path = qemu.path.clone();
@@ -48,29 +50,28 @@ pub(super) fn launch(
         }
         MachineError::QemuStart { reason }
     })?;
-    hold(child.id(), &log)
+    match hold(&child) {
+        Ok(Some(process)) => Ok(process),
+        // It ended before it could be held on to.
+        Ok(None) => {
+            drop(child.wait());
+            Err(MachineError::QemuStart { reason: last_words(&log) })
+        }
+        Err(source) => {
+            drop(child.kill());
+            drop(child.wait());
+            let path = format!("/proc/{}", child.id()).into();
+            Err(HostError::Io { action: "hold on to", path, source }.into())
+        }
+    }
 }
 
 /// Takes hold of a child. Until it is collected its number cannot pass to another process.
-fn hold(id: u32, log: &Path) -> Result<Process, MachineError> {
-    let failed = |error| HostError::io("hold on to", format!("/proc/{id}").as_ref())(error);
-    let identity = ProcessIdentity::of(id.cast_signed()).map_err(failed)?;
-    let process = match identity {
-        Some(identity) => Process::open(identity).map_err(failed)?,
-        None => None,
-    };
-    process.ok_or_else(|| {
-        collect_ended(id);
-        MachineError::QemuStart { reason: last_words(log) }
-    })
-}
-
-/// A child that ended before it could be held is a zombie.
-fn collect_ended(id: u32) {
-    let pid = nix::unistd::Pid::from_raw(id.cast_signed());
-    let flags = Some(nix::sys::wait::WaitPidFlag::WNOHANG);
-    // Somebody else may have collected it.
-    let _collected = nix::sys::wait::waitpid(pid, flags).is_ok();
+fn hold(child: &Child) -> std::io::Result<Option<Process>> {
+    match ProcessIdentity::of(child.id().cast_signed())? {
+        Some(identity) => Process::open(identity),
+        None => Ok(None),
+    }
 }
 
 /// Connects to the monitor of a QEMU that was just started.
@@ -82,13 +83,16 @@ pub(super) async fn connect(
     let socket = paths.qmp();
     let appears = async {
         // QEMU makes the socket and listens on it in two steps: only a connection tells.
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            tokio::time::sleep(SOCKET_INTERVAL).await;
+        loop {
+            match UnixStream::connect(&socket).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::time::sleep(SOCKET_INTERVAL).await,
+            }
         }
     };
     let refused = || MachineError::QemuStart { reason: how_ended(process, &paths.qemu_log()) };
-    tokio::select! {
-        () = appears => {}
+    let stream = tokio::select! {
+        stream = appears => stream,
         ended = process.ended() => {
             ended.map_err(QmpError::from)?;
             return Err(refused());
@@ -96,8 +100,8 @@ pub(super) async fn connect(
         () = tokio::time::sleep(SOCKET_DEADLINE) => {
             return Err(QmpError::Timeout { command: "connect", deadline: SOCKET_DEADLINE }.into());
         }
-    }
-    match Qmp::connect(&socket, on_event).await {
+    };
+    match Qmp::over(stream, on_event).await {
         // It ended on its way, for a reason that it has written down.
         Err(QmpError::Closed { .. } | QmpError::Io(_)) => {
             drop(tokio::time::timeout(SOCKET_DEADLINE, process.ended()).await);

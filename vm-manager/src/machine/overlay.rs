@@ -23,6 +23,9 @@ pub(super) async fn create(
     size: ByteSize,
 ) -> Result<(), MachineError> {
     let size = size.max(virtual_size(base)?);
+    // qemu-img takes a relative base as relative to the overlay.
+    let base = &std::path::absolute(base)
+        .map_err(HostError::io("find the working directory for", base))?;
     let mut command = Command::new(qemu_img);
     command
         .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])

@@ -90,10 +90,9 @@ impl MachineSpec {
 #[cfg(test)]
 pub(super) mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
-    use crate::image::{DiskModel, Entry, Hardware, SeedDevice};
+    use crate::image::{Catalogue, DiskModel, Entry, Hardware, SeedDevice};
 
     /// An image with one disk, for tests.
     pub(in crate::machine) fn image(disk: &Path) -> Image {
@@ -105,22 +104,8 @@ pub(super) mod tests {
             firmware: None,
             kernel_command_line: None,
         };
-        let entry = Entry {
-            label: "test".to_owned(),
-            runner_os: "Linux".to_owned(),
-            runner_arch: "X64".to_owned(),
-            hardware,
-            user: "root".to_owned(),
-            privilege: vec![],
-            shutdown: "poweroff".to_owned(),
-            tool_cache: "/opt/hostedtoolcache".to_owned(),
-            work_directory: "/home/runner".to_owned(),
-            run_as: None,
-            cpus: 1,
-            memory: ByteSize(256 << 20),
-            disk: ByteSize(1 << 30),
-            boot_ceiling: Duration::from_secs(60),
-        };
+        let tiny = Catalogue::load(None).unwrap().get("tiny").unwrap();
+        let entry = Entry { label: "test".to_owned(), hardware, ..(*tiny).clone() };
         Image {
             entry: Arc::new(entry),
             digest: "sha256:0".to_owned(),

@@ -2,24 +2,19 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
 use super::arguments::{CommandLine, SSH_PORT};
 use super::body::Body;
-use super::ended::{Ended, EndedCell};
-use super::launch::{connect, how_ended, launch};
+use super::ended::EndedCell;
+use super::launch::{connect, launch};
 use super::qmp::{QmpError, forwarded_port};
+use super::watcher::Watcher;
 use super::{Console, Machine, MachineError, MachineSpec, Privileges, overlay};
-use crate::host::{
-    HostError, Instance, MachineName, MachinePaths, Owned, Process, Record, check_reserve,
-};
+use crate::host::{HostError, Instance, MachineName, MachinePaths, Owned, Record, check_reserve};
 use crate::seed::{self, Seed};
 use crate::ssh::Keys;
-
-/// How long QEMU may take to end after it closed its monitor, before we say that it no longer talks.
-const END_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Machine {
     /// Starts a machine: checks the host's disk and memory, makes its files, starts QEMU and connects
@@ -64,13 +59,12 @@ impl Machine {
         let acceleration = accelerator.acceleration;
         let line = CommandLine { name, image: &image, acceleration, cpus, memory, paths: &paths };
         let process = launch(qemu, &line.arguments()?, &paths, &privileges)?;
-        record.process = Some(process.identity());
-        let watched =
-            Process::open(process.identity()).map_err(QmpError::from)?.ok_or_else(|| {
-                MachineError::QemuStart { reason: how_ended(&process, &paths.qemu_log()) }
-            })?;
+        let identity = process.identity();
+        // From here on it ends with the body, whatever fails.
         body.set_process(process)?;
+        record.process = Some(identity);
         record.write(&paths.record())?;
+        let watched = body.second_hold().map_err(QmpError::from)?;
 
         let ended = Arc::new(EndedCell::new(console.clone(), settings.state.clone()));
         let qmp = {
@@ -79,14 +73,12 @@ impl Machine {
         };
         let port = forwarded_port(&qmp.human("info usernet").await?, SSH_PORT)
             .ok_or(QmpError::Incomplete { command: "info usernet", what: "forwarded port" })?;
+        let qmp = Arc::new(qmp);
+        let watcher =
+            Watcher { process: watched, qmp: Arc::clone(&qmp), ended: Arc::clone(&ended), paths };
         let tasks = [
-            AbortOnDropHandle::new(tokio::spawn(console.clone().follow())),
-            AbortOnDropHandle::new(tokio::spawn(watch(
-                watched,
-                qmp.closed(),
-                Arc::clone(&ended),
-                paths,
-            ))),
+            AbortOnDropHandle::new(tokio::spawn(console.clone().follow(body.paths().qemu_log()))),
+            AbortOnDropHandle::new(tokio::spawn(watcher.run())),
         ];
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let accelerator = accelerator.clone();
@@ -123,28 +115,4 @@ fn hand_over(paths: &MachinePaths, privileges: &Privileges) -> Result<(), HostEr
             .map_err(HostError::io("open the way through", directory))?;
     }
     Ok(())
-}
-
-/// Notes the end of the process, after everything that the monitor still had to say.
-async fn watch(
-    process: Process,
-    closed: impl Future<Output = String>,
-    ended: Arc<EndedCell>,
-    paths: MachinePaths,
-) {
-    tokio::pin!(closed);
-    let detail = tokio::select! {
-        // A process that cannot be watched any more is as good as gone.
-        _ = process.ended() => {
-            drop(tokio::time::timeout(END_DEADLINE, closed).await);
-            how_ended(&process, &paths.qemu_log())
-        }
-        reason = &mut closed => {
-            match tokio::time::timeout(END_DEADLINE, process.ended()).await {
-                Ok(_) => how_ended(&process, &paths.qemu_log()),
-                Err(_) => format!("it runs but no longer talks to us: {reason}"),
-            }
-        }
-    };
-    ended.set(Ended::QemuGone { detail });
 }

@@ -44,32 +44,37 @@ pub(super) fn user_data(seed: &Seed) -> Result<Zeroizing<String>, SeedError> {
     let host_public = public_line(host.public_key());
     let host_file = private_file(&host);
 
-    let mut text = Zeroizing::new(String::with_capacity(4096));
-    text.push_str("#cloud-config\n");
-    text.push_str(&format!("hostname: {}\n", seed.hostname));
-    // Without the name in /etc/hosts sudo complains at every call.
-    text.push_str("manage_etc_hosts: localhost\n");
-    // Generating the other host keys takes seconds in an emulated guest, and nobody knows them.
-    text.push_str("ssh_deletekeys: true\nssh_genkeytypes: []\nssh_keys:\n  ed25519_private: |\n");
-    for line in host_file.lines() {
-        text.push_str("    ");
-        text.push_str(line);
-        text.push('\n');
-    }
-    text.push_str(&format!("  ed25519_public: {host_public}\n"));
-    text.push_str("disable_root: false\nssh_pwauth: false\n");
-    // For root, and for the image's own user where there is one.
-    text.push_str(&format!("ssh_authorized_keys:\n  - {login}\nusers:\n"));
-    if seed.user != "root" {
-        text.push_str("  - default\n");
-    }
-    // Readers that know only the list of users find root here. Locking the password would lock the
-    // whole account on FreeBSD.
-    text.push_str(&format!(
-        "  - name: root\n    lock_passwd: false\n    ssh_authorized_keys:\n      - {login}\n"
-    ));
-    text.push_str("package_update: false\npackage_upgrade: false\n");
-    Ok(text)
+    let host_block = Zeroizing::new(host_file.trim_end().replace('\n', "\n    "));
+    let hostname = &seed.hostname;
+    let default_user = if seed.user == "root" { "" } else { "  - default\n" };
+    // `manage_etc_hosts`: without its name in /etc/hosts sudo complains at every call.
+    // `ssh_genkeytypes`: making the other host keys takes seconds in an emulated guest.
+    // `ssh_authorized_keys`: for root and for the image's own user. Readers that know only the list
+    // of users find root there; locking its password would lock the whole account on FreeBSD.
+    Ok(Zeroizing::new(format!(
+        "#cloud-config\n\
+         hostname: {hostname}\n\
+         manage_etc_hosts: localhost\n\
+         ssh_deletekeys: true\n\
+         ssh_genkeytypes: []\n\
+         ssh_keys:\n\
+         \x20 ed25519_private: |\n\
+         \x20   {host_block}\n\
+         \x20 ed25519_public: {host_public}\n\
+         disable_root: false\n\
+         ssh_pwauth: false\n\
+         ssh_authorized_keys:\n\
+         \x20 - {login}\n\
+         users:\n\
+         {default_user}\
+         \x20 - name: root\n\
+         \x20   lock_passwd: false\n\
+         \x20   ssh_authorized_keys:\n\
+         \x20     - {login}\n\
+         package_update: false\n\
+         package_upgrade: false\n",
+        host_block = &*host_block,
+    )))
 }
 
 fn check_host_name(name: &str) -> Result<(), SeedError> {

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{ChannelId, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, cipher, kex};
+use russh::{
+    ChannelId, ChannelReadHalf, ChannelWriteHalf, Disconnect, Limits, Preferred, cipher, kex,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +26,9 @@ pub(super) const SILENCE: Duration = Duration::from_secs(600);
 /// How often a silent guest is asked for a sign of life. One answer to any of the questions within
 /// [`SILENCE`] is enough.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// The longest that closing waits for what is still on its way.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Bytes that a guest may send on one channel before the library lets it send more.
 const WINDOW: u32 = 2 * 1024 * 1024;
@@ -49,32 +55,43 @@ impl Connection {
         deadline: Duration,
     ) -> Result<Self, SshError> {
         let what = || format!("the ssh login at {address}");
-        within(deadline, what, Self::log_in(address, user, keys)).await
+        let work = async {
+            let unreachable = |error: std::io::Error| SshError::Unreachable {
+                address,
+                reason: error.to_string(),
+            };
+            let socket = TcpStream::connect(address).await.map_err(unreachable)?;
+            // Keystrokes and calls are small and wanted at once.
+            socket.set_nodelay(true).map_err(unreachable)?;
+            Self::over(socket, address, user, keys, Limits::default()).await
+        };
+        within(deadline, what, work).await
     }
 
-    async fn log_in(address: SocketAddr, user: &str, keys: &Keys) -> Result<Self, SshError> {
+    /// Checks the host key and logs in over `stream`; `address` is for messages, and new session
+    /// keys are made at each of the `limits`.
+    pub(super) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: SocketAddr,
+        user: &str,
+        keys: &Keys,
+        limits: Limits,
+    ) -> Result<Self, SshError> {
         let unreachable = |reason: String| SshError::Unreachable { address, reason };
-        let socket =
-            TcpStream::connect(address).await.map_err(|error| unreachable(error.to_string()))?;
-        // Keystrokes and calls are small and wanted at once.
-        socket.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
         let life = Arc::new(Life::default());
         let watcher = Watcher { expected: keys.host().clone(), life: Arc::clone(&life) };
-        let mut handle = client::connect_stream(Arc::new(config()), socket, watcher)
+        let mut handle = client::connect_stream(Arc::new(config(limits)), stream, watcher)
             .await
-            .map_err(|failure| {
-                match failure {
-                    Failure::HostKey { expected, found } => {
-                        SshError::HostKey { address, expected, found }
-                    }
-                    // What closes before the login is a server that is not up yet: the forwarding
-                    // accepts before anything in the guest listens.
-                    Failure::Library(
-                        error
-                        @ (russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP),
-                    ) => unreachable(error.to_string()),
-                    Failure::Library(error) => SshError::Protocol(error.to_string()),
+            .map_err(|failure| match failure {
+                Failure::HostKey { expected, found } => {
+                    SshError::HostKey { address, expected, found }
                 }
+                // What closes before the login is a server that is not up yet: the forwarding
+                // accepts before anything in the guest listens.
+                Failure::Library(
+                    error @ (russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP),
+                ) => unreachable(describe(&error)),
+                Failure::Library(error) => SshError::Protocol(error.to_string()),
             })?;
         let key = PrivateKeyWithHashAlg::new(keys.login(), None);
         let login = handle.authenticate_publickey(user, key).await;
@@ -102,12 +119,17 @@ impl Connection {
         self.life.lost()
     }
 
-    /// Says goodbye; sessions that still run end with [`SshError::Lost`].
+    /// Says goodbye; sessions that still run end with [`SshError::Lost`]. While a session is not
+    /// read the goodbye waits behind it: then the connection closes when that session is dropped.
     pub(super) async fn close(&self) {
-        let goodbye = self.handle.disconnect(Disconnect::ByApplication, "", "");
-        // A connection that cannot take the message any more is closed already.
-        drop(goodbye.await);
-        self.life.ended.cancelled().await;
+        // The first reason is the cause, and this is none if there was one before.
+        drop(self.life.reason.set("it was closed".to_owned()));
+        let goodbye = async {
+            // A connection that cannot take the message any more is closed already.
+            drop(self.handle.disconnect(Disconnect::ByApplication, "", "").await);
+            self.life.ended.cancelled().await;
+        };
+        drop(tokio::time::timeout(GOODBYE, goodbye).await);
     }
 
     /// Opens a channel for a command, a subsystem or a terminal.
@@ -240,9 +262,7 @@ impl client::Handler for Watcher {
             DisconnectReason::Error(Failure::Library(russh::Error::KeepaliveTimeout)) => {
                 format!("the guest was silent for {} s", SILENCE.as_secs())
             }
-            DisconnectReason::Error(Failure::Library(
-                russh::Error::Disconnect | russh::Error::HUP,
-            )) => "the guest's end was closed".to_owned(),
+            DisconnectReason::Error(Failure::Library(error)) => describe(&error),
             DisconnectReason::Error(failure) => failure.to_string(),
         };
         // The first reason is the cause.
@@ -260,8 +280,20 @@ enum Failure {
     Library(#[from] russh::Error),
 }
 
-fn config() -> client::Config {
+/// The library's words, except for the usual end.
+fn describe(error: &russh::Error) -> String {
+    match error {
+        russh::Error::Disconnect | russh::Error::HUP => "the guest's end was closed".to_owned(),
+        russh::Error::IO(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "the guest's end was closed".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn config(limits: Limits) -> client::Config {
     client::Config {
+        limits,
         window_size: WINDOW,
         maximum_packet_size: PACKET,
         channel_buffer_size: WAITING_MESSAGES,

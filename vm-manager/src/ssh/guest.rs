@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::error::within;
+use super::opening::{Request, start};
 use super::quote::shell_command;
 use super::run::collect;
-use super::session::{Opening, Request};
-use super::{Completed, Keys, Session, SshError, Stdin, StreamReader, Terminal, Window};
+use super::{Completed, Keys, Session, SshError, Stdin, StreamReader, Terminal};
 
 /// The longest name of a terminal type that is sent.
 const TERMINAL_NAME: usize = 64;
@@ -40,12 +40,15 @@ impl Guest {
         keys: &Keys,
         deadline: Duration,
     ) -> Result<Self, SshError> {
-        let connection = Connection::open(address, user, keys, deadline).await?;
-        Ok(Self {
+        Ok(Self::new(Connection::open(address, user, keys, deadline).await?))
+    }
+
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
             connection: Arc::new(connection),
             privilege: Arc::default(),
             without_sftp: Arc::default(),
-        })
+        }
     }
 
     /// The same connection, with commands and files handled as root: `prefix` stands in front of
@@ -59,15 +62,16 @@ impl Guest {
 
     /// Starts `command` in the guest's `/bin/sh` and returns once the server has taken it.
     ///
+    /// It stands on the guest's process list and has to fit there: servers take about 8 KiB
+    /// (dropbear). Anything longer or secret goes in over standard input.
+    ///
     /// # Errors
     ///
     /// [`SshError::Lost`], [`SshError::Rejected`], or [`SshError::Timeout`] after 10 minutes
     /// without an answer.
     pub async fn exec(&self, command: &str) -> Result<Session, SshError> {
         let line = self.command_line(command)?;
-        let mut opening = Opening::new(&self.connection).await?;
-        opening.request(Request::Exec(&line)).await?;
-        Ok(opening.into_session())
+        start(&self.connection, &[Request::Exec(&line)]).await
     }
 
     /// Starts `command` as [`Guest::exec`] does, for a protocol over its standard input and output.
@@ -112,13 +116,10 @@ impl Guest {
         let known = |c: char| c.is_ascii_alphanumeric() || "-+._".contains(c);
         let harmless = !term.is_empty() && term.len() <= TERMINAL_NAME && term.chars().all(known);
         let term = if harmless { term } else { "vt100" };
-        let mut opening = Opening::new(&self.connection).await?;
-        let (columns, rows) = (u32::from(columns), u32::from(rows));
-        opening.request(Request::Terminal { term, columns, rows }).await?;
-        let start = line.as_deref().map_or(Request::Shell, Request::Exec);
-        opening.request(start).await?;
-        let window = Window::new(opening.lease());
-        let Session { stdin, output } = opening.into_session();
+        let program = line.as_deref().map_or(Request::Shell, Request::Exec);
+        let requests = [Request::Terminal { term, columns, rows }, program];
+        let Session { stdin, output } = start(&self.connection, &requests).await?;
+        let window = output.window();
         Ok(Terminal { stdin, output, window })
     }
 
@@ -134,7 +135,8 @@ impl Guest {
     }
 
     /// Closes the connection for all its clones and waits until it is closed. Sessions that still
-    /// run end with [`SshError::Lost`].
+    /// run end with [`SshError::Lost`]. Where one of them is not read, this returns after 5 s and
+    /// the connection closes when that session is dropped.
     pub async fn close(&self) {
         self.connection.close().await;
     }

@@ -2,25 +2,16 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf, Sig};
-use tokio::io::AsyncWrite;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::connection::{Connection, Lease, SILENCE};
-use super::error::within;
-use super::{SshError, StreamReader};
+use super::connection::Lease;
+use super::{SshError, Stdin, StreamReader, Window};
 
 /// The number of an SSH data message that is standard error (RFC 4254, section 5.2).
 const STANDARD_ERROR: u32 = 1;
-
-/// Messages that a server may send before it has answered our request; more break the protocol.
-const EARLY_MESSAGES: usize = 64;
 
 /// The characters of a signal's name that are kept.
 const SIGNAL_NAME: usize = 32;
@@ -106,6 +97,15 @@ pub(super) enum Event {
 }
 
 impl Outputs {
+    /// The output of what was started on a channel; `early` came before that was known.
+    pub(super) fn new(
+        read: ChannelReadHalf,
+        early: VecDeque<ChannelMsg>,
+        lease: Arc<Lease>,
+    ) -> Self {
+        Self { read, early, lease, ended: false }
+    }
+
     /// The next piece of output or the end status; `None` when the command has ended and everything
     /// was read. Waits as long as the command is quiet. It may be cancelled without loss.
     ///
@@ -120,6 +120,11 @@ impl Outputs {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// What knows and changes the size of the terminal that this output comes from.
+    pub(super) fn window(&self) -> Window {
+        Window::new(Arc::clone(&self.lease))
     }
 
     pub(super) async fn event(&mut self) -> Result<Option<Event>, SshError> {
@@ -161,161 +166,6 @@ impl Outputs {
 impl fmt::Debug for Outputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outputs").field("ended", &self.ended).finish_non_exhaustive()
-    }
-}
-
-/// The standard input of a command, as a byte stream.
-///
-/// `shutdown` sends the end of the input, and so does dropping it. Writing waits while the guest
-/// takes nothing, and fails with `BrokenPipe` once the command has ended or the connection is gone.
-/// A write that was cancelled half-way may have been sent: do not repeat it.
-pub struct Stdin {
-    write: Pin<Box<dyn AsyncWrite + Send>>,
-    closed: Pin<Box<WaitForCancellationFutureOwned>>,
-    lease: Arc<Lease>,
-    finished: bool,
-}
-
-impl Stdin {
-    fn new(lease: Arc<Lease>) -> Self {
-        Self {
-            write: Box::pin(lease.write.make_writer()),
-            closed: Box::pin(lease.closed.clone().cancelled_owned()),
-            lease,
-            finished: false,
-        }
-    }
-
-    /// Unless the other side takes it first, the end of the channel ends a write: the library would
-    /// wait for room in the guest's window forever.
-    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.closed.as_mut().poll(cx).map(|()| {
-            io::Error::new(io::ErrorKind::BrokenPipe, "the command in the guest takes no input")
-        })
-    }
-}
-
-impl AsyncWrite for Stdin {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if bytes.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        if let Poll::Ready(error) = self.poll_broken(cx) {
-            return Poll::Ready(Err(error));
-        }
-        self.write.as_mut().poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write.as_mut().poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.finished || self.poll_broken(cx).is_ready() {
-            self.finished = true;
-            return Poll::Ready(Ok(()));
-        }
-        let shutdown = self.write.as_mut().poll_shutdown(cx);
-        self.finished |= shutdown.is_ready();
-        shutdown
-    }
-}
-
-impl Drop for Stdin {
-    fn drop(&mut self) {
-        if self.finished || self.lease.closed.is_cancelled() {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let lease = Arc::clone(&self.lease);
-        // A drop cannot wait for room in the queue. Where the message cannot be sent the connection
-        // is gone, and the command's input with it.
-        runtime.spawn(async move { drop(lease.write.eof().await) });
-    }
-}
-
-impl fmt::Debug for Stdin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stdin").field("finished", &self.finished).finish_non_exhaustive()
-    }
-}
-
-/// A request that starts something on a fresh channel.
-pub(super) enum Request<'a> {
-    Exec(&'a str),
-    Subsystem(&'static str),
-    Shell,
-    Terminal { term: &'a str, columns: u32, rows: u32 },
-}
-
-/// A channel on which requests can be made until one of them started something.
-pub(super) struct Opening {
-    read: ChannelReadHalf,
-    early: VecDeque<ChannelMsg>,
-    lease: Arc<Lease>,
-}
-
-impl Opening {
-    pub(super) async fn new(connection: &Arc<Connection>) -> Result<Self, SshError> {
-        let (read, lease) = connection.channel().await?;
-        Ok(Self { read, early: VecDeque::new(), lease })
-    }
-
-    /// Sends a request and waits until the server has taken it.
-    pub(super) async fn request(&mut self, request: Request<'_>) -> Result<(), SshError> {
-        let what = match request {
-            Request::Exec(_) => "a command",
-            Request::Subsystem(_) => "a subsystem",
-            Request::Shell => "a login shell",
-            Request::Terminal { .. } => "a terminal",
-        };
-        let answer = async {
-            let write = &self.lease.write;
-            let sent = match request {
-                Request::Exec(command) => write.exec(true, command).await,
-                Request::Subsystem(name) => write.request_subsystem(true, name).await,
-                Request::Shell => write.request_shell(true).await,
-                Request::Terminal { term, columns, rows } => {
-                    write.request_pty(true, term, columns, rows, 0, 0, &[]).await
-                }
-            };
-            sent.map_err(|_| self.lease.connection.lost())?;
-            loop {
-                match self.read.wait().await {
-                    Some(ChannelMsg::Success) => return Ok(()),
-                    Some(ChannelMsg::Failure | ChannelMsg::Close) => {
-                        return Err(SshError::Rejected(what.to_owned()));
-                    }
-                    Some(ChannelMsg::WindowAdjusted { .. }) => {}
-                    Some(message) if self.early.len() < EARLY_MESSAGES => {
-                        self.early.push_back(message);
-                    }
-                    Some(_) => {
-                        let text =
-                            format!("it sent output before it answered the request for {what}");
-                        return Err(SshError::Protocol(text));
-                    }
-                    None => return Err(self.lease.connection.lost()),
-                }
-            }
-        };
-        within(SILENCE, || format!("the request for {what}"), answer).await
-    }
-
-    pub(super) fn lease(&self) -> Arc<Lease> {
-        Arc::clone(&self.lease)
-    }
-
-    pub(super) fn into_session(self) -> Session {
-        let Self { read, early, lease } = self;
-        Session {
-            stdin: Stdin::new(Arc::clone(&lease)),
-            output: Outputs { read, early, lease, ended: false },
-        }
     }
 }
 

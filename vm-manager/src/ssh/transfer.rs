@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::error::within;
+use super::opening::{Request, start};
 use super::quote::quote_path;
 use super::run::complaint;
-use super::session::{Opening, Request};
 use super::sftp::Sftp;
 use super::{ExitStatus, Guest, Output, Session, SshError};
 
@@ -28,9 +28,9 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// [`SshError::Transfer`] when the guest cannot write it (the new file is removed),
-    /// [`SshError::Local`] when `source` fails or does not have `size` bytes, and as for
-    /// [`Guest::exec`].
+    /// [`SshError::Transfer`] when the guest cannot write it, [`SshError::Local`] when `source`
+    /// fails or does not have `size` bytes, and as for [`Guest::exec`]. `path` is as it was then;
+    /// only a lost connection or the deadline may leave a part beside it, named `path.part-...`.
     pub async fn upload(
         &self,
         source: impl AsyncRead + Unpin + Send,
@@ -84,16 +84,15 @@ impl Guest {
         if !self.may_use_sftp() {
             return Ok(None);
         }
-        let mut opening = Opening::new(&self.connection).await?;
-        match opening.request(Request::Subsystem("sftp")).await {
-            Ok(()) => {}
+        let session = match start(&self.connection, &[Request::Subsystem("sftp")]).await {
+            Ok(session) => session,
             Err(SshError::Rejected(_)) => {
                 self.without_sftp.store(true, Ordering::Relaxed);
                 return Ok(None);
             }
             Err(error) => return Err(error),
-        }
-        let (reader, stdin) = opening.into_session().into_split();
+        };
+        let (reader, stdin) = session.into_split();
         let sftp = Sftp::start(reader, stdin, deadline).await;
         if sftp.is_none() && !self.is_closed() {
             // The subsystem is configured and its program is missing or broken.
@@ -120,18 +119,25 @@ impl Guest {
         let Session { mut stdin, mut output } = self.exec(&command).await?;
         let feed = async {
             let mut buffer = vec![0; CHUNK];
+            let (mut sent, mut fed) = (0, Ok(()));
             loop {
-                let count = source.read(&mut buffer).await?;
-                if count == 0 {
-                    break;
-                }
+                let bytes = match source.read(&mut buffer).await {
+                    Ok(0) => break,
+                    Ok(count) => &buffer[..count],
+                    Err(error) => {
+                        fed = Err(error);
+                        // Too much on purpose, so that the guest does not take it for complete.
+                        if sent < size { break } else { b"x".as_slice() }
+                    }
+                };
                 // A guest that takes no more says why in its end status.
-                if stdin.write_all(&buffer[..count]).await.is_err() {
+                if stdin.write_all(bytes).await.is_err() || fed.is_err() {
                     break;
                 }
+                sent += bytes.len() as u64;
             }
             drop(stdin.shutdown().await);
-            Ok(())
+            fed
         };
         let (fed, ended) = tokio::join!(feed, drain(&mut output));
         fed?;

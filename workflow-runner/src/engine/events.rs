@@ -11,6 +11,7 @@ use common::limits::{
 };
 use common::request::Secret;
 use common::{LogText, Timestamp};
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -38,7 +39,8 @@ pub(super) struct Events {
     limits: LogLimits,
     /// The log of the job is full.
     muted: bool,
-    masks: HashSet<String>,
+    /// Digests of the values that are masked: the values themselves may be long.
+    masks: HashSet<[u8; 32]>,
     masks_full: bool,
     /// Annotations of each level in this step.
     annotations: [usize; 3],
@@ -77,7 +79,7 @@ impl Events {
             job_lines: 0,
             limits,
             muted: false,
-            masks: masks.into_iter().collect(),
+            masks: masks.into_iter().map(|value| digest(&value)).collect(),
             masks_full: false,
             annotations: [0; 3],
         }
@@ -162,7 +164,7 @@ impl Events {
     pub(super) async fn mask(&mut self, time: Timestamp, value: &str) {
         let lines = value.lines().map(str::trim).filter(|line| !line.is_empty());
         for part in std::iter::once(value.trim()).chain(lines) {
-            if part.is_empty() || self.masks.contains(part) {
+            if part.is_empty() || self.masks.contains(&digest(part)) {
                 continue;
             }
             if self.masks.len() >= MASKS {
@@ -175,7 +177,7 @@ impl Events {
                 }
                 return;
             }
-            self.masks.insert(part.to_owned());
+            self.masks.insert(digest(part));
             self.event(GuestEvent::Mask(Secret::new(part))).await;
         }
     }
@@ -217,6 +219,10 @@ impl Events {
             self.limits.lines
         )
     }
+}
+
+fn digest(value: &str) -> [u8; 32] {
+    Sha256::digest(value).into()
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ pub(super) struct FileError {
 /// that was not masked yet, and people need only recognise it.
 const SHOWN_CHARACTERS: usize = 40;
 
+/// Values in one file; more are an error, because each costs memory however short it is.
+pub(super) const PAIRS: usize = 10_000;
+
 /// The text of a file: UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it.
 pub(super) fn decode(bytes: &[u8]) -> String {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
@@ -46,6 +49,9 @@ pub(super) fn parse_pairs(
             continue;
         }
         let failed = |problem| FileError { file, line: index + 1, problem };
+        if pairs.len() == PAIRS {
+            return Err(failed(format!("is one too many: a file holds {PAIRS} values at most")));
+        }
         let block = line.find("<<");
         let equals = line.find('=');
         match (block, equals) {
@@ -163,6 +169,13 @@ mod tests {
             let error = parse_pairs(text, "GITHUB_ENV").unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_holds_so_many_values() {
+        assert_eq!(pairs(&"a=\n".repeat(PAIRS)).len(), PAIRS);
+        let error = parse_pairs(&"a=\n".repeat(PAIRS + 1), "GITHUB_ENV").unwrap_err();
+        assert_eq!(error.line, PAIRS + 1);
     }
 
     #[test]

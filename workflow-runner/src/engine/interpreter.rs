@@ -36,6 +36,9 @@ impl Said {
 /// Bytes that one step may leave by commands; the same as in one of its files.
 const SAID_BYTES: usize = common::limits::COMMAND_FILE_BYTES as usize;
 
+/// What a value costs beside its own bytes, about.
+const VALUE_BYTES: usize = 64;
+
 /// A stop token longer than this is masked (github-runner-protocol 7.4).
 const SHORT_TOKEN: usize = 6;
 
@@ -220,7 +223,7 @@ impl<'a> Interpreter<'a> {
             self.fail(time, "A command that sets a value has no name; write name=...").await;
             return;
         }
-        self.said.bytes += name.len() + command.data.len();
+        self.said.bytes += name.len() + command.data.len() + VALUE_BYTES;
         if self.said.bytes > SAID_BYTES {
             let message = "The commands of this step set more than 16 MiB of values; this one is \
                            ignored.";

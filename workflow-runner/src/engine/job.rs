@@ -170,6 +170,7 @@ impl<'a> Job<'a> {
             self.notice_end().await;
             self.step(step).await;
         }
+        self.notice_end().await;
         self.outputs().await;
         self.clean_up().await;
         match self.cancelled {

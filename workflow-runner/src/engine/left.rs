@@ -16,6 +16,9 @@ use super::workspace::COMMAND_FILES;
 /// Bytes of all variables and paths that the steps of a job may leave for later ones.
 const KEPT_BYTES: usize = COMMAND_FILE_BYTES as usize;
 
+/// Directories that the steps of a job may put in front of the search path.
+const KEPT_PATHS: usize = 1_000;
+
 impl Job<'_> {
     /// Makes the empty files in which a step can leave something.
     pub(super) async fn create_command_files(&self, step: u32) -> Result<(), String> {
@@ -105,17 +108,19 @@ impl Job<'_> {
                 self.written.set(name, value);
             }
         }
-        for path in said.paths.drain(..) {
+        for path in said.paths.drain(..).take(KEPT_PATHS + 1) {
             self.paths.retain(|known| *known != path);
             self.paths.insert(0, path);
         }
         let kept = self.written.bytes() + self.paths.iter().map(String::len).sum::<usize>();
-        if kept > KEPT_BYTES {
+        let many = self.written.len() > files::PAIRS || self.paths.len() > KEPT_PATHS;
+        if kept > KEPT_BYTES || many {
             said.failed = true;
-            let mib = KEPT_BYTES / (1024 * 1024);
             let message = format!(
-                "The steps of this job have left more than {mib} MiB of variables and paths; this \
-                 step's are lost with all others."
+                "The steps of this job have left more than {} MiB or {} variables or {KEPT_PATHS} \
+                 paths; this step's are lost with all others.",
+                KEPT_BYTES / (1024 * 1024),
+                files::PAIRS
             );
             self.error(&message).await;
             self.written = super::variables::Variables::default();

@@ -19,6 +19,10 @@ use super::supervise::{Limits, Stop};
 use super::text::{minutes, sentence};
 use super::variables::Variables;
 
+/// The name of a step; the rest of a longer one is cut. Forgejo's pages do the same
+/// (forgejo-runner-protocol 8.1).
+const NAME_BYTES: usize = 255;
+
 /// A step whose condition held.
 pub(super) struct Performing<'a> {
     /// The step of the plan.
@@ -234,11 +238,11 @@ impl Job<'_> {
                 _ => String::new(),
             },
         };
-        if step.name.is_some() && !text.trim().is_empty() {
-            text.trim().replace(['\n', '\r'], " ")
-        } else {
-            run_name(&text)
+        if step.name.is_none() || text.trim().is_empty() {
+            return run_name(&text);
         }
+        let end = text.floor_char_boundary(NAME_BYTES);
+        text[..end].trim().replace(['\n', '\r'], " ")
     }
 
     /// The step's own limit in minutes.

@@ -153,9 +153,12 @@ async fn names_are_evaluated_or_made() {
         .step(run("true").name("Build ${{ github.sha }}"))
         .run("\n  true a\nb=1")
         .step(run("true").name("Skip ${{ steps.x.outputs.y.z }}").when("false"))
+        .step(run("true").name(&"é".repeat(500)))
         .play()
         .await;
-    assert_eq!(story.names(), ["Build abc", "Run true a", "Skip"]);
+    let names = story.names();
+    assert_eq!(names[..3], ["Build abc", "Run true a", "Skip"]);
+    assert_eq!(names[3], "é".repeat(127));
 }
 
 #[tokio::test]

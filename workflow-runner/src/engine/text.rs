@@ -4,7 +4,6 @@
 pub(super) fn sentence(text: &str) -> String {
     let mut characters = text.trim_end_matches('.').chars();
     let Some(first) = characters.next() else { return String::new() };
-    // A quoted or dotted beginning is a name, which stays as it is.
     format!("{}{}.", first.to_uppercase(), characters.as_str())
 }
 

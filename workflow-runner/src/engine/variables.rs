@@ -43,6 +43,11 @@ impl Variables {
         self.entries.is_empty()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Bytes of all names and values.
     pub(super) fn bytes(&self) -> usize {
         self.entries.iter().map(|(name, value)| name.len() + value.len()).sum()

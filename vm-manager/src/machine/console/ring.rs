@@ -51,17 +51,20 @@ impl Ring {
 
     /// The last lines that are not empty, oldest first, with the one that is being written.
     pub(super) fn tail(&self, lines: usize) -> Vec<String> {
-        let (front, back) = self.bytes.as_slices();
-        let bytes = [front, back].concat();
-        let whole = usize::from(self.cut);
-        let mut tail: Vec<String> = bytes
-            .split(|byte| *byte == b'\n')
-            .skip(whole)
-            .map(clean::line)
-            .filter(|line| !line.is_empty())
-            .collect();
+        let mut tail = self.clean_lines(self.bytes.len());
         tail.drain(..tail.len().saturating_sub(lines));
         tail
+    }
+
+    /// All lines that are complete and not empty, oldest first.
+    pub(super) fn complete(&self) -> Vec<String> {
+        self.clean_lines(self.bytes.len() - self.open)
+    }
+
+    fn clean_lines(&self, end: usize) -> Vec<String> {
+        let bytes: Vec<u8> = self.bytes.range(..end).copied().collect();
+        let lines = bytes.split(|byte| *byte == b'\n').skip(usize::from(self.cut));
+        lines.map(clean::line).filter(|line| !line.is_empty()).collect()
     }
 }
 
@@ -85,6 +88,7 @@ mod tests {
         assert_eq!(collect(&mut ring, &["a", "b\nc\n", "d"]), ["ab\n", "c\n"]);
         assert_eq!(ring.tail(10), ["ab", "c", "d"]);
         assert_eq!(ring.tail(2), ["c", "d"]);
+        assert_eq!(ring.complete(), ["ab", "c"]);
         assert_eq!(collect(&mut ring, &["e\n"]), ["de\n"]);
     }
 

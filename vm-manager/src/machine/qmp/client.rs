@@ -1,7 +1,6 @@
 //! The connection to a QEMU of ours.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,13 +37,12 @@ struct Waiting {
 }
 
 impl Qmp {
-    /// Connects and changes to command mode. From then on `on_event` hears every event, in order and
+    /// Takes a new connection and changes to command mode. From then on `on_event` hears every event, in order and
     /// before any answer that QEMU sent after it.
-    pub(crate) async fn connect(
-        path: &Path,
+    pub(crate) async fn over(
+        stream: UnixStream,
         on_event: impl FnMut(&Event) + Send + 'static,
     ) -> Result<Self, QmpError> {
-        let stream = UnixStream::connect(path).await?;
         let (mut reader, writer) = stream.into_split();
         let mut lines = Lines::default();
         tokio::time::timeout(GREETING_DEADLINE, greeting(&mut reader, &mut lines)).await.map_err(
@@ -198,7 +196,6 @@ async fn read(
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncBufReadExt, BufReader};
-    use tokio::net::UnixListener;
 
     use super::*;
 
@@ -209,12 +206,9 @@ mod tests {
     async fn connect(
         greeting: &'static str,
         script: Vec<&'static str>,
-    ) -> (tempfile::TempDir, Result<Qmp, QmpError>, Arc<Mutex<Vec<String>>>) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("qmp");
-        let listener = UnixListener::bind(&path).unwrap();
+    ) -> (Result<Qmp, QmpError>, Arc<Mutex<Vec<String>>>) {
+        let (ours, stream) = UnixStream::pair().unwrap();
         tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
             let (reader, mut writer) = stream.into_split();
             let mut commands = BufReader::new(reader).lines();
             writer.write_all(greeting.as_bytes()).await.unwrap();
@@ -228,9 +222,9 @@ mod tests {
         let events = Arc::new(Mutex::new(Vec::new()));
         let client = {
             let events = Arc::clone(&events);
-            Qmp::connect(&path, move |event| events.lock().unwrap().push(event.name.clone())).await
+            Qmp::over(ours, move |event| events.lock().unwrap().push(event.name.clone())).await
         };
-        (directory, client, events)
+        (client, events)
     }
 
     #[tokio::test]
@@ -240,7 +234,7 @@ mod tests {
             "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}, \"id\": ID}\n",
             "{\"return\": \"text\\r\\n\", \"id\": ID}\n",
         ];
-        let (_directory, client, events) = connect(GREETING, script).await;
+        let (client, events) = connect(GREETING, script).await;
         let client = client.unwrap();
         let answer = client.execute("query-x", Value::Null, COMMAND_DEADLINE).await.unwrap();
         assert_eq!(answer, json!({ "x": 1 }));
@@ -255,8 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_never_comes_has_a_deadline() {
-        let (_directory, client, _) =
-            connect(GREETING, vec!["", "{\"return\": 2, \"id\": ID}\n"]).await;
+        let (client, _) = connect(GREETING, vec!["", "{\"return\": 2, \"id\": ID}\n"]).await;
         let client = client.unwrap();
         let deadline = Duration::from_millis(10);
         let error = client.execute("slow", Value::Null, deadline).await.unwrap_err();
@@ -267,14 +260,14 @@ mod tests {
     #[tokio::test]
     async fn whoever_does_not_greet_is_not_qemu() {
         for line in ["hello\n", "{\"event\": \"A\"}\n", "{\"QMP\": {}}\n"] {
-            let (_directory, client, _) = connect(line, vec![]).await;
+            let (client, _) = connect(line, vec![]).await;
             assert!(matches!(client, Err(QmpError::Malformed(_))), "{line}");
         }
     }
 
     #[tokio::test]
     async fn garbage_ends_the_connection() {
-        let (_directory, client, _) = connect(GREETING, vec!["garbage\n"]).await;
+        let (client, _) = connect(GREETING, vec!["garbage\n"]).await;
         let client = client.unwrap();
         let error = client.execute("x", Value::Null, COMMAND_DEADLINE).await.unwrap_err();
         assert!(matches!(error, QmpError::Closed { .. }), "{error}");

@@ -45,6 +45,8 @@ async fn a_cancel_ends_the_step_and_runs_what_asks_for_it() {
 #[tokio::test]
 async fn a_step_that_asks_for_cancelled_jobs_survives_on_github() {
     let step = || run("echo ready; sleep 0.3; echo done").when("always()");
+    let story = job().step(step()).play_with(when_logged("ready")).await;
+    assert_eq!(story.result, JobResult::Cancelled);
     let story = job().step(step()).run("echo no").play_with(when_logged("ready")).await;
     assert_eq!(story.output(), "ready\ndone");
     assert_eq!(story.outcomes(), [(Success, Success), (Skipped, Skipped)]);

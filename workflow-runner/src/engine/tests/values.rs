@@ -141,3 +141,15 @@ async fn the_context_has_other_names_on_forgejo() {
     let story = job().run(script).play().await;
     assert_eq!(story.result, JobResult::Failure);
 }
+
+#[tokio::test]
+async fn what_steps_leave_has_limits() {
+    let story = job()
+        .run("i=0; while [ $i -lt 1001 ]; do echo /p/$i; i=$((i+1)); done > $GITHUB_PATH")
+        .play()
+        .await;
+    assert_eq!(story.result, JobResult::Failure);
+    assert!(story.log().contains("or 1000 paths"), "{}", story.log());
+    let story = job().run("head -c 16777217 /dev/zero > $GITHUB_ENV").play().await;
+    assert!(story.log().contains("The file GITHUB_ENV is larger than 16 MiB"), "{}", story.log());
+}
