@@ -13,12 +13,15 @@ mod output;
 mod progress;
 mod report;
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 
 use common::event::JobEvent;
 use common::ids::JobId;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Sender;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -31,13 +34,14 @@ pub(crate) use report::{JobReport, Report};
 /// Where standard output is no pipe this cannot be seen, and the next write has to tell.
 pub(crate) fn watch_readers(closed: CancellationToken) {
     tokio::spawn(async move {
-        // A regular file cannot be watched, and nobody can go away from it.
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe; standard output is never closed here"
-        )]
-        let Ok(output) = AsyncFd::with_interest(io::stdout(), Interest::ERROR) else { return };
-        if output.ready(Interest::ERROR).await.is_ok() {
+        let Ok(output) = io::stdout().as_fd().try_clone_to_owned().map(File::from) else { return };
+        if !output.metadata().is_ok_and(|found| found.file_type().is_fifo()) {
+            return;
+        }
+        // Unchecked, because making it non-blocking would do so for all who share the pipe; nothing
+        // is written through this end.
+        let Ok(pipe) = Sender::from_file_unchecked(output) else { return };
+        if pipe.ready(Interest::ERROR).await.is_ok() {
             closed.cancel();
         }
     });

@@ -121,15 +121,15 @@ const OTHER_VARIABLES: &[&str] = &["SOLSTICE_CONFIG", "SOLSTICE_LOG"];
 
 /// Every key.
 const KEYS: &[Key] = &[
-    Key { name: "state_dir", apply: |s, given| Ok(s.state_dir = given.path()?) },
-    Key { name: "image_dir", apply: |s, given| Ok(s.image_dir = Some(given.path()?)) },
-    Key { name: "runtime_dir", apply: |s, given| Ok(s.runtime_dir = given.path()?) },
-    Key { name: "catalogue", apply: |s, given| Ok(s.catalogue = Some(given.path()?)) },
-    Key { name: "disk_reserve", apply: |s, given| Ok(s.disk_reserve = given.size()?) },
-    Key { name: "qemu", apply: |s, given| Ok(s.qemu = Some(given.program()?)) },
-    Key { name: "qemu_img", apply: |s, given| Ok(s.qemu_img = Some(given.program()?)) },
-    Key { name: "guest_programs", apply: |s, given| Ok(s.guest_programs = given.paths()?) },
-    Key { name: "acceleration", apply: |s, given| Ok(s.acceleration = acceleration(given)?) },
+    Key { name: "state_dir", apply: |s, given| given.path().map(|v| s.state_dir = v) },
+    Key { name: "image_dir", apply: |s, given| given.path().map(|v| s.image_dir = Some(v)) },
+    Key { name: "runtime_dir", apply: |s, given| given.path().map(|v| s.runtime_dir = v) },
+    Key { name: "catalogue", apply: |s, given| given.path().map(|v| s.catalogue = Some(v)) },
+    Key { name: "disk_reserve", apply: |s, given| given.size().map(|v| s.disk_reserve = v) },
+    Key { name: "qemu", apply: |s, given| given.program().map(|v| s.qemu = Some(v)) },
+    Key { name: "qemu_img", apply: |s, given| given.program().map(|v| s.qemu_img = Some(v)) },
+    Key { name: "guest_programs", apply: |s, given| given.paths().map(|v| s.guest_programs = v) },
+    Key { name: "acceleration", apply: |s, given| acceleration(given).map(|v| s.acceleration = v) },
 ];
 
 /// The names of the keys, for the document's test.

@@ -1,5 +1,7 @@
 //! The program from outside: bad input gives a clear error with its place and leaves nothing behind.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -59,10 +59,10 @@ impl Human {
         Self { output, several, verbose, jobs: HashMap::new() }
     }
 
-    fn event(&mut self, event: JobEvent) -> io::Result<()> {
+    fn event(&mut self, event: &JobEvent) -> io::Result<()> {
         // The host gives events only for jobs that were handed to it.
         let Some(mut job) = self.jobs.remove(&event.job) else { return Ok(()) };
-        let result = self.job_event(&mut job, &event);
+        let result = self.job_event(&mut job, event);
         if matches!(event.event, EventBody::Finished(_)) {
             self.output.progress.set(|status| status.remove(&job.name));
         } else {
@@ -103,16 +103,16 @@ impl Human {
         let name = event.phase.name();
         let detail = event.detail.as_deref().map(|d| format!(" ({})", clean_name(d)));
         let detail = detail.unwrap_or_default();
+        let times: Vec<String> = job.phases.iter().map(phase_time).collect();
+        let times = times.join(", ");
         match event.took {
-            None => self.activity(job, name.to_owned()),
-            Some(took) => {
-                job.phases.push((event.phase, took));
-                // The time of the steps stands at the steps.
-                if event.phase == Phase::Upload && !self.output.progress.is_plain() {
-                    let times: Vec<String> = job.phases.iter().map(phase_time).collect();
-                    return self.line(job, DIM, &format!("machine ready: {}", times.join(", ")));
-                }
+            None if event.phase == Phase::Steps && !self.output.progress.is_plain() => {
+                self.activity(job, name.to_owned());
+                return self.line(job, DIM, &format!("machine ready: {times}"));
             }
+            None if times.is_empty() => self.activity(job, name.to_owned()),
+            None => self.activity(job, format!("{times}, {name}")),
+            Some(took) => job.phases.push((event.phase, took)),
         }
         if self.output.progress.is_plain() {
             // Both streams may be the same pipe: keep the order.
@@ -145,13 +145,15 @@ impl Human {
             Conclusion::Cancelled => ("■", WARNING),
             Conclusion::Skipped => ("○", DIM),
         };
-        let mut text = format!("{sign} {name}: {}", step.conclusion.name());
-        if step.conclusion != Conclusion::Skipped {
-            text.push_str(&format!(" in {}", human_duration(step.took)));
-        }
-        if step.outcome != step.conclusion {
-            text.push_str(&format!(" ({} forgiven by continue-on-error)", step.outcome.name()));
-        }
+        let took = match step.conclusion {
+            Conclusion::Skipped => String::new(),
+            _ => format!(" in {}", human_duration(step.took)),
+        };
+        let forgiven = match step.outcome {
+            outcome if outcome == step.conclusion => String::new(),
+            outcome => format!(" ({} forgiven by continue-on-error)", outcome.name()),
+        };
+        let text = format!("{sign} {name}: {}{took}{forgiven}", step.conclusion.name());
         job.step = None;
         self.activity(job, "steps".to_owned());
         self.line(job, style, &text)
@@ -247,25 +249,8 @@ impl Human {
             let width = report.jobs.iter().map(|job| job.name.chars().count()).max().unwrap_or(0);
             let width = width.min(NAME_CHARACTERS);
             for job in &report.jobs {
-                let name = short_name(&job.name);
-                let style = result_style(job.result);
-                self.output.styled(style, &format!("{name:width$}  {}", job.result.name()));
-                let mut text = String::new();
-                if job.id.is_some() || job.infrastructure.is_some() {
-                    text = " ".repeat(RESULT_CHARACTERS.saturating_sub(job.result.name().len()));
-                }
-                if job.id.is_some() {
-                    text.push_str(&format!(
-                        "  {}",
-                        human_duration(Duration::from_millis(job.took_ms))
-                    ));
-                }
-                if let Some(infrastructure) = &job.infrastructure {
-                    text.push_str(&format!("  {}", infrastructure.cause.code()));
-                } else if job.result == JobResult::Failure && !job.failure_counts {
-                    text.push_str("  forgiven by continue-on-error");
-                }
-                self.output.styled(Style::new(), &text);
+                self.output.styled(result_style(job.result), &table_cells(job, width));
+                self.output.styled(Style::new(), table_rest(job).trim_end());
                 self.output.end_line()?;
             }
         }
@@ -320,7 +305,7 @@ impl Render for Human {
                 self.jobs.insert(id, job);
                 Ok(())
             }
-            Item::Event(event) => self.event(event),
+            Item::Event(event) => self.event(&event),
             Item::Notice(text) => {
                 self.output.flush()?;
                 self.output.progress.suspended(|| crate::message::notice(&text));
@@ -385,6 +370,28 @@ fn result_style(result: JobResult) -> Style {
         JobResult::Cancelled => WARNING,
         JobResult::Skipped => DIM,
     }
+}
+
+/// The name and the result of a job, aligned with those of the others.
+fn table_cells(job: &JobReport, width: usize) -> String {
+    format!("{:width$}  {}", short_name(&job.name), job.result.name())
+}
+
+/// What follows them: the time, and why a failure is none of the job or does not count.
+fn table_rest(job: &JobReport) -> String {
+    let gap = " ".repeat(RESULT_CHARACTERS.saturating_sub(job.result.name().len()));
+    let took = match job.id {
+        Some(_) => human_duration(Duration::from_millis(job.took_ms)),
+        None => String::new(),
+    };
+    let remark = match &job.infrastructure {
+        Some(infrastructure) => infrastructure.cause.code(),
+        None if job.result == JobResult::Failure && !job.failure_counts => {
+            "forgiven by continue-on-error"
+        }
+        None => "",
+    };
+    format!("{gap}  {took}  {remark}")
 }
 
 fn verdict(report: &Report) -> &'static str {

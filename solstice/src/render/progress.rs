@@ -107,8 +107,9 @@ impl Progress {
         {
             bar.disable_steady_tick();
             bar.finish_and_clear();
-            bar.reset();
             bar.set_draw_target(ProgressDrawTarget::hidden());
+            // A bar that has finished draws nothing; it may be needed again.
+            bar.reset();
         }
     }
 }

@@ -84,6 +84,7 @@ impl<R: Runner> Drive<'_, R> {
                 () = self.screen.closed(), if !said.closed => {
                     said.closed = true;
                     // Nobody reads what the jobs say: end them instead of leaving them behind.
+                    crate::message::notice("nobody reads the output; cancelling");
                     self.stop.cancel.cancel();
                 }
                 Some(event) = events.recv() => self.take(event, &mut live).await,

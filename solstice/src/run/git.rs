@@ -57,7 +57,7 @@ pub(crate) async fn facts(project: &Path, user: Option<String>) -> Facts {
         git(project, &["config", "--get", "user.name"]),
     );
     let tag = tag.map(|tag| format!("refs/tags/{tag}"));
-    let (server, repository) = remote.as_deref().map_or((None, None), |url| split_remote(url));
+    let (server, repository) = remote.as_deref().map_or((None, None), split_remote);
     Facts {
         sha: sha.unwrap_or_else(|| NO_COMMIT.to_owned()),
         reference: branch.or(tag).unwrap_or_else(|| NO_BRANCH.to_owned()),

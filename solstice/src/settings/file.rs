@@ -106,7 +106,7 @@ pub(super) fn read(path: &Path, required: bool) -> Result<Option<String>, Comman
     };
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.len() > FILE_BYTES => {
-            return Err(cannot(format!("it has over {} bytes", FILE_BYTES)));
+            return Err(cannot(format!("it has over {FILE_BYTES} bytes")));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
             return Ok(None);
