@@ -35,4 +35,5 @@ pub use first_pull::FirstPull;
 pub use progress::Progress;
 pub use reader::CatalogueError;
 pub use recipe::RECIPES;
-pub use store::{ImageStore, StoreSettings, StoredImage};
+pub use space::FreeSpace;
+pub use store::{Confirm, ImageStore, StoreSettings, StoredImage};

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Digest {
     algorithm: DigestAlgorithm,
-    hex: String,
+    hex: Box<str>,
 }
 
 /// How a digest was made.
@@ -67,7 +67,7 @@ impl FromStr for Digest {
         if hex.len() != digits || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(error());
         }
-        Ok(Self { algorithm, hex: hex.to_owned() })
+        Ok(Self { algorithm, hex: hex.into() })
     }
 }
 
@@ -106,12 +106,14 @@ impl Hasher {
 
     pub(super) fn finish(self) -> Digest {
         match self {
-            Self::Sha256(hasher) => {
-                Digest { algorithm: DigestAlgorithm::Sha256, hex: hex::encode(hasher.finalize()) }
-            }
-            Self::Sha512(hasher) => {
-                Digest { algorithm: DigestAlgorithm::Sha512, hex: hex::encode(hasher.finalize()) }
-            }
+            Self::Sha256(hasher) => Digest {
+                algorithm: DigestAlgorithm::Sha256,
+                hex: hex::encode(hasher.finalize()).into(),
+            },
+            Self::Sha512(hasher) => Digest {
+                algorithm: DigestAlgorithm::Sha512,
+                hex: hex::encode(hasher.finalize()).into(),
+            },
         }
     }
 }

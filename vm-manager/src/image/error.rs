@@ -1,6 +1,6 @@
 //! Why there is no image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::infrastructure::Cause;
@@ -79,7 +79,7 @@ pub enum ImageError {
         /// That of the bytes that came.
         found: Digest,
         /// Where the first pull was recorded.
-        lock_file: PathBuf,
+        lock_file: Box<Path>,
     },
     /// The catalogue has no digest for the image, and nobody vouched for what was found.
     #[error(

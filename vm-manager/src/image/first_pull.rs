@@ -56,7 +56,7 @@ impl LockFile {
     pub(super) fn recorded(&self, url: &str) -> Result<Option<Digest>, ImageError> {
         let content = self.read()?;
         let Some(record) = content.image.get(url) else { return Ok(None) };
-        record.digest.parse().map(Some).map_err(|error| self.damaged(error))
+        record.digest.parse().map(Some).map_err(|error| self.damaged(&error))
     }
 
     /// Records a first pull. The caller holds the image's lock; other images may be recorded at the
@@ -77,13 +77,13 @@ impl LockFile {
 
     fn read(&self) -> Result<Content, ImageError> {
         match fs::read_to_string(&self.path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| self.damaged(error.message())),
+            Ok(text) => toml::from_str(&text).map_err(|error| self.damaged(&error.message())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Content::default()),
             Err(error) => Err(ImageError::store("read", &self.path)(error)),
         }
     }
 
-    fn damaged(&self, message: impl ToString) -> ImageError {
+    fn damaged(&self, message: &dyn std::fmt::Display) -> ImageError {
         ImageError::Damaged { path: self.path.clone(), message: message.to_string() }
     }
 }

@@ -1,6 +1,5 @@
 //! Reads a catalogue's tables strictly, and says where something is wrong.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -64,7 +63,6 @@ impl CatalogueFile {
 pub(super) struct Layers<'a> {
     name: String,
     layers: Vec<Layer<'a>>,
-    known: RefCell<Vec<&'static str>>,
 }
 
 #[derive(Clone)]
@@ -83,7 +81,7 @@ pub(super) struct Placed<'a, T> {
 
 impl<'a> Layers<'a> {
     pub(super) fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), layers: Vec::new(), known: RefCell::default() }
+        Self { name: name.into(), layers: Vec::new() }
     }
 
     /// Adds the table of a file that counts less than those before it.
@@ -105,11 +103,7 @@ impl<'a> Layers<'a> {
     pub(super) fn down_to(&self, keys: &[&str]) -> Layers<'a> {
         let has = |layer: &Layer<'_>| keys.iter().any(|key| layer.table.contains_key(*key));
         let end = self.layers.iter().position(has).map_or(self.layers.len(), |at| at + 1);
-        Layers {
-            name: self.name.clone(),
-            layers: self.layers[..end].to_vec(),
-            known: RefCell::default(),
-        }
+        Layers { name: self.name.clone(), layers: self.layers[..end].to_vec() }
     }
 
     /// An error about the table as a whole.
@@ -119,7 +113,6 @@ impl<'a> Layers<'a> {
     }
 
     fn find(&self, key: &'static str) -> Option<(&Layer<'a>, Range<usize>, &'a DeValue<'a>)> {
-        self.known.borrow_mut().push(key);
         self.layers.iter().find_map(|layer| {
             layer.table.get(key).map(|value| (layer, value.span(), value.get_ref()))
         })
@@ -192,8 +185,7 @@ impl<'a> Layers<'a> {
 
     /// The table under a key, from all layers that have it; `None` if none has.
     pub(super) fn table(&self, key: &'static str) -> Result<Option<Layers<'a>>, CatalogueError> {
-        self.known.borrow_mut().push(key);
-        let mut inner = Layers::new(format!("{}.{key}", self.name));
+        let mut inner = Layers::new(format!("`{key}` of {}", self.name));
         for layer in &self.layers {
             if let Some((name, value)) = layer.table.get_key_value(key) {
                 inner.push(layer.file, &name.span(), value)?;
@@ -211,18 +203,17 @@ impl<'a> Layers<'a> {
         value.ok_or_else(|| self.error(format!("{} has no `{key}`", self.name)))
     }
 
-    /// Refuses keys that nobody asked for. `others` are keys that were read elsewhere.
-    pub(super) fn finish(&self, others: &[&'static str]) -> Result<(), CatalogueError> {
-        let mut known = self.known.borrow().clone();
-        known.extend(others);
+    /// Refuses all keys but these.
+    pub(super) fn allow(&self, known: &[&str]) -> Result<(), CatalogueError> {
         for layer in &self.layers {
             for key in layer.table.keys() {
                 let name = key.get_ref().as_ref();
                 if !known.contains(&name) {
-                    let mut message = format!("{} has no key `{name}`", self.name);
-                    if let Some(nearest) = nearest(name, known.iter().copied()) {
-                        message.push_str(&format!("; the nearest is `{nearest}`"));
-                    }
+                    let message = format!(
+                        "{} has no key `{name}`{}",
+                        self.name,
+                        offer(name, known.iter().copied())
+                    );
                     return Err(layer.file.error(&key.span(), message));
                 }
             }
@@ -263,16 +254,22 @@ impl Placed<'_, &str> {
             return Ok(*choice);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
-        let mut message = format!("{:?} is no {what}; known are {}", self.value, names.join(", "));
-        if let Some(nearest) = nearest(self.value, choices.iter().map(|(name, _)| *name)) {
-            message.push_str(&format!("; the nearest is `{nearest}`"));
-        }
-        Err(self.error(message))
+        Err(self.error(format!(
+            "{:?} is no {what}; known are {}{}",
+            self.value,
+            names.join(", "),
+            offer(self.value, choices.iter().map(|(name, _)| *name))
+        )))
     }
 }
 
 /// The least likeness at which one name is offered for another.
 const LIKENESS: f64 = 0.6;
+
+/// The end of a message about a wrong name.
+fn offer<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+    nearest(name, names).map_or(String::new(), |nearest| format!("; the nearest is `{nearest}`"))
+}
 
 /// The name most like the given one, if any is like it at all.
 pub(super) fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {

@@ -24,8 +24,38 @@ const BOOT_CEILING: Duration = Duration::from_secs(2 * 60 * 60);
 const LABEL_CHARACTERS: usize = 64;
 /// The longest text of any other key, in characters.
 const TEXT_CHARACTERS: usize = 1024;
-/// The keys of a source, which are read apart from the others.
-const SOURCE_KEYS: [&str; 5] = ["recipe", "url", "digest", "format", "compression"];
+/// The keys of an entry. A new one is also read below and explained here:
+/// `recipe` or `url`, `digest`, `format`, `compression` say where the image comes from; `hardware`
+/// is a table of its own; every other key is the field of [`Entry`] with its name.
+const ENTRY_KEYS: [&str; 24] = [
+    "aliases",
+    "architecture",
+    "boot_ceiling",
+    "compression",
+    "cpus",
+    "digest",
+    "disk",
+    "format",
+    "hardware",
+    "memory",
+    "note",
+    "privilege",
+    "recipe",
+    "run_as",
+    "runner_arch",
+    "runner_os",
+    "shutdown",
+    "system",
+    "tool_cache",
+    "url",
+    "user",
+    "verified",
+    "version",
+    "work_directory",
+];
+/// The keys of `hardware`: the fields of [`Hardware`].
+const HARDWARE_KEYS: [&str; 6] =
+    ["disk", "firmware", "kernel_command_line", "machine", "network", "seed"];
 
 /// Reads one entry and checks all that can be checked of it alone.
 pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, CatalogueError> {
@@ -34,8 +64,10 @@ pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, Catal
             "{label:?} is no label; it has at most {LABEL_CHARACTERS} letters, digits and `.`, `-`, `_`, and begins with a letter or digit"
         )));
     }
+    table.allow(&ENTRY_KEYS)?;
     let hardware = table.required("hardware", table.table("hardware")?)?;
     let source = read_source(table)?;
+    let (architecture, runner_arch) = architecture(table)?;
     let entry = Entry {
         label: label.to_owned(),
         aliases: table
@@ -55,9 +87,9 @@ pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, Catal
                 &["Linux", "FreeBSD", "NetBSD", "OpenBSD", "illumos"].map(|name| (name, name)),
             )?
             .to_owned(),
-        runner_arch: String::new(),
-        architecture: String::new(),
-        hardware: read_hardware(&hardware, &source)?,
+        runner_arch,
+        architecture,
+        hardware: read_hardware(table, &hardware, &source)?,
         source,
         user: table.required("user", user(table, "user")?)?,
         privilege: table
@@ -69,31 +101,24 @@ pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, Catal
         tool_cache: directory(table, "tool_cache")?,
         work_directory: directory(table, "work_directory")?,
         run_as: user(table, "run_as")?,
-        cpus: 0,
+        cpus: cpus(table)?,
         memory: size(table, "memory", &MEMORY)?,
         disk: size(table, "disk", &DISK)?,
         boot_ceiling: boot_ceiling(table)?,
         verified: table.required("verified", table.flag("verified")?)?.value,
         note: table.text("note")?.map(plain).transpose()?.map(str::to_owned),
     };
-    let (architecture, runner_arch) = architecture(table)?;
-    let cpus = table
-        .required("cpus", table.number("cpus")?)?
-        .check(|cpus| (1..=CPUS).contains(cpus), format!("`cpus` is from 1 to {CPUS}"))?;
-    let entry = Entry {
-        architecture,
-        runner_arch,
-        cpus: u32::try_from(cpus).expect("it was compared with a smaller number"),
-        ..entry
-    };
     check_privilege(table, &entry)?;
-    table.finish(&SOURCE_KEYS)?;
     Ok(entry)
 }
 
 /// A source is of one piece: keys of a file below the one that names it do not count.
+fn source_layers<'a>(entry: &Layers<'a>) -> Layers<'a> {
+    entry.down_to(&["recipe", "url"])
+}
+
 fn read_source(entry: &Layers<'_>) -> Result<Source, CatalogueError> {
-    let table = entry.down_to(&["recipe", "url"]);
+    let table = source_layers(entry);
     let recipe = table.text("recipe")?;
     let url = table.text("url")?;
     let digest = table.text("digest")?;
@@ -142,7 +167,18 @@ fn read_source(entry: &Layers<'_>) -> Result<Source, CatalogueError> {
     }
 }
 
-fn read_hardware(table: &Layers<'_>, source: &Source) -> Result<Hardware, CatalogueError> {
+fn read_hardware(
+    entry: &Layers<'_>,
+    table: &Layers<'_>,
+    source: &Source,
+) -> Result<Hardware, CatalogueError> {
+    table.allow(&HARDWARE_KEYS)?;
+    // Whether there is a kernel for direct boot is a property of the source.
+    let beside_source = source_layers(entry).table("hardware")?;
+    let kernel_command_line = match &beside_source {
+        Some(table) => table.text("kernel_command_line")?.map(plain).transpose()?,
+        None => None,
+    };
     let hardware = Hardware {
         machine: model(table, "machine")?,
         disk: table.required("disk", table.text("disk")?)?.one_of(
@@ -163,11 +199,7 @@ fn read_hardware(table: &Layers<'_>, source: &Source) -> Result<Hardware, Catalo
             .map(|path| path.check(|path| is_path(path), "`firmware` is an absolute path"))
             .transpose()?
             .map(PathBuf::from),
-        kernel_command_line: table
-            .text("kernel_command_line")?
-            .map(plain)
-            .transpose()?
-            .map(str::to_owned),
+        kernel_command_line: kernel_command_line.map(str::to_owned),
     };
     let direct = hardware.kernel_command_line.is_some();
     match source {
@@ -183,7 +215,6 @@ fn read_hardware(table: &Layers<'_>, source: &Source) -> Result<Hardware, Catalo
         }
         _ => {}
     }
-    table.finish(&[])?;
     Ok(hardware)
 }
 
@@ -197,6 +228,13 @@ fn architecture(table: &Layers<'_>) -> Result<(String, String), CatalogueError> 
         format!("`runner_arch` is {expected:?} on {}", architecture.value),
     )?;
     Ok((architecture.value.to_owned(), found.to_owned()))
+}
+
+fn cpus(table: &Layers<'_>) -> Result<u32, CatalogueError> {
+    let cpus = table
+        .required("cpus", table.number("cpus")?)?
+        .check(|cpus| (1..=CPUS).contains(cpus), format!("`cpus` is from 1 to {CPUS}"))?;
+    Ok(u32::try_from(cpus).expect("it was compared with a smaller number"))
 }
 
 fn check_privilege(table: &Layers<'_>, entry: &Entry) -> Result<(), CatalogueError> {

@@ -12,8 +12,9 @@ use super::error::ImageError;
 /// Bytes that may be written between two looks at the free space.
 const BYTES_BETWEEN_CHECKS: u64 = 32 * MIB;
 
-/// Says how many bytes an ordinary user can still write below a path.
-pub(super) type FreeSpace = Arc<dyn Fn(&Path) -> io::Result<u64> + Send + Sync>;
+/// Says how many bytes an ordinary user can still write below a path: the file system's word, or a
+/// test's.
+pub type FreeSpace = Arc<dyn Fn(&Path) -> io::Result<u64> + Send + Sync>;
 
 /// Asks the file system.
 pub(super) fn free_space(path: &Path) -> io::Result<u64> {

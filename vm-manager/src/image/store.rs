@@ -38,6 +38,9 @@ use super::unpack::unpack;
 /// The space that stays free on the store's file system unless a setting says otherwise.
 const RESERVE: ByteSize = ByteSize(2 * GIB);
 
+/// Says whether the bytes of a first pull are the right ones.
+pub type Confirm = Arc<dyn Fn(&FirstPull) -> bool + Send + Sync>;
+
 /// What a store is told when it is opened.
 #[derive(Clone)]
 pub struct StoreSettings {
@@ -45,9 +48,9 @@ pub struct StoreSettings {
     pub reserve: ByteSize,
     /// Asks whether the bytes of a first pull are the right ones. It may block, on a person for
     /// example; it runs on a thread of its own.
-    pub confirm: Arc<dyn Fn(&FirstPull) -> bool + Send + Sync>,
-    /// Says how many bytes can be written below a path: the file system's word, or a test's.
-    pub free_space: Arc<dyn Fn(&Path) -> io::Result<u64> + Send + Sync>,
+    pub confirm: Confirm,
+    /// Who is asked for the free space.
+    pub free_space: FreeSpace,
 }
 
 impl Default for StoreSettings {
@@ -291,7 +294,7 @@ impl ImageStore {
         match self.first_pulls.recorded(&url)? {
             Some(expected) if expected == found => Ok(()),
             Some(expected) => {
-                let lock_file = self.first_pulls.path().to_owned();
+                let lock_file = self.first_pulls.path().into();
                 Err(ImageError::Changed { label, url, expected, found, lock_file })
             }
             None => {

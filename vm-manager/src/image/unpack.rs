@@ -120,16 +120,13 @@ mod tests {
 
     async fn pack(compression: Compression, bytes: &[u8]) -> Vec<u8> {
         let mut packed = Vec::new();
-        match compression {
-            Compression::None => packed.extend_from_slice(bytes),
-            Compression::Gzip => {
-                drop(GzipEncoder::new(bytes).read_to_end(&mut packed).await.unwrap())
-            }
-            Compression::Xz => drop(XzEncoder::new(bytes).read_to_end(&mut packed).await.unwrap()),
-            Compression::Zstd => {
-                drop(ZstdEncoder::new(bytes).read_to_end(&mut packed).await.unwrap())
-            }
-        }
+        let done = match compression {
+            Compression::None => unreachable!("it needs no packing"),
+            Compression::Gzip => GzipEncoder::new(bytes).read_to_end(&mut packed).await,
+            Compression::Xz => XzEncoder::new(bytes).read_to_end(&mut packed).await,
+            Compression::Zstd => ZstdEncoder::new(bytes).read_to_end(&mut packed).await,
+        };
+        assert_eq!(done.unwrap(), packed.len());
         packed
     }
 

@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+
+/// How long a client may take to ask.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the server does with a request for a path.
 #[derive(Clone)]
@@ -66,12 +70,13 @@ impl Server {
 
     /// Waits until an [`Answer::Stall`] has sent its half.
     pub(crate) async fn stalled(&self) {
-        self.shared.stalled.notified().await;
+        let stalled = self.shared.stalled.notified();
+        tokio::time::timeout(PATIENCE, stalled).await.expect("a client that asks");
     }
 
-    /// Lets a stalled answer send the rest.
+    /// Lets the stalled answers send the rest.
     pub(crate) fn go_on(&self) {
-        self.shared.go_on.notify_one();
+        self.shared.go_on.notify_waiters();
     }
 }
 
@@ -114,8 +119,11 @@ async fn serve(mut stream: TcpStream, answers: HashMap<&'static str, Answer>, sh
         stream.write_all(first).await?;
         stream.flush().await?;
         if let Answer::Stall(_) = answer {
+            let go_on = shared.go_on.notified();
+            let mut go_on = std::pin::pin!(go_on);
+            go_on.as_mut().enable();
             shared.stalled.notify_one();
-            shared.go_on.notified().await;
+            go_on.await;
             stream.write_all(rest).await?;
         }
         stream.shutdown().await
