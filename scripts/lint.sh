@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/stage.sh
 stage format cargo fmt --all --check
 stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
-stage documents env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+stage documents env RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --no-deps --document-private-items
 command -v cargo-deny >/dev/null ||
     stage "cargo-deny" cargo install --locked --quiet cargo-deny --version 0.20.2
 stage licences cargo deny --log-level error check bans licenses sources

@@ -34,10 +34,13 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 type Figures = BTreeMap<&'static str, f64>;
 
+/// The names of figures, and what measures them together.
+type Group = (&'static [&'static str], fn(&Bench) -> Figures);
+
 fn main() {
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let bench = Bench::new();
-    let groups: &[(&[&str], fn(&Bench) -> Figures)] = &[
+    let groups: &[Group] = &[
         (&["cold_start_tiny_ms"], |bench| bench.cold_start("tiny", "cold_start_tiny_ms")),
         (&["cold_start_debian12_ms"], |bench| {
             bench.cold_start("debian-12", "cold_start_debian12_ms")

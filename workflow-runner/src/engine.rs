@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The engine reaches the world through [`System`] alone and knows no forge: what differs between
-//! them stands in one table, [`dialect`]. It is driven by one task and needs nothing but tokio's
+//! them stands in one table, `dialect`. It is driven by one task and needs nothing but tokio's
 //! clock, so that it behaves the same in a guest, on the host, and in tests with a paused clock.
 //!
 //! Steps follow github-runner-protocol 7 and forgejo-runner-protocol 8; where they differ, the

@@ -7,11 +7,11 @@
 //!  workflow-runner attach ◀────────────┴──────────── bytes ───────────────┘
 //! ```
 //!
-//! [`start`] hands the job document to the [`daemon`] over a pipe, so that it never lies in a file,
+//! [`start()`] hands the job document to the [`daemon()`] over a pipe, so that it never lies in a file,
 //! an environment or an argument. The daemon owns the job's run directory, which
 //! [`common::guest::RUN_DIRECTORY`] holds, and serves one connection after the other on a socket in
-//! it. [`attach`] copies bytes between that socket and its own standard input and output; the
-//! conversation itself is described in [`common::guest`]. [`unpack`] places the user's working
+//! it. [`attach()`] copies bytes between that socket and its own standard input and output; the
+//! conversation itself is described in [`common::guest`]. [`unpack()`] places the user's working
 //! tree before the job starts.
 
 mod attach;

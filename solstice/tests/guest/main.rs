@@ -3,6 +3,8 @@
 //! Needs the tiny image: `make test` builds it. Each test reads as a story: a workflow, what
 //! happens, what the user saw. At the end of each the harness checks that nothing is left behind.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
 mod bad_input;
 mod everyday;
 mod faults;

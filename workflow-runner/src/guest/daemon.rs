@@ -46,7 +46,7 @@ const OTHER_DEADLINE: Duration = Duration::from_secs(20);
 /// How often it looks.
 const OTHER_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Runs the job whose document is on the standard input, as the process that [`super::start`]
+/// Runs the job whose document is on the standard input, as the process that [`super::start()`]
 /// spawned. Prints one word or sentence, then closes the standard streams.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Values that keep their type: those of a matrix, the default of an input.
 //!
-//! [`plan::Value`](common::plan::Value) has text only, which is right for scripts and variables. A
+//! [`plan::Value`] has text only, which is right for scripts and variables. A
 //! boolean of a matrix must stay one, or `if: matrix.experimental` would always be true.
 
 use common::plan::{self, Location};
