@@ -116,7 +116,8 @@ impl ImageStore {
     /// The image of an entry: at once and without the network if it is here, else fetched or built,
     /// by one process of all that ask for it at the same time.
     ///
-    /// Dropping the future ends the work and removes what was made so far.
+    /// Dropping the future ends the work and removes what was made so far. A recipe's programs take
+    /// a moment to end; what they still write then is removed when the store is next used.
     ///
     /// # Errors
     ///
