@@ -11,7 +11,7 @@ set -euo pipefail
 
 purpose=${1:-run}
 need_commands=(qemu-system-x86_64 qemu-img mmdebstrap mke2fs git zstd xz busybox)
-packages=(mmdebstrap e2fsprogs zstd xz-utils busybox-static ca-certificates git openssh-client
+packages=(mmdebstrap e2fsprogs zstd xz-utils busybox-static ca-certificates git uidmap debian-archive-keyring
     gcc libc6-dev)
 qemu_packages=(qemu-system-x86 qemu-utils)
 # The pair that builds the static guest program and type-checks it for other systems,

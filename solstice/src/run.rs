@@ -2,7 +2,7 @@
 //!
 //! [`discover`] finds the file, [`git`] and [`event`] make up what a forge would have said,
 //! [`planner`] makes requests of jobs, [`schedule`] says which may run, [`drive`] hands them to the
-//! host through [`execute`] and shows what comes back.
+//! host through [`mod@execute`] and shows what comes back.
 //! Nothing here knows a machine.
 
 mod discover;

@@ -21,7 +21,7 @@ pub(crate) fn print<const N: usize>(
 /// Prints a value as JSON on several lines.
 ///
 /// # Errors
-/// As for [`print`].
+/// As for `print`.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<Exit, CommandError> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| CommandError::infrastructure(format!("cannot make JSON: {error}")))?;
