@@ -19,4 +19,7 @@ done < <(grep -F "$directory" /proc/mounts || true)
 while read -r path; do
     found "file: $path"
 done < <(find "$directory" -path "$directory/images" -prune -o \( -type s -o -name '*.qcow2' -o -name lock \) -print)
+for path in /dev/shm/solstice-test-*; do
+    if [ -e "$path" ]; then found "runtime directory: $path"; fi
+done
 exit $left

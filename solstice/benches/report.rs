@@ -67,6 +67,8 @@ fn main() {
 
 struct Bench {
     directory: tempfile::TempDir,
+    /// On tmpfs, and short: the path of a unix socket has 107 bytes.
+    runtime: tempfile::TempDir,
     target: PathBuf,
 }
 
@@ -85,7 +87,8 @@ impl Bench {
         fs::create_dir_all(&base).expect("target/bench can be made");
         let directory =
             tempfile::Builder::new().prefix("b").tempdir_in(&base).expect("a directory");
-        Self { directory, target }
+        let runtime = tempfile::Builder::new().prefix("solstice-bench-").tempdir_in("/dev/shm");
+        Self { directory, runtime: runtime.expect("a directory on tmpfs"), target }
     }
 
     fn start(&self, image: &str, steps: &str) -> Run {
@@ -111,7 +114,7 @@ impl Bench {
     }
 
     fn runtime(&self) -> PathBuf {
-        self.directory.path().join("run")
+        self.runtime.path().to_owned()
     }
 
     fn cold_start(&self, image: &str, name: &'static str) -> Figures {

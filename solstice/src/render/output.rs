@@ -39,7 +39,7 @@ impl Output {
         self.colours
     }
 
-    /// The buffer to append whole lines to; the bytes must be written after it.
+    /// The buffer to append whole lines to.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }

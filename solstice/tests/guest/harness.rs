@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A directory with a workflow in it, and how to run it.
 pub(crate) struct Story {
     directory: PathBuf,
+    /// On tmpfs, and short: the path of a unix socket has 107 bytes.
+    runtime: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     /// A command in front of the program, such as `prlimit`.
@@ -42,11 +44,17 @@ pub(crate) fn empty() -> Story {
         .expect("SOLSTICE_TEST_DIR names the directory of the tests; run `make test`");
     let base = PathBuf::from(base);
     fs::create_dir_all(&base).unwrap();
-    // Short: the path of a unix socket has 107 bytes.
     let directory =
         tempfile::Builder::new().prefix("t").rand_bytes(5).tempdir_in(base).unwrap().keep();
     fs::create_dir(directory.join("repo")).unwrap();
-    Story { directory, arguments: Vec::new(), environment: Vec::new(), wrapper: Vec::new() }
+    let runtime = tempfile::Builder::new().prefix("solstice-test-").tempdir_in("/dev/shm");
+    Story {
+        directory,
+        runtime: runtime.unwrap().keep(),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        wrapper: Vec::new(),
+    }
 }
 
 impl Story {
@@ -133,11 +141,21 @@ impl Story {
             .args(arguments)
             .current_dir(self.repository())
             .env("SOLSTICE_STATE_DIR", self.state())
-            .env("SOLSTICE_RUNTIME_DIR", self.directory.join("run"))
+            .env("SOLSTICE_RUNTIME_DIR", &self.runtime)
             .env("SOLSTICE_IMAGE_DIR", images)
             .env("SOLSTICE_GUEST_PROGRAMS", guests)
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// What a run must not leave: machines, instances, sockets.
+    fn left(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        for place in [&self.state().join("instances"), &self.runtime] {
+            let Ok(entries) = fs::read_dir(place) else { continue };
+            left.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+        }
+        left
     }
 
     /// Starts the program.
@@ -167,9 +185,10 @@ impl Drop for Story {
             for pid in processes_of(&self.directory) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
+            drop(fs::remove_dir_all(&self.runtime));
             return;
         }
-        let clean = || processes_of(&self.directory).is_empty() && left(&self.directory).is_empty();
+        let clean = || processes_of(&self.directory).is_empty() && self.left().is_empty();
         let since = Instant::now();
         while !clean() && since.elapsed() < Duration::from_secs(20) {
             std::thread::park_timeout(LOOK);
@@ -180,8 +199,9 @@ impl Drop for Story {
             "processes left: {processes:?} of {}",
             self.directory.display()
         );
-        let left = left(&self.directory);
+        let left = self.left();
         assert!(left.is_empty(), "files left: {left:?}");
+        fs::remove_dir_all(&self.runtime).unwrap();
         fs::remove_dir_all(&self.directory).unwrap();
     }
 }
@@ -198,16 +218,6 @@ fn processes_of(directory: &Path) -> Vec<i32> {
         }
     }
     found
-}
-
-/// What a run must not leave: machines, instances, sockets.
-fn left(directory: &Path) -> Vec<PathBuf> {
-    let mut left = Vec::new();
-    for place in ["state/instances", "run"] {
-        let Ok(entries) = fs::read_dir(directory.join(place)) else { continue };
-        left.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
-    }
-    left
 }
 
 /// What the program printed so far.
