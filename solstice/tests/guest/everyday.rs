@@ -193,3 +193,38 @@ fn json_is_one_event_a_line_and_a_summary() {
 fn limits_of_time_end_a_step_and_a_job() {
     steps("- timeout-minutes: 0.02\n  run: sleep 100").run().code(1).shows("timed out");
 }
+
+#[test]
+fn debian_has_what_people_expect() {
+    workflow(
+        r#"
+on: push
+jobs:
+  job:
+    runs-on: debian-12
+    steps:
+      - uses: actions/checkout@v4
+      - shell: python
+        run: |
+          import platform
+          print("python on", platform.system())
+      - run: |
+          git log -1 --format='the last commit is %s'
+          false | true && echo "unset shell: no pipefail"
+      - shell: bash
+        run: |
+          [[ -o pipefail ]] && echo "shell bash: pipefail"
+          systemctl is-system-running --wait || true
+"#,
+    )
+    .file("a", "1")
+    .committed()
+    .run()
+    .code(0)
+    .shows_in_order(&[
+        "python on Linux",
+        "the last commit is one",
+        "unset shell: no pipefail",
+        "shell bash: pipefail",
+    ]);
+}
