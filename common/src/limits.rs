@@ -15,6 +15,11 @@ pub const JOB_REQUEST_BYTES: u64 = 16 * MIB;
 pub const STEPS: usize = 1_000;
 /// Values to mask in one job. Further ones are ignored with one notice in the log.
 pub const MASKS: usize = 10_000;
+/// One value to mask. A longer one is not masked, with one notice in the log.
+pub const MASK_BYTES: usize = 64 * KIB as usize;
+/// Everything that is searched for because of the values to mask, their encodings included. Further
+/// values are not masked, with one notice in the log.
+pub const ALL_MASK_BYTES: usize = 16 * MIB as usize;
 /// All outputs of one job together, names and values. What does not fit fails the step.
 pub const OUTPUT_BYTES: usize = MIB as usize;
 /// The summary of one step. A larger one is dropped with an error annotation.

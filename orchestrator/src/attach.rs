@@ -11,7 +11,8 @@ use common::event::JobResult;
 use common::frame::{Decoder, FrameError, encode};
 use common::guest::{ATTACH_VERSION, FromGuest, ToGuest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{EventLog, HOLD_LINES, ReceiverGone, RecordError};
@@ -21,6 +22,8 @@ use crate::events::{EventLog, HOLD_LINES, ReceiverGone, RecordError};
 const ATTACH_ANSWER: Duration = Duration::from_secs(60);
 /// How long a frame to the guest may take to be written.
 const WRITE: Duration = Duration::from_secs(60);
+/// What is kept of a reason that a guest gives.
+const REASON_BYTES: usize = 4096;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 128 * 1024;
 
@@ -62,13 +65,20 @@ pub struct Conversation {
     job: JobId,
     next: u64,
     result: Option<JobResult>,
+    last_contact: Instant,
 }
 
 impl Conversation {
     /// A conversation that has not begun.
     #[must_use]
     pub fn new(job: JobId) -> Self {
-        Self { job, next: 1, result: None }
+        Self { job, next: 1, result: None, last_contact: Instant::now() }
+    }
+
+    /// When the guest program was last heard, or the conversation was made.
+    #[must_use]
+    pub fn last_contact(&self) -> Instant {
+        self.last_contact
     }
 
     /// Takes the job's events from one stream until the job has ended, passing on a cancel.
@@ -78,7 +88,7 @@ impl Conversation {
     pub async fn hold<R, W>(
         &mut self,
         mut reader: R,
-        mut writer: W,
+        writer: W,
         log: &mut EventLog,
         cancel: &CancellationToken,
     ) -> Result<JobResult, Interrupted>
@@ -86,14 +96,41 @@ impl Conversation {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
+        let writer = Mutex::new(writer);
         let attach = ToGuest::Attach { version: ATTACH_VERSION, from: self.next };
-        write(&mut writer, &attach).await?;
+        write(&writer, &attach).await?;
         let mut decoder = Decoder::default();
         let mut buffer = vec![0; READ_BYTES];
         timeout(ATTACH_ANSWER, self.attached(&mut reader, &mut decoder, &mut buffer))
             .await
             .map_err(|_| lost(format!("no answer to an attach in {ATTACH_ANSWER:?}")))??;
-        let mut cancel_sent = false;
+        self.last_contact = Instant::now();
+        // Beside the reading, which may wait for a slow receiver of the events.
+        let pass_cancel = async {
+            cancel.cancelled().await;
+            match write(&writer, &ToGuest::Cancel).await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
+        };
+        tokio::select! {
+            result = self.read_events(&mut reader, decoder, &mut buffer, &writer, log) => result,
+            error = pass_cancel => Err(error),
+        }
+    }
+
+    async fn read_events<R, W>(
+        &mut self,
+        reader: &mut R,
+        mut decoder: Decoder,
+        buffer: &mut [u8],
+        writer: &Mutex<W>,
+        log: &mut EventLog,
+    ) -> Result<JobResult, Interrupted>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         let mut acknowledged = self.next;
         loop {
             while let Some(frame) = decoder.next_frame::<FromGuest>()? {
@@ -101,7 +138,7 @@ impl Conversation {
             }
             if self.next > acknowledged {
                 acknowledged = self.next;
-                let written = write(&mut writer, &ToGuest::Ack { seq: self.next - 1 }).await;
+                let written = write(writer, &ToGuest::Ack { seq: self.next - 1 }).await;
                 // With the result at hand the acknowledgement is a courtesy.
                 if let Some(result) = self.result {
                     return Ok(result);
@@ -109,15 +146,14 @@ impl Conversation {
                 written?;
             }
             tokio::select! {
-                read = reader.read(&mut buffer) => match read {
+                read = reader.read(buffer) => match read {
                     Ok(0) => return Err(lost("end of stream")),
-                    Ok(count) => decoder.push(&buffer[..count]),
+                    Ok(count) => {
+                        self.last_contact = Instant::now();
+                        decoder.push(&buffer[..count]);
+                    }
                     Err(error) => return Err(lost(error)),
                 },
-                () = cancel.cancelled(), if !cancel_sent => {
-                    cancel_sent = true;
-                    write(&mut writer, &ToGuest::Cancel).await?;
-                }
                 () = sleep(HOLD_LINES), if log.is_holding_lines() => log.flush_lines().await?,
             }
         }
@@ -145,7 +181,7 @@ impl Conversation {
             {
                 Ok(())
             }
-            FromGuest::Refused { reason } => Err(Interrupted::Refused(reason)),
+            FromGuest::Refused { reason } => Err(refused(&reason)),
             other => Err(Interrupted::Violation(format!(
                 "the answer to an attach at event {} of job {} is {}",
                 self.next,
@@ -162,7 +198,7 @@ impl Conversation {
                 self.next += 1;
                 Ok(())
             }
-            FromGuest::Refused { reason } => Err(Interrupted::Refused(reason)),
+            FromGuest::Refused { reason } => Err(refused(&reason)),
             other => Err(Interrupted::Violation(format!(
                 "event {} was due and {} came",
                 self.next,
@@ -183,9 +219,18 @@ fn name(frame: &FromGuest) -> String {
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, frame: &ToGuest) -> Result<(), Interrupted> {
+/// A reason that a guest gives, cut to what fits in a message.
+fn refused(reason: &str) -> Interrupted {
+    Interrupted::Refused(reason[..reason.floor_char_boundary(REASON_BYTES)].to_owned())
+}
+
+async fn write<W>(writer: &Mutex<W>, frame: &ToGuest) -> Result<(), Interrupted>
+where
+    W: AsyncWrite + Unpin,
+{
     let bytes = encode(frame)?;
     let written = timeout(WRITE, async {
+        let mut writer = writer.lock().await;
         writer.write_all(&bytes).await?;
         writer.flush().await
     });

@@ -16,13 +16,16 @@ use common::guest::GuestEvent;
 use common::infrastructure::Infrastructure;
 use common::limits;
 use common::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, OwnedPermit};
 
 use crate::masking::{Added, LineMasker, Masker};
 
 /// The longest name of a step; the rest is cut. Forgejo keeps 255 bytes
 /// (forgejo-runner-protocol 8.1).
 const NAME_CHARACTERS: usize = 255;
+
+/// Lines of Solstice itself that do not count towards a full log: what ends a job must be readable.
+const OWN_LINES: u64 = 10_000;
 
 /// A guest event that breaks the rules of the conversation, in a sentence.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +56,9 @@ pub struct EventLog {
     sender: mpsc::Sender<JobEvent>,
     masker: Masker,
     lines: LineMasker,
-    /// The step whose lines are in `lines`.
+    /// Lines that are masked and not sent yet.
+    ready: Vec<LogLine>,
+    /// The step whose lines are in `lines` and `ready`.
     lines_of: Option<u32>,
     try_number: u32,
     seq: u64,
@@ -62,6 +67,7 @@ pub struct EventLog {
     log_bytes: u64,
     log_lines: u64,
     log_full: bool,
+    own_lines: u64,
     masks_full: bool,
     annotations: usize,
     phase: Option<(Phase, Instant)>,
@@ -83,6 +89,7 @@ impl EventLog {
             sender,
             masker,
             lines: LineMasker::default(),
+            ready: Vec::new(),
             lines_of: None,
             try_number: 0,
             seq: 0,
@@ -91,6 +98,7 @@ impl EventLog {
             log_bytes: 0,
             log_lines: 0,
             log_full: false,
+            own_lines: 0,
             masks_full: false,
             annotations: 0,
             phase: None,
@@ -145,6 +153,16 @@ impl EventLog {
         let Some((phase, since)) = self.phase.take() else { return Ok(()) };
         let took = Some(since.elapsed());
         self.send(EventBody::Phase(PhaseEvent { phase, took, detail: None })).await
+    }
+
+    /// Reports a phase that is over already.
+    ///
+    /// # Errors
+    /// The receiver is gone.
+    pub async fn phase_was(&mut self, phase: Phase, took: Duration) -> Result<(), ReceiverGone> {
+        self.end_phase().await?;
+        self.send(EventBody::Phase(PhaseEvent { phase, took: None, detail: None })).await?;
+        self.send(EventBody::Phase(PhaseEvent { phase, took: Some(took), detail: None })).await
     }
 
     /// Writes lines of our own into the log: of the running step, else of the set-up.
@@ -211,16 +229,18 @@ impl EventLog {
     ) -> Result<(), ReceiverGone> {
         self.flush_lines().await?;
         self.notice(reason).await?;
+        let slot = self.slot().await?;
         let Some(running) = self.running.take() else { return Ok(()) };
-        self.send(EventBody::StepFinished(StepFinished {
+        let finished = StepFinished {
             step: running.step,
             name: running.name,
             outcome: conclusion,
             conclusion,
             took: running.since.elapsed(),
             time: Timestamp::now(),
-        }))
-        .await
+        };
+        self.emit(slot, EventBody::StepFinished(finished));
+        Ok(())
     }
 
     /// Says that a failed machine is kept.
@@ -258,9 +278,8 @@ impl EventLog {
     /// # Errors
     /// The receiver is gone.
     pub async fn flush_lines(&mut self) -> Result<(), ReceiverGone> {
-        let mut ready = Vec::new();
-        self.lines.flush(&self.masker, &mut ready);
-        self.send_lines(ready).await
+        self.lines.flush(&self.masker, &mut self.ready);
+        self.send_lines().await
     }
 
     async fn step_started(&mut self, started: StepStarted) -> Result<(), RecordError> {
@@ -273,11 +292,12 @@ impl EventLog {
         }
         self.flush_lines().await?;
         let name = self.clean_name(&started.name);
+        let slot = self.slot().await?;
         self.user_step_started = true;
         self.annotations = 0;
         self.running =
             Some(RunningStep { step: started.step, name: name.clone(), since: Instant::now() });
-        self.send(EventBody::StepStarted(StepStarted { name, ..started })).await?;
+        self.emit(slot, EventBody::StepStarted(StepStarted { name, ..started }));
         Ok(())
     }
 
@@ -285,7 +305,7 @@ impl EventLog {
         self.check_step(finished.step)?;
         self.flush_lines().await?;
         let skipped = finished.conclusion == Conclusion::Skipped;
-        match self.running.take() {
+        match &self.running {
             Some(running) if running.step == finished.step => {}
             None if skipped => {}
             _ => {
@@ -296,7 +316,9 @@ impl EventLog {
             }
         }
         let name = self.clean_name(&finished.name);
-        self.send(EventBody::StepFinished(StepFinished { name, ..finished })).await?;
+        let slot = self.slot().await?;
+        self.running = None;
+        self.emit(slot, EventBody::StepFinished(StepFinished { name, ..finished }));
         Ok(())
     }
 
@@ -315,7 +337,6 @@ impl EventLog {
             self.flush_lines().await?;
             self.lines_of = batch.step;
         }
-        let mut ready = Vec::with_capacity(batch.lines.len());
         for mut line in batch.lines {
             if self.is_log_full(&line) {
                 if self.log_full {
@@ -326,9 +347,9 @@ impl EventLog {
                 line.text = log_full_notice().into();
             }
             self.hide_cut_value(&mut line);
-            self.lines.push(&mut self.masker, line, &mut ready);
+            self.lines.push(&mut self.masker, line, &mut self.ready);
         }
-        self.send_lines(ready).await
+        self.send_lines().await
     }
 
     /// A line that the guest cut may end in the beginning of a masked value, and one that it did not
@@ -342,7 +363,7 @@ impl EventLog {
             .windows(limits::CUT_NOTICE.len())
             .rposition(|window| window == limits::CUT_NOTICE.as_bytes())
             .unwrap_or(bytes.len().min(limits::LOG_LINE_BYTES));
-        let begun = self.masker.begun_at_end(&bytes[..end]);
+        let begun = self.masker.reach().min(end);
         let mut kept = bytes[..end - begun].to_vec();
         if begun > 0 {
             kept.extend_from_slice(crate::masking::REPLACEMENT.as_bytes());
@@ -352,29 +373,29 @@ impl EventLog {
     }
 
     fn is_log_full(&mut self, line: &LogLine) -> bool {
+        if line.stream == Stream::Runner && self.own_lines < OWN_LINES {
+            self.own_lines += 1;
+            return false;
+        }
         self.log_lines += 1;
         self.log_bytes += line.text.as_bytes().len() as u64 + 1;
         self.log_lines > limits::LOG_LINES || self.log_bytes > limits::LOG_BYTES
     }
 
-    async fn send_lines(&mut self, lines: Vec<LogLine>) -> Result<(), ReceiverGone> {
-        let step = self.lines_of;
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for line in lines {
-            let length = line.text.as_bytes().len();
-            if bytes + length > limits::LOG_BATCH_BYTES && !batch.is_empty() {
-                let lines = std::mem::take(&mut batch);
-                self.send(EventBody::Log(LogBatch { step, lines })).await?;
-                bytes = 0;
-            }
-            bytes += length;
-            batch.push(line);
+    async fn send_lines(&mut self) -> Result<(), ReceiverGone> {
+        while !self.ready.is_empty() {
+            let slot = self.slot().await?;
+            let mut bytes = 0;
+            let fits = |line: &&LogLine| {
+                bytes += line.text.as_bytes().len();
+                bytes <= limits::LOG_BATCH_BYTES
+            };
+            let count = self.ready.iter().take_while(fits).count().max(1);
+            let rest = self.ready.split_off(count);
+            let lines = std::mem::replace(&mut self.ready, rest);
+            self.emit(slot, EventBody::Log(LogBatch { step: self.lines_of, lines }));
         }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.send(EventBody::Log(LogBatch { step, lines: batch })).await
+        Ok(())
     }
 
     async fn add_mask(&mut self, value: &str) -> Result<(), ReceiverGone> {
@@ -451,16 +472,27 @@ impl EventLog {
         masked.chars().filter(|c| !c.is_control()).take(NAME_CHARACTERS).collect()
     }
 
+    /// Waits for room for one event. Nothing has changed yet when this is given up.
+    async fn slot(&self) -> Result<OwnedPermit<JobEvent>, ReceiverGone> {
+        self.sender.clone().reserve_owned().await.map_err(|_| ReceiverGone)
+    }
+
     async fn send(&mut self, event: EventBody) -> Result<(), ReceiverGone> {
+        let slot = self.slot().await?;
+        self.emit(slot, event);
+        Ok(())
+    }
+
+    /// Numbers an event and lets it go, without waiting.
+    fn emit(&mut self, slot: OwnedPermit<JobEvent>, event: EventBody) {
         self.seq += 1;
-        let event = JobEvent {
+        slot.send(JobEvent {
             job: self.job,
             try_number: self.try_number,
             seq: self.seq,
             time: Timestamp::now(),
             event,
-        };
-        self.sender.send(event).await.map_err(|_| ReceiverGone)
+        });
     }
 }
 

@@ -27,12 +27,16 @@ use crate::steps::{self, StepsEnd};
 
 /// How often a job is tried on a fresh machine, the first time included.
 const TRIES: u32 = 2;
-/// How long after a cancel the steps that ask to run after one may take (`if: always()`); then the
-/// machine is destroyed.
-const CANCEL: Duration = Duration::from_secs(5 * 60);
+/// How long the guest program gives steps that ask to run after a cancel or at the job's limit
+/// (`if: always()`), and the ladder on top of it.
+const AFTER_END: Duration = Duration::from_secs(5 * 60 + 10);
+/// How long after a cancel the machine is destroyed.
+const CANCEL: Duration = AFTER_END.saturating_add(Duration::from_secs(60));
 /// What the host allows beyond the job's own limit before it ends a job that the guest program did
 /// not end.
-const DEADLINE_MARGIN: Duration = Duration::from_secs(2 * 60);
+const DEADLINE_MARGIN: Duration = AFTER_END.saturating_add(Duration::from_secs(2 * 60));
+/// The longest that any job may run, whatever it asks for.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How a job is ended from outside.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +94,8 @@ pub(crate) async fn run(
                 return log.finish(JobResult::Cancelled, None).await;
             }
             Err(TryError::Infrastructure(cause)) => {
-                tracing::warn!(job.id = %request.envelope.job, "{cause}");
+                // The message may have bytes of the guest in it: it goes through the masker only.
+                tracing::warn!(job.id = %request.envelope.job, code = cause.cause.code(), "try failed");
                 let again = cause.cause.is_transient()
                     && !log.user_step_started()
                     && log.try_number() < TRIES
@@ -144,9 +149,10 @@ async fn one_try(
     if let (true, Some(keep)) = (failed && running, request.body.keep) {
         keep_machine(machine, keep, log).await?;
     } else {
-        log.phase(Phase::Cleanup, None).await?;
+        // The machine goes first: whoever receives the events may be slow.
+        let begun = Instant::now();
         machine.destroy().await;
-        log.end_phase().await?;
+        log.phase_was(Phase::Cleanup, begun.elapsed()).await?;
     }
     ended
 }
@@ -181,15 +187,15 @@ async fn run_in_machine(
         end = steps => end?,
         () = deadline(request, control) => StepsEnd::Late,
     };
-    log.end_phase().await?;
     match end {
         StepsEnd::Finished(result) => Ok(result),
         StepsEnd::Late if control.cancel.is_cancelled() => Err(TryError::Cancelled),
         StepsEnd::Late => Err(Infrastructure::new(
             Cause::Deadline,
             format!(
-                "the job did not end within {} minutes",
-                request.envelope.deadlines.running.as_secs() / 60
+                "the job did not end within its limit of {} minutes and the time that steps have \
+                 after it",
+                request.envelope.deadlines.running.as_secs().div_ceil(60)
             ),
         )
         .into()),
@@ -198,7 +204,8 @@ async fn run_in_machine(
 
 /// Waits until the job must be over: its own deadline, or the ladder's after a cancel.
 async fn deadline(request: &JobRequest, control: &JobControl) {
-    let latest = Instant::now() + request.envelope.deadlines.running + DEADLINE_MARGIN;
+    let limit = request.envelope.deadlines.running.min(LONGEST);
+    let latest = Instant::now() + limit + DEADLINE_MARGIN;
     if timeout(latest - Instant::now(), control.cancel.cancelled()).await.is_ok() {
         sleep_until(latest.min(Instant::now() + CANCEL)).await;
     }

@@ -12,6 +12,7 @@ use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use common::size::ByteSize;
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
 use vm_manager::host::watchdog::{self, Watchdog};
 use vm_manager::host::{HostError, HostSettings, Instance, Promise, sweep_dead};
 use vm_manager::image::{
@@ -21,12 +22,15 @@ use vm_manager::image::{
 use vm_manager::machine::{Machine, MachineSpec};
 use vm_manager::ssh::Guest;
 
-use crate::events::EventLog;
+use crate::events::{EventLog, ReceiverGone};
 use crate::job::{self, JobControl, TryError};
 use crate::{placing, program};
 
 /// How long the watchdog may take to see that its instance is closed.
 const WATCHDOG_END: Duration = Duration::from_secs(5);
+
+/// Steps of making an image that may wait for the receiver of the events.
+const WAITING_PROGRESS: usize = 1000;
 
 /// What an orchestrator needs to know about its host.
 #[derive(Clone, Debug)]
@@ -122,7 +126,12 @@ impl Orchestrator {
         let instance = self.instance().await.map_err(|error| host_failure(&error))?;
         let cpus = envelope.size.cpus.unwrap_or(entry.cpus);
         let memory = envelope.size.memory.unwrap_or(entry.memory);
-        let promise = find_room(&instance, memory, cpus, log).await?;
+        let queued = envelope.deadlines.queued;
+        let promise = timeout(queued, find_room(&instance, memory, cpus, log)).await.map_err(|_| {
+            let hours = queued.as_secs() / 3600;
+            let message = format!("no room for a machine with {memory} of memory in {hours} hours");
+            Infrastructure::new(Cause::HostMemory, message)
+        })??;
         let detail = format!("{} with {cpus} CPU and {memory} of memory", entry.label);
         log.phase(Phase::Boot, Some(detail)).await?;
         let spec = MachineSpec {
@@ -151,22 +160,23 @@ impl Orchestrator {
         let settings = StoreSettings { reserve, ..StoreSettings::default() };
         let store = ImageStore::open(&self.settings.images, settings)
             .map_err(|error| image_failure(&error))?;
-        let (sender, mut progress) = mpsc::unbounded_channel::<Progress>();
-        let report = move |step: Progress| drop(sender.send(step));
-        let ensure = async {
-            let image = store.ensure(entry, &report).await;
-            drop(report);
-            image
-        };
-        tokio::pin!(ensure);
-        let image = loop {
-            tokio::select! {
-                image = &mut ensure => break image,
-                Some(Progress::Building { line }) = progress.recv() => log.notice(&line).await?,
+        let (sender, mut progress) = mpsc::channel(WAITING_PROGRESS);
+        // Progress that nobody takes in time is dropped.
+        let report = move |step: Progress| drop(sender.try_send(step));
+        let ensure = store.ensure(entry, &report);
+        // Beside the work, which must not wait for a slow receiver of the events.
+        let tell = async {
+            while let Some(step) = progress.recv().await {
+                if let Some(text) = progress_line(step) {
+                    log.notice(&text).await?;
+                }
             }
+            std::future::pending::<Result<(), ReceiverGone>>().await
         };
-        Ok(image
-            .map_err(|error| Infrastructure::new(Cause::ImageUnavailable, error.to_string()))?)
+        tokio::select! {
+            image = ensure => Ok(image.map_err(|error| image_failure(&error))?),
+            Err(gone) = tell => Err(gone.into()),
+        }
     }
 
     /// From a started machine to one with the guest program and the tree in it and the job started.
@@ -208,7 +218,14 @@ impl Orchestrator {
         if let Some(root) = &request.body.tree {
             let size = placing::tree(guest, root).await?;
             let bytes = ByteSize(size.bytes);
-            log.notice(&format!("Placed the working tree: {} files, {bytes}", size.files)).await?;
+            log.notice(&format!("Placed the working tree: {} files, {bytes}.", size.files)).await?;
+            if size.history_is_elsewhere {
+                log.notice(
+                    "##[warning]The tree has no history: its .git is not a directory but leads to \
+                     another one (a linked work tree or a submodule).",
+                )
+                .await?;
+            }
         }
         placing::start(guest, entry, &machine.name().to_string(), request).await?;
         Ok(())
@@ -269,6 +286,19 @@ async fn find_room(
     Ok(promise.map_err(|error| host_failure(&error))?)
 }
 
+/// A step of fetching or building an image as a line of the log; what changes many times a second
+/// has none.
+fn progress_line(step: Progress) -> Option<String> {
+    match step {
+        Progress::Waiting => Some("Waiting for another process that makes this image.".to_owned()),
+        Progress::Downloading { .. } => None,
+        Progress::Verifying => Some("Verifying the image.".to_owned()),
+        Progress::Unpacking => Some("Unpacking the image.".to_owned()),
+        Progress::Converting => Some("Converting the image.".to_owned()),
+        Progress::Building { line } => Some(line),
+    }
+}
+
 /// Waits until the guest answers, with its console in the log.
 async fn follow_boot(
     machine: &Machine,
@@ -276,13 +306,16 @@ async fn follow_boot(
     log: &mut EventLog,
 ) -> Result<(), TryError> {
     let mut console = machine.console().lines();
-    let answer = machine.wait_answer(ceiling);
-    tokio::pin!(answer);
-    loop {
-        tokio::select! {
-            answer = &mut answer => return Ok(answer.map_err(|error| error.infrastructure())?),
-            Some(line) = console.next() => log.console(&line).await?,
+    // Beside the waiting, which must not wait for a slow receiver of the events.
+    let forward = async {
+        while let Some(line) = console.next().await {
+            log.console(&line).await?;
         }
+        std::future::pending::<Result<(), ReceiverGone>>().await
+    };
+    tokio::select! {
+        answer = machine.wait_answer(ceiling) => Ok(answer.map_err(|error| error.infrastructure())?),
+        Err(gone) = forward => Err(gone.into()),
     }
 }
 

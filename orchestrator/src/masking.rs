@@ -13,7 +13,7 @@ pub use lines::LineMasker;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use common::limits::MASKS;
+use common::limits::{ALL_MASK_BYTES, MASK_BYTES, MASKS};
 
 use scan::{Position, Scanner};
 
@@ -32,6 +32,9 @@ pub struct Masker {
     scanner: Scanner,
     /// The first lines of the values that have several.
     first_lines: Vec<Vec<u8>>,
+    /// The bytes of all patterns, and of the longest.
+    bytes: usize,
+    longest: usize,
 }
 
 /// Whether a value was taken.
@@ -41,7 +44,8 @@ pub enum Added {
     Taken,
     /// It is empty or white space, and masking it would destroy the log.
     Empty,
-    /// It is one value too many; see [`common::limits::MASKS`].
+    /// It is one value too many, or too long; see [`common::limits::MASKS`] and
+    /// [`common::limits::MASK_BYTES`].
     TooMany,
 }
 
@@ -64,19 +68,28 @@ impl Masker {
         if self.known.contains(value.as_bytes()) {
             return Added::Taken;
         }
-        if self.values >= MASKS {
+        if self.values >= MASKS || value.len() > MASK_BYTES {
+            return Added::TooMany;
+        }
+        let unix = value.replace("\r\n", "\n");
+        let mut forms = vec![unix.as_str(), unix.trim()];
+        if unix.contains('\n') {
+            forms.extend(unix.lines().map(str::trim).filter(|line| line.len() >= ALONE_BYTES));
+        }
+        let mut patterns: Vec<Vec<u8>> = forms.iter().map(|form| form.as_bytes().to_vec()).collect();
+        patterns.extend(forms.iter().flat_map(|form| derived::encodings(form)));
+        patterns.retain(|pattern| !self.known.contains(pattern));
+        let bytes: usize = patterns.iter().map(Vec::len).sum();
+        if self.bytes + bytes > ALL_MASK_BYTES {
             return Added::TooMany;
         }
         self.values += 1;
-        let unix = value.replace("\r\n", "\n");
-        let mut patterns = vec![unix.clone().into_bytes()];
         if let Some((first, _)) = unix.split_once('\n') {
             self.first_lines.push(first.as_bytes().to_vec());
-            let lines = unix.lines().map(str::trim).filter(|line| line.len() >= ALONE_BYTES);
-            patterns.extend(lines.map(|line| line.as_bytes().to_vec()));
         }
-        patterns.extend(derived::encodings(value));
         for pattern in patterns {
+            self.bytes += pattern.len();
+            self.longest = self.longest.max(pattern.len());
             if self.known.insert(pattern.clone()) {
                 self.scanner.add(pattern);
             }
@@ -102,15 +115,10 @@ impl Masker {
         }
     }
 
-    /// How many bytes at the end of `text` are the beginning of a value that goes on behind it: what
-    /// a cut must not show.
+    /// How many bytes at the end of a text that was cut may be the beginning of a value.
     #[must_use]
-    pub fn begun_at_end(&self, text: &[u8]) -> usize {
-        let begun = |pattern: &Vec<u8>| {
-            let longest = pattern.len().saturating_sub(1).min(text.len());
-            (ALONE_BYTES..=longest).rev().find(|length| text.ends_with(&pattern[..*length]))
-        };
-        self.known.iter().filter_map(begun).max().unwrap_or(0)
+    pub fn reach(&self) -> usize {
+        self.longest.saturating_sub(1)
     }
 
     /// Whether the text contains a masked value.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::event::JobResult;
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vm_manager::machine::{ConsoleCause, Machine};
 use vm_manager::ssh::Guest;
@@ -97,7 +97,6 @@ async fn follow(
 ) -> Result<JobResult, Interrupted> {
     let command = placing::attach_command(request.envelope.job);
     let mut guest = Some(guest);
-    let mut last_contact = Instant::now();
     loop {
         let attempt = async {
             let connection = match guest.take() {
@@ -110,16 +109,13 @@ async fn follow(
             guest = Some(connection);
             held
         };
-        let started = Instant::now();
         match attempt.await {
             Err(Interrupted::Lost(reason)) => {
-                if started.elapsed() > RECONNECT {
-                    last_contact = Instant::now();
-                }
-                if machine.ended().borrow().is_some() || last_contact.elapsed() > SSH_LOST {
+                let silent = conversation.last_contact().elapsed();
+                if machine.ended().borrow().is_some() || silent > SSH_LOST {
                     return Err(Interrupted::Lost(reason));
                 }
-                tracing::info!(job.id = %request.envelope.job, "attaching again: {reason}");
+                tracing::info!(job.id = %request.envelope.job, "attaching again");
                 sleep(RECONNECT).await;
             }
             other => return other,

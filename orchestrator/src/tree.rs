@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tar::Builder;
+use tar::{Builder, Header};
 
 /// What a tree holds, for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct TreeSize {
     pub files: u64,
     /// Bytes of their content.
     pub bytes: u64,
+    /// Whether the repository itself is missing because `.git` leads to another directory.
+    pub history_is_elsewhere: bool,
 }
 
 /// Why a tree could not be read.
@@ -66,7 +69,8 @@ pub fn write_tar(root: &Path, output: impl Write) -> Result<TreeSize, TreeError>
     files.remove(Path::new(""));
     let mut tar = Builder::new(output);
     tar.follow_symlinks(false);
-    let mut size = TreeSize::default();
+    let history_is_elsewhere = root.join(".git").is_file();
+    let mut size = TreeSize { history_is_elsewhere, ..TreeSize::default() };
     for path in files {
         append(&mut tar, root, &path, &mut size)?;
     }
@@ -91,7 +95,11 @@ fn git_files(root: &Path) -> Result<BTreeSet<PathBuf>, TreeError> {
     Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
 }
 
-/// Adds everything below `directory`, itself included.
+/// The mark of a directory that can be made again, such as Cargo's `target`.
+const CACHE_MARK: &str = "CACHEDIR.TAG";
+
+/// Adds everything below `directory`, itself included; directories that are marked as caches are
+/// left out.
 fn walk(root: &Path, directory: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), TreeError> {
     let path = root.join(directory);
     let failed = |source| TreeError::Read { path: path.clone(), source };
@@ -100,6 +108,9 @@ fn walk(root: &Path, directory: &Path, files: &mut BTreeSet<PathBuf>) -> Result<
         let entry = entry.map_err(failed)?;
         let below = directory.join(entry.file_name());
         if entry.file_type().map_err(failed)?.is_dir() {
+            if entry.path().join(CACHE_MARK).is_file() {
+                continue;
+            }
             walk(root, &below, files)?;
         } else {
             files.insert(below);
@@ -126,12 +137,23 @@ fn append(
     }
     if kind.is_file() {
         // Opened here so that an unreadable file is told from a broken stream.
-        let mut file = match std::fs::File::open(&full) {
+        let file = match File::open(&full) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(TreeError::Read { path: full, source }),
         };
-        tar.append_file(path, &mut file).map_err(TreeError::Send)?;
+        let mut header = Header::new_gnu();
+        header.set_metadata(&metadata);
+        if is_git_config(path) {
+            let text = git_config(file).map_err(|source| TreeError::Read { path: full, source })?;
+            header.set_size(text.len() as u64);
+            tar.append_data(&mut header, path, text.as_slice()).map_err(TreeError::Send)?;
+        } else {
+            // Somebody may write to the file now: the archive holds as much as it has announced.
+            let content = file.chain(io::repeat(0)).take(metadata.len());
+            header.set_size(metadata.len());
+            tar.append_data(&mut header, path, content).map_err(TreeError::Send)?;
+        }
     } else if kind.is_dir() {
         tar.append_dir(path, &full).map_err(TreeError::Send)?;
     } else {
@@ -142,6 +164,45 @@ fn append(
         size.bytes += metadata.len();
     }
     Ok(())
+}
+
+/// The configuration of a repository or of a submodule in it.
+fn is_git_config(path: &Path) -> bool {
+    path.starts_with(".git") && path.file_name() == Some(OsStr::new("config"))
+}
+
+/// The largest configuration file that is read.
+const GIT_CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// A git configuration without the credentials that people and tools leave in it: they are the
+/// host's and must not enter a guest.
+fn git_config(file: File) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(GIT_CONFIG_BYTES).read_to_end(&mut text)?;
+    let mut clean = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let (key, value) = match line.iter().position(|byte| *byte == b'=') {
+            Some(at) => (line[..at].trim_ascii().to_ascii_lowercase(), &line[at..]),
+            None => (Vec::new(), line),
+        };
+        if key == b"extraheader" {
+            continue;
+        }
+        clean.extend_from_slice(&line[..line.len() - value.len()]);
+        clean.extend_from_slice(&without_user(value));
+    }
+    Ok(clean)
+}
+
+/// A value without the user and password in front of the host of its address.
+fn without_user(value: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(value);
+    let Some((scheme, rest)) = text.split_once("://") else { return value.to_vec() };
+    let host_end = rest.find(['/', '\n', '"']).unwrap_or(rest.len());
+    match rest[..host_end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]).into_bytes(),
+        None => value.to_vec(),
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +261,70 @@ mod tests {
         fs::create_dir_all(directory.path().join("a/empty")).unwrap();
         fs::write(directory.path().join("a/b"), "1").unwrap();
         assert_eq!(names(directory.path()), ["a", "a/b", "a/empty"]);
+    }
+
+    #[test]
+    fn credentials_in_a_configuration_stay_on_the_host() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        git(root, &["init", "-q"]);
+        git(root, &["config", "http.https://forge.example/.extraheader", "basic c2VjcmV0"]);
+        git(root, &["remote", "add", "a", "https://me:hunter2@forge.example/a/b?x=@"]);
+        git(root, &["remote", "add", "b", "git@forge.example:a/b"]);
+        let mut bytes = Vec::new();
+        write_tar(root, &mut bytes).unwrap();
+        let unpacked = tempfile::tempdir().unwrap();
+        tar::Archive::new(bytes.as_slice()).unpack(unpacked.path()).unwrap();
+        let config = fs::read_to_string(unpacked.path().join(".git/config")).unwrap();
+        assert!(!config.contains("hunter2") && !config.contains("c2VjcmV0"), "{config}");
+        assert!(config.contains("url = https://forge.example/a/b?x=@"), "{config}");
+        assert!(config.contains("url = git@forge.example:a/b"), "{config}");
+        git(unpacked.path(), &["remote", "-v"]);
+    }
+
+    /// Cuts a file as soon as the first bytes of the archive are written.
+    struct Meddler<'a>(&'a Path, Vec<u8>);
+
+    impl Write for Meddler<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            fs::write(self.0, "short")?;
+            self.1.write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_meanwhile_does_not_damage_the_archive() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::write(root.join("a"), "x".repeat(1000)).unwrap();
+        fs::write(root.join("b"), "end").unwrap();
+        let file = root.join("a");
+        let mut output = Meddler(&file, Vec::new());
+        write_tar(root, &mut output).unwrap();
+        let mut archive = tar::Archive::new(output.1.as_slice());
+        let entries = archive.entries().unwrap().map(|entry| entry.unwrap().size());
+        assert_eq!(entries.collect::<Vec<_>>(), [1000, 3]);
+    }
+
+    #[test]
+    fn caches_and_linked_repositories() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir(root.join("target")).unwrap();
+        fs::write(root.join("target").join(CACHE_MARK), "").unwrap();
+        fs::write(root.join("a"), "1").unwrap();
+        assert_eq!(names(root), ["a"]);
+        git(root, &["init", "-q"]);
+        git(root, &["add", "a"]);
+        git(root, &["commit", "-q", "-m", "m"]);
+        let linked = root.join("linked");
+        git(root, &["worktree", "add", "-q", linked.to_str().unwrap()]);
+        let size = write_tar(&linked, Vec::new()).unwrap();
+        assert!(size.history_is_elsewhere);
+        assert_eq!(size.files, 1);
     }
 
     #[test]

@@ -97,12 +97,41 @@ fn a_value_added_later_counts_for_all_later_lines_of_both_streams() {
 }
 
 #[test]
-fn the_beginning_of_a_value_at_a_cut_is_found() {
-    let masker = Masker::new(["correct-horse", "corr"]);
-    assert_eq!(masker.begun_at_end(b"it is correct-ho"), 10);
-    assert_eq!(masker.begun_at_end(b"it is correct-horses"), 0);
-    assert_eq!(masker.begun_at_end(b"it is co"), 0, "two letters tell nothing");
-    assert_eq!(masker.begun_at_end(b""), 0);
+fn a_long_value_in_wrapped_base64_is_not_readable() {
+    let token: String = (0..93).map(|n| char::from(b'!' + (n * 7 % 90) as u8)).collect();
+    for columns in [64, 76] {
+        for prefix in ["", "user:", "x-access-token:"] {
+            let encoded = STANDARD.encode(format!("{prefix}{token}"));
+            let wrapped: Vec<String> = encoded
+                .as_bytes()
+                .chunks(columns)
+                .map(|line| String::from_utf8(line.to_vec()).unwrap())
+                .collect();
+            let input: Vec<&str> = wrapped.iter().map(String::as_str).collect();
+            let shown = lines(&[&token], &input);
+            let left: usize = shown.iter().map(|line| line.replace("***", "").len()).sum();
+            // What stands before the token, a seam at each end of a line, and a last line that is
+            // too short to be told from anything.
+            assert!(left <= prefix.len() * 2 + 24, "{prefix} {columns}: {shown:?}");
+        }
+    }
+}
+
+#[test]
+fn white_space_around_a_value_does_not_protect_it_from_masking() {
+    check(&["hunter2 "], "a hunter2", "a ***");
+    check(&["\nhunter2\n"], "hunter2", "***");
+}
+
+#[test]
+fn values_that_are_too_large_are_refused() {
+    let mut masker = Masker::default();
+    assert_eq!(masker.add(&"x".repeat(MASK_BYTES + 1)), Added::TooMany);
+    let mut taken = 0;
+    while masker.add(&format!("{taken:01000}{}", "y".repeat(MASK_BYTES / 2))) == Added::Taken {
+        taken += 1;
+    }
+    assert!(masker.bytes <= ALL_MASK_BYTES && taken > 3, "{taken}");
 }
 
 #[test]
