@@ -43,8 +43,13 @@ pub fn unpack(input: impl Read, directory: &Path, owner: Option<&str>) -> Result
     if let Some(owner) = owner {
         owner.give(directory).map_err(GuestError::io("change the owner of", directory))?;
     }
-    let mut tree =
-        Tree { root: directory.to_owned(), owner, directories: Vec::new(), known: HashSet::new() };
+    let mut tree = Tree {
+        root: directory.to_owned(),
+        owner,
+        directories: Vec::new(),
+        known: HashSet::new(),
+        buffer: vec![0; BUFFER_BYTES],
+    };
     let mut archive = Archive::new(Tail::new(BufReader::with_capacity(BUFFER_BYTES, input)));
     let broken = |error: &io::Error| archive_error("the archive", error.to_string());
     let mut last = 0;
@@ -70,6 +75,8 @@ struct Tree {
     directories: Vec<(PathBuf, u32, u64)>,
     /// Directories below the root that are known to be directories and no links.
     known: HashSet<PathBuf>,
+    /// One for all files: making it anew for each costs an emulated machine more than the copying.
+    buffer: Vec<u8>,
 }
 
 impl Tree {
@@ -101,7 +108,6 @@ impl Tree {
                 return Ok(());
             }
             EntryType::Regular | EntryType::Continuous => {
-                make_way(&path).map_err(failed)?;
                 self.write_file(entry, &path, mode, time, &name)?;
             }
             EntryType::Symlink => {
@@ -146,7 +152,7 @@ impl Tree {
     }
 
     fn write_file(
-        &self,
+        &mut self,
         entry: &mut Entry<'_, impl Read>,
         path: &Path,
         mode: u32,
@@ -154,14 +160,17 @@ impl Tree {
         name: &str,
     ) -> Result<(), GuestError> {
         let failed = |source| GuestError::Unpack { entry: name.to_owned(), source };
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode | 0o200)
-            .open(path)
-            .map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(mode | 0o200);
+        let file = match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                make_way(path).and_then(|()| options.open(path))
+            }
+            other => other,
+        };
+        let file = file.map_err(failed)?;
         let size = entry.size();
-        let copied = copy(entry, &file).map_err(failed)?;
+        let copied = copy(entry, &file, &mut self.buffer).map_err(failed)?;
         if copied != size {
             return Err(archive_error(name, format!("it ends after {copied} of {size} bytes")));
         }
@@ -232,11 +241,10 @@ fn make_way(path: &Path) -> io::Result<()> {
 }
 
 /// Copies with a large buffer: each call into the system costs more in an emulated machine.
-fn copy(from: &mut impl Read, mut to: &File) -> io::Result<u64> {
-    let mut buffer = vec![0; BUFFER_BYTES];
+fn copy(from: &mut impl Read, mut to: &File, buffer: &mut [u8]) -> io::Result<u64> {
     let mut copied = 0;
     loop {
-        let bytes = from.read(&mut buffer)?;
+        let bytes = from.read(buffer)?;
         if bytes == 0 {
             return Ok(copied);
         }
