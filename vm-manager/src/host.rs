@@ -48,6 +48,6 @@ pub use settings::HostSettings;
 pub(crate) use error::is_full;
 pub(crate) use files::{create_private_directory, remove_directory, write_private};
 pub(crate) use instance::Owned;
-pub(crate) use layout::{CONSOLE_LOG, MachinePaths, QEMU_LOG};
+pub(crate) use layout::MachinePaths;
 pub(crate) use process::{Process, ProcessIdentity};
 pub(crate) use record::{Keep, Record};

@@ -13,7 +13,7 @@ use super::probe_rom::{EXIT_PORT, EXIT_STATUS, rom};
 use super::{HostError, HostSettings, Qemu};
 
 /// The probe guest ends within some ten milliseconds of QEMU's start, on a busy host within a second;
-/// one that stops in the middle never does. The answer is kept until the host boots again.
+/// one that stops in the middle never does, and costs this much at each start of a program.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A probe's cached answer has some hundred bytes.
@@ -61,6 +61,39 @@ pub struct Accelerator {
     pub reason: Option<String>,
 }
 
+/// What one run of the probe guest says.
+#[derive(Debug, PartialEq, Eq)]
+enum Finding {
+    /// The guest came through.
+    Works,
+    /// It did not, for this reason: so it will be until something about the host changes.
+    Fails(String),
+    /// For this reason the run says nothing for sure: guests are better translated for now.
+    Unknown(String),
+}
+
+/// The file of the probe guest; removed with this value, also when nobody waits for the probe's end.
+struct ProbeFile {
+    path: PathBuf,
+}
+
+impl ProbeFile {
+    /// Writes a file of its own, so that two processes that probe at once do not meet.
+    fn write(settings: &HostSettings) -> Result<Self, HostError> {
+        let path = settings.runtime.join(format!("probe-{}", VmId::new().short()));
+        write_private(&path, &rom())?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for ProbeFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a probe's file");
+        }
+    }
+}
+
 /// What a probe found. A reboot or another QEMU asks for a new one.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Cached {
@@ -91,7 +124,12 @@ impl Accelerator {
         if let Some(failure) = cached(settings, qemu, &boot_id)? {
             return Ok(Self::from_failure(failure));
         }
-        let failure = run_probe(settings, qemu, Acceleration::Kvm).await?;
+        let failure = match run_probe(settings, qemu, Acceleration::Kvm).await? {
+            Finding::Works => None,
+            Finding::Fails(reason) => Some(reason),
+            // A busy host or an interrupted probe says nothing about the next one.
+            Finding::Unknown(reason) => return Ok(Self::from_failure(Some(reason))),
+        };
         let found = Cached { boot_id, qemu: build(qemu), failure };
         let text = serde_json::to_vec(&found).expect("an answer has a JSON form");
         write_private(&cache_path(settings), &text)?;
@@ -126,15 +164,13 @@ fn cached(
     Ok(holds.map(|found| found.failure))
 }
 
-/// Runs the probe guest; `None` means that it came through.
+/// Runs the probe guest.
 async fn run_probe(
     settings: &HostSettings,
     qemu: &Qemu,
     acceleration: Acceleration,
-) -> Result<Option<String>, HostError> {
-    // A file of its own, so that two processes that probe at once do not meet.
-    let path = settings.runtime.join(format!("probe-{}", VmId::new().short()));
-    write_private(&path, &rom())?;
+) -> Result<Finding, HostError> {
+    let file = ProbeFile::write(settings)?;
     let mut command = Command::new(&qemu.path);
     command
         .args(["-machine", "q35", "-accel", acceleration.name(), "-cpu", acceleration.cpu()])
@@ -142,20 +178,29 @@ async fn run_probe(
         .arg("-device")
         .arg(format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x4"))
         .arg("-bios")
-        .arg(&path)
+        .arg(&file.path)
         .stdin(Stdio::null())
+        // A Ctrl-C on the terminal is for this program, which ends the probe by dropping it.
+        .process_group(0)
         .kill_on_drop(true);
     let output = tokio::time::timeout(PROBE_DEADLINE, command.output()).await;
-    std::fs::remove_file(&path).map_err(HostError::io("remove", &path))?;
     let device = "/dev/kvm opens, but a probe guest";
     Ok(match output {
-        Ok(Ok(output)) if output.status.code() == Some(EXIT_STATUS) => None,
+        Ok(Ok(output)) if output.status.code() == Some(EXIT_STATUS) => Finding::Works,
         Ok(Ok(output)) => {
             let said = last_line(&output.stderr);
-            Some(format!("{device} did not run under it: QEMU {}{said}", output.status))
+            let reason = format!("{device} did not run under it: QEMU {}{said}", output.status);
+            // A signal may have come from anybody.
+            if output.status.code().is_some() {
+                Finding::Fails(reason)
+            } else {
+                Finding::Unknown(reason)
+            }
         }
-        Ok(Err(error)) => Some(format!("{device} could not be started: {error}")),
-        Err(_) => Some(format!("{device} did not get through within {PROBE_DEADLINE:?}")),
+        Ok(Err(error)) => Finding::Unknown(format!("{device} could not be started: {error}")),
+        Err(_) => {
+            Finding::Unknown(format!("{device} did not get through within {PROBE_DEADLINE:?}"))
+        }
     })
 }
 
@@ -188,7 +233,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings(directory.path());
         let qemu = Qemu::find(&settings.qemu).await.unwrap();
-        assert_eq!(run_probe(&settings, &qemu, Acceleration::Tcg).await.unwrap(), None);
+        assert_eq!(run_probe(&settings, &qemu, Acceleration::Tcg).await.unwrap(), Finding::Works);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
@@ -198,8 +243,31 @@ mod tests {
         let settings = settings(directory.path());
         let version = super::super::QemuVersion { major: 10, minor: 0, micro: 0 };
         let qemu = Qemu { path: "/bin/false".into(), version };
-        let failure = run_probe(&settings, &qemu, Acceleration::Kvm).await.unwrap().unwrap();
+        let found = run_probe(&settings, &qemu, Acceleration::Kvm).await.unwrap();
+        let Finding::Fails(failure) = found else { panic!("{found:?}") };
         assert!(failure.contains("exit status: 1"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_could_not_run_or_was_dropped_says_nothing_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let version = super::super::QemuVersion { major: 10, minor: 0, micro: 0 };
+        let qemu = Qemu { path: "/nonexistent".into(), version };
+        let found = run_probe(&settings, &qemu, Acceleration::Kvm).await.unwrap();
+        assert!(matches!(found, Finding::Unknown(_)), "{found:?}");
+        let qemu = Qemu::find(&settings.qemu).await.unwrap();
+        {
+            let probe = run_probe(&settings, &qemu, Acceleration::Tcg);
+            tokio::pin!(probe);
+            // One look starts the program.
+            let look = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(probe.as_mut().poll(context).is_pending())
+            });
+            assert!(look.await);
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

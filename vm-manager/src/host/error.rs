@@ -21,6 +21,14 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+    /// Somebody else could put, remove or exchange files in a directory of ours.
+    #[error("the directory `{}` cannot be used: {reason}", path.display())]
+    Untrusted {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The runtime directory's path leaves no room for a socket's name.
     #[error(
         "the runtime directory `{}` is too long: with the names below it a socket would have a path \

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use common::ids::{InstanceId, VmId};
 use common::size::ByteSize;
@@ -31,14 +32,20 @@ pub struct Instance {
     qemu: OnceCell<(Qemu, Accelerator)>,
 }
 
+/// So long after its last change, an instance's directory without a lock file is not one that is
+/// being made.
+const UNFINISHED: Duration = Duration::from_secs(60);
+
 /// What a sweep over dead instances did and left.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct SweepReport {
     /// Machines that were ended or whose files were removed.
     pub removed: Vec<VmId>,
     /// Instances with a machine that is still kept, and until when; each needs a
     /// [watchdog](super::watchdog) again.
     pub kept: Vec<(InstanceId, Timestamp)>,
+    /// What could not be looked at or removed; the next sweep tries again.
+    pub errors: Vec<HostError>,
 }
 
 impl Instance {
@@ -50,6 +57,7 @@ impl Instance {
     pub fn create(settings: &HostSettings) -> Result<Arc<Self>, HostError> {
         let settings = &absolute(settings)?;
         settings.check_socket_paths()?;
+        settings.make_directories()?;
         let id = InstanceId::new();
         create_private_directory(&settings.instance_state(id))?;
         let result = Lock::create(&settings.instance_lock(id)).and_then(|lock| {
@@ -63,20 +71,37 @@ impl Instance {
         result.map(Arc::new)
     }
 
-    /// Takes over every instance whose owner is dead, with what it left behind.
+    /// Takes over every instance whose owner is dead, with what it left behind. One that cannot be
+    /// taken is left out; [`sweep_dead`] says why.
     ///
     /// # Errors
     ///
-    /// When the directories cannot be read or a lock cannot be tried.
+    /// When the directory of all instances cannot be read or is not ours.
     pub fn adopt_dead(settings: &HostSettings) -> Result<Vec<Arc<Self>>, HostError> {
+        Ok(Self::dead(settings)?.0)
+    }
+
+    /// The instances whose owner is dead, and what failed on the way to further ones.
+    fn dead(settings: &HostSettings) -> Result<(Vec<Arc<Self>>, Vec<HostError>), HostError> {
         let settings = &absolute(settings)?;
-        let mut dead = Vec::new();
+        settings.check_directories()?;
+        let (mut dead, mut errors) = (Vec::new(), Vec::new());
         for id in ids(settings)? {
-            if let Some(lock) = Lock::take_free(&settings.instance_lock(id))? {
-                dead.push(Arc::new(Self::new(id, settings, lock)));
+            let free = Lock::take_free(&settings.instance_lock(id));
+            let taken = free.and_then(|lock| match lock {
+                None => unfinished(settings, id),
+                held => Ok(held),
+            });
+            match taken {
+                Ok(Some(lock)) => dead.push(Arc::new(Self::new(id, settings, lock))),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(instance.id = %id, %error, "cannot look after an instance");
+                    errors.push(error);
+                }
             }
         }
-        Ok(dead)
+        Ok((dead, errors))
     }
 
     /// Waits for the lock of an instance; `None` if its owner removed it.
@@ -154,7 +179,20 @@ impl Instance {
     ///
     /// The first failure, after everything was tried.
     pub fn reconcile(&self) -> Result<Vec<VmId>, HostError> {
-        pass(self, Reach::Contradictions, Timestamp::now()).map(|pass| pass.removed)
+        pass(self, Reach::Contradictions, Timestamp::now())?.into_removed()
+    }
+
+    /// What an owner that lives does every few seconds for the machines that it keeps: ends those
+    /// whose time is over or was [ended](super::kept::release), gives the memory behind the
+    /// consoles of the others back, and does what [`Instance::reconcile`] does. The
+    /// [watchdog](super::watchdog) does it once the owner is gone. Says which machines were removed.
+    /// Blocks: a moment, or for as long as killed processes take to go.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, after everything was tried; the next call tries again.
+    pub fn maintain(&self) -> Result<Vec<VmId>, HostError> {
+        self.reconcile()
     }
 
     /// Ends every machine without an owner, except those that are still kept. Blocks.
@@ -169,7 +207,7 @@ impl Instance {
     ///
     /// The first failure, after everything was tried.
     pub fn destroy_all(&self) -> Result<Vec<VmId>, HostError> {
-        pass(self, Reach::All, Timestamp::now()).map(|pass| pass.removed)
+        pass(self, Reach::All, Timestamp::now())?.into_removed()
     }
 
     /// Gives the claim back. The directories are removed if no machine is left in them; says whether
@@ -209,6 +247,11 @@ impl Instance {
         self.owned().contains(&vm)
     }
 
+    /// The machines with an owner in this process at this moment.
+    pub(super) fn owned_now(&self) -> BTreeSet<VmId> {
+        self.owned().clone()
+    }
+
     fn owned(&self) -> MutexGuard<'_, BTreeSet<VmId>> {
         // The set is whole at every moment, whoever panicked.
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
@@ -243,26 +286,48 @@ impl Drop for Owned {
     }
 }
 
-/// Cleans up after every dead instance of this host. Blocks. Programs do this when they start.
+/// Cleans up after every dead instance of this host. Blocks. Programs do this when they start. What
+/// fails for one instance or machine stands in the report and stops nothing else.
 ///
 /// # Errors
 ///
-/// The first failure, after everything was tried.
+/// When the directory of all instances cannot be read or is not ours.
 pub fn sweep_dead(settings: &HostSettings) -> Result<SweepReport, HostError> {
-    let mut report = SweepReport::default();
-    let mut failure = None;
-    for instance in Instance::adopt_dead(settings)? {
+    let (dead, errors) = Instance::dead(settings)?;
+    let mut report = SweepReport { errors, ..SweepReport::default() };
+    for instance in dead {
         match instance.sweep() {
             Ok(pass) => {
                 report.removed.extend(pass.removed);
                 report.kept.extend(pass.kept_until.map(|until| (instance.id(), until)));
+                report.errors.extend(pass.errors);
             }
-            Err(error) => {
-                failure.get_or_insert(error);
-            }
+            Err(error) => report.errors.push(error),
         }
     }
-    failure.map_or(Ok(report), Err)
+    Ok(report)
+}
+
+/// Takes an instance whose owner died before it had a lock file, or after it had removed it. `None`
+/// if there is a lock file, or one may still come.
+fn unfinished(settings: &HostSettings, id: InstanceId) -> Result<Option<Lock>, HostError> {
+    let (state, lock) = (settings.instance_state(id), settings.instance_lock(id));
+    let at = |action| HostError::io(action, &state);
+    let directory = match fs::File::open(&state) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at("open")(error)),
+    };
+    // One of all processes that sweep at once; to the others it belongs to somebody.
+    if directory.try_lock().is_err() || lock.exists() {
+        return Ok(None);
+    }
+    let changed = directory.metadata().and_then(|found| found.modified());
+    let age = SystemTime::now().duration_since(changed.map_err(at("look at"))?);
+    if age.unwrap_or_default() < UNFINISHED {
+        return Ok(None);
+    }
+    Lock::create_again(&lock).map(Some)
 }
 
 /// The ids of all instances in the state directory.
@@ -303,8 +368,10 @@ fn parse_id(name: &Path) -> Option<InstanceId> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+
     use super::*;
-    use crate::host::Record;
+    use crate::host::{Keep, MachineName, ProcessIdentity, Record};
 
     fn settings(directory: &Path) -> HostSettings {
         HostSettings {
@@ -374,6 +441,76 @@ mod tests {
         assert_eq!(report.removed, [vm]);
         assert!(report.kept.is_empty());
         assert!(!settings.instance_state(id).exists());
+    }
+
+    /// A process that looks like a machine's QEMU, with the record of a kept machine.
+    fn kept(instance: &Instance, until: Timestamp) -> (VmId, std::process::Child) {
+        let vm = VmId::new();
+        let paths = instance.settings().machine(instance.id(), vm);
+        create_private_directory(&paths.state).unwrap();
+        create_private_directory(&paths.runtime).unwrap();
+        let name = MachineName { instance: instance.id(), vm };
+        let child = std::process::Command::new("/bin/sh")
+            .arg0("qemu-system-test")
+            .args(["-c", "read line", "sh", "-name", &name.to_string()])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut record = Record::new(vm, "tiny");
+        record.process = ProcessIdentity::of(child.id().cast_signed()).unwrap();
+        record.keep = Some(Keep {
+            name: "r1".to_owned(),
+            until,
+            address: ([127, 0, 0, 1], 2222).into(),
+            user: "root".to_owned(),
+            host_key: "ssh-ed25519 AAAA".to_owned(),
+        });
+        record.write(&paths.record()).unwrap();
+        (vm, child)
+    }
+
+    #[test]
+    fn an_owner_that_lives_ends_its_kept_machines_in_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let instance = Instance::create(&settings).unwrap();
+        let other = Instance::create(&settings).unwrap();
+        let (vm, mut child) = kept(&instance, Timestamp::from_micros(u64::MAX));
+        let console = settings.machine(instance.id(), vm).console();
+        fs::write(&console, vec![b'x'; 8 << 20]).unwrap();
+        assert_eq!(instance.maintain().unwrap(), []);
+        assert_eq!(other.maintain().unwrap(), [], "not its machine");
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&console).unwrap());
+        assert!(blocks * 512 < 4 << 20, "{blocks} blocks");
+        crate::host::kept::release(&settings, "r1").unwrap();
+        assert_eq!(other.maintain().unwrap(), [], "not its machine");
+        assert_eq!(instance.maintain().unwrap(), [vm]);
+        assert!(child.wait().is_err(), "it was ended and collected");
+        assert!(!console.exists());
+        assert!(instance.close().unwrap() && other.close().unwrap());
+    }
+
+    #[test]
+    fn one_instance_that_cannot_be_read_does_not_stop_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let broken = settings.instance_state(InstanceId::new());
+        create_private_directory(&settings.instances().join("x")).unwrap();
+        // Nobody, not even root, can open a directory for writing.
+        fs::create_dir_all(broken.join("lock")).unwrap();
+        // One whose owner died long before it had its lock, and one that may get it.
+        let long_ago = settings.instance_state(InstanceId::new());
+        let new = settings.instance_state(InstanceId::new());
+        for path in [&long_ago, &new] {
+            create_private_directory(path).unwrap();
+            fs::write(path.join("lock.new"), "").unwrap();
+        }
+        let changed = SystemTime::now() - 2 * UNFINISHED;
+        fs::File::open(&long_ago).unwrap().set_modified(changed).unwrap();
+        let report = sweep_dead(&settings).unwrap();
+        assert_eq!(report.errors.len(), 1, "{report:?}");
+        assert!(report.errors[0].to_string().contains("lock"), "{report:?}");
+        assert!(!long_ago.exists() && new.exists() && broken.exists());
     }
 
     #[test]

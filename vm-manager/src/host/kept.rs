@@ -84,7 +84,8 @@ pub fn list(settings: &HostSettings) -> Result<Vec<(String, String, Timestamp)>,
     Ok(found)
 }
 
-/// Ends the time of the machine that is kept under a name: its instance's
+/// Ends the time of the machine that is kept under a name: its owner
+/// ([`Instance::maintain`](super::Instance::maintain)) or, when that is dead, the instance's
 /// [watchdog](super::watchdog) removes it within seconds, or else the next sweep.
 ///
 /// # Errors

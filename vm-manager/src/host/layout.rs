@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use common::ids::{InstanceId, VmId};
 
+use super::files::{Trust, check_directory, make_directory};
 use super::{HostError, HostSettings};
 
 /// The name of the file that QEMU writes a machine's console to.
-pub(crate) const CONSOLE_LOG: &str = "console.log";
+const CONSOLE_LOG: &str = "console.log";
 
 /// The name of the file that takes QEMU's own output.
-pub(crate) const QEMU_LOG: &str = "qemu.log";
+const QEMU_LOG: &str = "qemu.log";
 
 /// The bytes of `sun_path`, without the NUL at its end.
 const SOCKET_PATH_LIMIT: usize = 107;
@@ -46,6 +47,21 @@ impl HostSettings {
             state: self.instance_machines(instance).join(vm.to_string()),
             runtime: self.instance_runtime(instance).join(vm.short()),
         }
+    }
+
+    /// Makes the directories that instances share, if they are not there, and checks them. The
+    /// configured ones may be such as `/dev/shm`; what lies below is for us alone.
+    pub(crate) fn make_directories(&self) -> Result<(), HostError> {
+        make_directory(&self.state, Trust::OursOrSticky)?;
+        make_directory(&self.runtime, Trust::OursOrSticky)?;
+        make_directory(&self.instances(), Trust::Ours)
+    }
+
+    /// Checks those of them that are there.
+    pub(crate) fn check_directories(&self) -> Result<(), HostError> {
+        check_directory(&self.state, Trust::OursOrSticky)?;
+        check_directory(&self.runtime, Trust::OursOrSticky)?;
+        check_directory(&self.instances(), Trust::Ours)
     }
 
     /// Refuses a runtime directory below which a socket's path would be too long for the system.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::ids::{InstanceId, VmId};
 use common::limits::MIB;
 use common::size::ByteSize;
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
@@ -167,6 +168,7 @@ impl Ledger {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(&self.path)
             .map_err(at("open"))?;
         file.lock().map_err(at("lock"))?;

@@ -36,6 +36,18 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
+    /// Like [`Lock::create`], where an earlier attempt may have been cut off. The caller sees to it
+    /// that nobody else is at it.
+    pub(crate) fn create_again(path: &Path) -> Result<Self, HostError> {
+        let unlocked = path.with_extension("new");
+        match std::fs::remove_file(&unlocked) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(HostError::io("remove", &unlocked)(error))
+            }
+            _ => Self::create(path),
+        }
+    }
+
     /// Waits for the lock of a file that must exist; `None` if it is gone, or goes while waiting.
     pub(crate) fn wait(path: &Path) -> Result<Option<Self>, HostError> {
         let Some(file) = open(path)? else { return Ok(None) };

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A machine whose [`Machine`](crate::machine::Machine) lives in this process is its own owner and is
-//! left alone.
+//! left alone. The console of a machine that is left because it is kept is cut: nobody reads it, and
+//! the guest may write to it for hours.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use common::time::Timestamp;
 use super::files::remove_directory;
 use super::process::{Sighting, sightings};
 use super::{HostError, Instance, Ledger, MachineName, Process, Record};
-use crate::machine::qmp;
+use crate::machine::{console, qmp};
 
 /// How long a killed process may take to go.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
@@ -80,19 +81,31 @@ fn decide(reach: Reach, owned: bool, recorded: Recorded, runs: bool, now: Timest
 }
 
 /// What a pass did and left.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Pass {
     /// Machines that were removed.
     pub(super) removed: Vec<VmId>,
     /// When the last of the machines that are kept has to go.
     pub(super) kept_until: Option<Timestamp>,
+    /// What could not be settled, for each machine.
+    pub(super) errors: Vec<HostError>,
+}
+
+impl Pass {
+    /// The machines that were removed, or the first failure.
+    pub(super) fn into_removed(self) -> Result<Vec<VmId>, HostError> {
+        self.errors.into_iter().next().map_or(Ok(self.removed), Err)
+    }
 }
 
 /// Brings records and processes of one instance together. Blocks for as long as killed processes
-/// take to go. What fails is reported, after everything else was tried.
+/// take to go. What fails is reported, after everything else was tried; the error is that nothing
+/// could be looked at.
 pub(super) fn pass(instance: &Instance, reach: Reach, now: Timestamp) -> Result<Pass, HostError> {
     let mut done = Pass::default();
-    let mut failure = None;
+    // Machines of the owner start, end and pass into the keeping of their user while this looks and
+    // while it waits for others. What it saw of those that were owned at the time means nothing.
+    let mut owned = instance.owned_now();
     // Directories first: a machine that starts meanwhile is owned before it has either.
     let mut machines: BTreeMap<VmId, Vec<Sighting>> =
         directories(instance)?.into_iter().map(|vm| (vm, Vec::new())).collect();
@@ -100,6 +113,8 @@ pub(super) fn pass(instance: &Instance, reach: Reach, now: Timestamp) -> Result<
     for sighting in seen.into_iter().filter(|seen| seen.name.instance == instance.id()) {
         machines.entry(sighting.name.vm).or_default().push(sighting);
     }
+    owned.append(&mut instance.owned_now());
+    machines.retain(|vm, _| !owned.contains(vm));
     for (vm, seen) in machines {
         match settle(instance, vm, &seen, reach, now) {
             Ok(Action::LeaveUntil(until)) => done.kept_until = done.kept_until.max(Some(until)),
@@ -107,11 +122,11 @@ pub(super) fn pass(instance: &Instance, reach: Reach, now: Timestamp) -> Result<
             Ok(Action::Remove | Action::Kill) => done.removed.push(vm),
             Err(error) => {
                 tracing::warn!(vm.id = %vm, %error, "cannot settle a machine");
-                failure.get_or_insert(error);
+                done.errors.push(error);
             }
         }
     }
-    failure.map_or(Ok(done), Err)
+    Ok(done)
 }
 
 fn settle(
@@ -144,6 +159,9 @@ fn settle(
         for sighting in ours {
             end(sighting, &paths.qmp())?;
         }
+    }
+    if matches!(action, Action::LeaveUntil(_)) {
+        console::trim_files(&paths);
     }
     if matches!(action, Action::Kill | Action::Remove) {
         remove_directory(&paths.runtime)?;

@@ -15,7 +15,6 @@ use common::time::Timestamp;
 
 use super::reconcile::Pass;
 use super::{HostError, HostSettings, Instance};
-use crate::machine::console;
 use crate::system::spawn_session;
 
 /// How often a watchdog looks whether a kept machine still runs and whether its time is over, and
@@ -82,19 +81,25 @@ pub fn guard(settings: &HostSettings, id: InstanceId) -> Result<(), HostError> {
     let mut failures = 0;
     loop {
         let pause = match instance.sweep() {
-            Ok(Pass { kept_until: None, .. }) => return Ok(()),
-            Ok(Pass { kept_until: Some(until), .. }) => {
-                failures = 0;
-                until.since(Timestamp::now()).min(INTERVAL)
-            }
+            Ok(Pass { kept_until, mut errors, .. }) => match (kept_until, errors.pop()) {
+                (None, None) => return Ok(()),
+                (Some(until), None) => {
+                    failures = 0;
+                    until.since(Timestamp::now()).min(INTERVAL)
+                }
+                (None, Some(error)) if failures == RETRIES => return Err(error),
+                // A machine that is kept has nobody else, whatever is wrong with the others.
+                (_, Some(_)) => {
+                    failures = (failures + 1).min(RETRIES);
+                    INTERVAL
+                }
+            },
             Err(error) if failures == RETRIES => return Err(error),
             Err(_) => {
                 failures += 1;
                 INTERVAL
             }
         };
-        // Nobody reads the console of a kept machine, and the guest may write to it for hours.
-        console::trim_all(settings, id);
         std::thread::sleep(pause);
     }
 }

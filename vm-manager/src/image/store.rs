@@ -14,12 +14,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::limits::GIB;
 use common::size::ByteSize;
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::build::{DISK, INITRD, KERNEL, PRODUCTS, build};
@@ -91,7 +92,8 @@ struct KeyFile {
 
 impl ImageStore {
     /// Opens the store in a directory, which is made if it is not there, and removes what dead
-    /// processes left.
+    /// processes left. A store that somebody else owns and that can only be read gives the images that
+    /// it has.
     ///
     /// # Errors
     ///
@@ -99,16 +101,32 @@ impl ImageStore {
     pub fn open(directory: &Path, settings: StoreSettings) -> Result<Self, ImageError> {
         for name in ["content", "keys", "locks", "partial"] {
             let path = directory.join(name);
-            fs::create_dir_all(&path).map_err(ImageError::store("create", &path))?;
+            if !path.is_dir() {
+                // Never writable for others, whatever the user's mask is: the directory above may be
+                // that of the instances, which is refused then.
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(&path)
+                    .map_err(ImageError::store("create", &path))?;
+            }
         }
         let directory =
             fs::canonicalize(directory).map_err(ImageError::store("find", directory))?;
         // Machines run as users of their own and read the images.
         for path in [directory.clone(), directory.join("content")] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-                .map_err(ImageError::store("set the mode of", &path))?;
+            let found = fs::metadata(&path).map_err(ImageError::store("look at", &path))?;
+            // A store of somebody else has the mode that its owner gave it.
+            if found.mode() & 0o7777 != 0o755 && found.uid() == geteuid().as_raw() {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+                    .map_err(ImageError::store("set the mode of", &path))?;
+            }
         }
-        remove_stale(&directory.join("partial"))?;
+        match remove_stale(&directory.join("partial")) {
+            Err(ImageError::Store { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
         let first_pulls = LockFile::new(&directory);
         Ok(Self { directory, settings, first_pulls })
     }

@@ -70,7 +70,8 @@ impl Body {
         }
     }
 
-    fn remove(&self) -> Result<(), HostError> {
+    /// Ends the process and waits for it to be gone.
+    fn end(&self) -> Result<(), HostError> {
         if let Some(process) = &self.process {
             let pid = process.identity().pid;
             let proc = std::path::PathBuf::from(format!("/proc/{pid}"));
@@ -79,10 +80,13 @@ impl Body {
             // Collected by us or, where somebody else did, by them.
             drop(process.collect());
             if !gone {
-                // Its files stay, with the record by which a later pass finds it.
                 return Err(HostError::Stuck { pid, name: self.name });
             }
         }
+        Ok(())
+    }
+
+    fn remove_files(&self) -> Result<(), HostError> {
         remove_directory(&self.paths.runtime)?;
         remove_directory(&self.paths.state)
     }
@@ -90,9 +94,18 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if !self.left
-            && let Err(error) = self.remove()
-        {
+        if self.left {
+            return;
+        }
+        let mut result = self.end();
+        if result.is_ok() {
+            result = self.remove_files();
+        } else if let Some(promise) = self.promise.take() {
+            // It may still run and use its memory. Its files stay, with the record by which a later
+            // pass finds it, and that pass gives the room back.
+            promise.leave();
+        }
+        if let Err(error) = result {
             tracing::error!(vm.id = %self.name.vm, %error, "cannot remove a machine");
         }
     }

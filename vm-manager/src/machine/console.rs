@@ -18,16 +18,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::ids::InstanceId;
 use common::limits::CONSOLE_BYTES;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use tokio::sync::broadcast;
 
 pub use cause::ConsoleCause;
 
 use self::cause::Causes;
 use self::ring::Ring;
-use crate::host::{CONSOLE_LOG, HostError, HostSettings, QEMU_LOG};
+use crate::host::{HostError, MachinePaths};
 
 /// How often the file is looked at for new output.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -191,20 +190,19 @@ impl ConsoleLines {
     }
 }
 
-/// Gives all but the last part of each console and log of an instance back to the system, for
-/// machines that nobody reads any more.
-pub(crate) fn trim_all(settings: &HostSettings, instance: InstanceId) {
-    let Ok(machines) = std::fs::read_dir(settings.instance_runtime(instance)) else { return };
-    for machine in machines.flatten() {
-        for name in [CONSOLE_LOG, QEMU_LOG] {
-            trim(&machine.path().join(name));
-        }
+/// Gives all but the last part of a machine's console and log back to the system, for one that nobody
+/// reads any more.
+pub(crate) fn trim_files(paths: &MachinePaths) {
+    for path in [paths.console(), paths.qemu_log()] {
+        trim(&path);
     }
 }
 
-/// Gives all but the last part of a file back to the system.
+/// Gives all but the last part of a file back to the system. The directory may be that of the user
+/// whom QEMU runs as, who must not lead us elsewhere by a link or stop us by a pipe.
 fn trim(path: &Path) {
-    if let Ok(file) = OpenOptions::new().read(true).write(true).open(path)
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    if let Ok(file) = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
         && let Ok(metadata) = file.metadata()
     {
         let end = metadata.size().saturating_sub(CONSOLE_BYTES as u64);

@@ -64,14 +64,18 @@ impl Machine {
         }
     }
 
-    /// Makes a further connection to a guest that was ready before, in one attempt.
+    /// Makes a further connection to a guest that was ready before, in one attempt. Commands run and
+    /// files are handled as root by it, as by every connection that this type gives: with the prefix
+    /// that the image's entry names.
     ///
     /// # Errors
     ///
     /// What the connection failed with.
     pub async fn connect(&self) -> Result<Guest, SshError> {
-        let user = &self.image().entry.user;
-        Guest::connect(self.address(), user, self.keys(), ATTEMPT_DEADLINE).await
+        let entry = &self.image().entry;
+        let guest =
+            Guest::connect(self.address(), &entry.user, self.keys(), ATTEMPT_DEADLINE).await?;
+        Ok(guest.with_privilege(&entry.privilege))
     }
 
     async fn try_login(&self) -> Result<Guest, SshError> {

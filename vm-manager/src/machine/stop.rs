@@ -49,7 +49,8 @@ impl Machine {
 
     /// Leaves the machine running for its user until a moment, under a name by which
     /// [`kept::find`](crate::host::kept::find) finds it. The login key is written to tmpfs with mode
-    /// 0600. The instance's [watchdog](crate::host::watchdog) ends the machine when its time is over.
+    /// 0600. Whoever [maintains](crate::host::Instance::maintain) the instance ends the machine when its time is
+    /// over, or the [watchdog](crate::host::watchdog) if nobody does.
     ///
     /// # Errors
     ///

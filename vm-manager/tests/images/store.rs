@@ -464,3 +464,20 @@ async fn a_damaged_record_is_named() {
     let error = ensure(&store, &entry).await.unwrap_err();
     assert!(error.to_string().contains(&key.display().to_string()), "{error}");
 }
+
+#[test]
+fn only_the_owner_of_a_store_sets_its_mode() {
+    let fixture = Fixture::new();
+    fixture.store();
+    let mode = |mode| std::fs::set_permissions(fixture.path(), PermissionsExt::from_mode(mode));
+    let is = || std::fs::metadata(fixture.path()).unwrap().permissions().mode() & 0o7777;
+    mode(0o700).unwrap();
+    fixture.store();
+    assert_eq!(is(), 0o755);
+    // Only root can make it somebody else's.
+    if std::os::unix::fs::chown(fixture.path(), Some(65_534), None).is_ok() {
+        mode(0o750).unwrap();
+        fixture.store();
+        assert_eq!(is(), 0o750);
+    }
+}

@@ -14,7 +14,7 @@ pub(super) struct Command {
     pub(super) data: String,
 }
 
-/// The commands that exist.
+/// The commands that one forge or the other has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     /// `add-mask`.
@@ -51,8 +51,12 @@ pub(super) enum Name {
 const PROPERTIES: usize = 32;
 
 impl Name {
-    /// The command of this name, in any case.
-    pub(super) fn of(text: &str) -> Option<Self> {
+    /// The command of this name, in any case, if the dialect has it.
+    pub(super) fn of(text: &str, rules: &DialectRules) -> Option<Self> {
+        Self::any(text).filter(|name| rules.commands.contains(name))
+    }
+
+    fn any(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {
             "add-mask" => Self::AddMask,
             "add-matcher" | "remove-matcher" => Self::Matcher,
@@ -115,7 +119,7 @@ fn parse_colons(line: &str, rules: &DialectRules) -> Option<Command> {
     let (head, data) = colons(line, rules)?;
     let (name, properties) = head.split_once(' ').unwrap_or((head, ""));
     Some(Command {
-        name: Name::of(name)?,
+        name: Name::of(name, rules)?,
         properties: read_properties(properties, ',', COLON_PROPERTY),
         data: unescape(data, DATA),
     })
@@ -124,7 +128,7 @@ fn parse_colons(line: &str, rules: &DialectRules) -> Option<Command> {
 fn parse_brackets(line: &str, rules: &DialectRules) -> Option<Command> {
     let (head, data) = brackets(line, rules)?;
     let (name, properties) = head.split_once(' ').unwrap_or((head, ""));
-    let name = Name::of(name)?;
+    let name = Name::of(name, rules)?;
     if name.is_marker() {
         return None;
     }
@@ -251,6 +255,14 @@ mod tests {
         assert_eq!(forgejo(" ::group::x"), None);
         assert_eq!(forgejo("x ##[add-mask]y"), None);
         assert_eq!(forgejo("##[add-mask]y"), command(Name::AddMask, &[], "y"));
+    }
+
+    #[test]
+    fn the_dialect_decides_which_commands_exist() {
+        for line in ["::echo::on", "::add-matcher::x.json", "##[remove-matcher owner=x]"] {
+            assert!(github(line).is_some(), "{line}");
+            assert_eq!(forgejo(line), None, "{line}");
+        }
     }
 
     #[test]

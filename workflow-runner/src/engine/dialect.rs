@@ -8,6 +8,8 @@ use std::time::Duration;
 use common::event::JobResult;
 use common::plan::Dialect;
 
+use super::command::Name;
+
 /// Every difference between the forges inside a job.
 #[derive(Debug)]
 pub(super) struct DialectRules {
@@ -31,18 +33,20 @@ pub(super) struct DialectRules {
     ///
     /// Forgejo 8.2: `RETENTION_DAYS` is "0" if empty.
     pub(super) exported_defaults: &'static [(&'static str, &'static str)],
-    /// Further fixed variables.
+    /// Where the variables from the `github` and `runner` contexts stand.
+    ///
+    /// GitHub 7.2: they are written last, so that a step's `env` cannot override them. Forgejo 8.2:
+    /// step `env` is last.
+    pub(super) context_place: Place,
+    /// Further variables of fixed value.
     ///
     /// GitHub 7.2, Forgejo 8.2.
     pub(super) fixed: &'static [(&'static str, &'static str)],
-    /// Whether a step's `env` may override the variables of the runner.
+    /// Where these and `RUNNER_TRACKING_ID` stand.
     ///
-    /// GitHub 7.2: the context variables are written last. Forgejo 8.2: step `env` is last.
-    pub(super) step_env_is_last: bool,
-    /// Whether the workflow may set `CI` to something else for the whole job.
-    ///
-    /// GitHub 7.2: "unless already set". Forgejo 8.2: `CI` is in the table above job `env`.
-    pub(super) ci_is_overridable: bool,
+    /// GitHub 7.2: they are not of the context variables, and "`CI` and the rest can be
+    /// overridden". Forgejo 8.2: they are in the table above job `env`.
+    pub(super) fixed_place: Place,
     /// How `github.action` names a step without `id`.
     ///
     /// GitHub 7.2: `__run`, `__run_2`. Forgejo 8.2: its index.
@@ -56,6 +60,11 @@ pub(super) struct DialectRules {
     /// GitHub 7.4: refused unless `ACTIONS_ALLOW_UNSECURE_COMMANDS` is true. Forgejo 8.4: legacy
     /// but used.
     pub(super) insecure_commands: bool,
+    /// The commands that exist; a line with another name is output.
+    ///
+    /// GitHub 7.4: all. Forgejo 8.4: neither `echo` nor the matchers, which are shown as unknown ones
+    /// are.
+    pub(super) commands: &'static [Name],
     /// Names that `GITHUB_ENV` may not set.
     ///
     /// GitHub 7.3: `NODE_OPTIONS`. Forgejo 8.3 has no such rule, but the reason for it (every later
@@ -91,6 +100,17 @@ pub(super) struct DialectRules {
     ///
     /// GitHub 7.8: enforced through cancellation. Forgejo 6.6: CANCELLED.
     pub(super) timed_out_job: JobResult,
+}
+
+/// Where variables of the runner stand among the layers of a step's environment; a later layer wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Before `env` of the job: whoever sets one of them has it.
+    BeforeJob,
+    /// After `env` of the job and `GITHUB_ENV`, before `env` of the step.
+    BeforeStep,
+    /// After everything: nobody overrides them.
+    Last,
 }
 
 /// How `github.action` names a step without `id`.
@@ -224,18 +244,53 @@ const FORGEJO_EXPORTED: &[&str] = &[
     "workspace",
 ];
 
+/// GitHub 7.4.
+const GITHUB_COMMANDS: &[Name] = &[
+    Name::AddMask,
+    Name::AddPath,
+    Name::Debug,
+    Name::Echo,
+    Name::EndGroup,
+    Name::Error,
+    Name::Group,
+    Name::Matcher,
+    Name::Notice,
+    Name::SaveState,
+    Name::SetEnv,
+    Name::SetOutput,
+    Name::StopCommands,
+    Name::Warning,
+];
+
+/// Forgejo 8.4.
+const FORGEJO_COMMANDS: &[Name] = &[
+    Name::AddMask,
+    Name::AddPath,
+    Name::Debug,
+    Name::EndGroup,
+    Name::Error,
+    Name::Group,
+    Name::Notice,
+    Name::SaveState,
+    Name::SetEnv,
+    Name::SetOutput,
+    Name::StopCommands,
+    Name::Warning,
+];
+
 const GITHUB: DialectRules = DialectRules {
     default_bash: &["-e"],
     github_names: &["github"],
     prefixes: &["GITHUB_"],
     exported: GITHUB_EXPORTED,
     exported_defaults: &[],
-    fixed: &[("GITHUB_ACTIONS", "true")],
-    step_env_is_last: false,
-    ci_is_overridable: true,
+    context_place: Place::Last,
+    fixed: &[("CI", "true"), ("GITHUB_ACTIONS", "true")],
+    fixed_place: Place::BeforeJob,
     action_names: ActionNames::Generated,
     secrets_in_conditions: false,
     insecure_commands: false,
+    commands: GITHUB_COMMANDS,
     refused_variables: &["NODE_OPTIONS"],
     commands_may_be_indented: true,
     bracket_commands_anywhere: true,
@@ -257,16 +312,18 @@ const FORGEJO: DialectRules = DialectRules {
     prefixes: &["GITHUB_", "FORGEJO_"],
     exported: FORGEJO_EXPORTED,
     exported_defaults: &[("retention_days", "0")],
+    context_place: Place::BeforeStep,
     fixed: &[
+        ("CI", "true"),
         ("GITHUB_ACTIONS", "true"),
         ("FORGEJO_ACTIONS", "true"),
         ("RUNNER_PERFLOG", "/dev/null"),
     ],
-    step_env_is_last: true,
-    ci_is_overridable: false,
+    fixed_place: Place::BeforeStep,
     action_names: ActionNames::Index,
     secrets_in_conditions: true,
     insecure_commands: true,
+    commands: FORGEJO_COMMANDS,
     refused_variables: &["NODE_OPTIONS"],
     commands_may_be_indented: false,
     bracket_commands_anywhere: false,
@@ -287,6 +344,7 @@ const GITEA: DialectRules = DialectRules {
     github_names: &["github", "gitea"],
     prefixes: &["GITHUB_"],
     fixed: &[
+        ("CI", "true"),
         ("GITHUB_ACTIONS", "true"),
         ("GITEA_ACTIONS", "true"),
         ("RUNNER_PERFLOG", "/dev/null"),

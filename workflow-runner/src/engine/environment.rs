@@ -6,7 +6,7 @@ use common::guest::RunnerFacts;
 use crate::expression::Value;
 use crate::system::Facts;
 
-use super::dialect::DialectRules;
+use super::dialect::{DialectRules, Place};
 use super::variables::Variables;
 use super::workspace::Directories;
 
@@ -53,18 +53,21 @@ pub(super) struct RunnerLayer<'a> {
 /// The whole environment of a step's process.
 pub(super) fn build(rules: &DialectRules, layers: &Layers, runner: &RunnerLayer) -> Variables {
     let mut variables = basics(runner.facts);
-    if rules.ci_is_overridable {
-        variables.set("CI", "true");
-    }
+    let add = |variables: &mut Variables, place: Place| {
+        if rules.context_place == place {
+            add_contexts(variables, rules, runner);
+        }
+        if rules.fixed_place == place {
+            variables.extend(rules.fixed.iter().copied());
+            variables.set("RUNNER_TRACKING_ID", runner.tracking);
+        }
+    };
+    add(&mut variables, Place::BeforeJob);
     variables.extend(layers.job.iter());
     variables.extend(layers.written.iter());
-    if rules.step_env_is_last {
-        add_runner_variables(&mut variables, rules, runner);
-        variables.extend(layers.step.iter());
-    } else {
-        variables.extend(layers.step.iter());
-        add_runner_variables(&mut variables, rules, runner);
-    }
+    add(&mut variables, Place::BeforeStep);
+    variables.extend(layers.step.iter());
+    add(&mut variables, Place::Last);
     let search_path = search_path(variables.get("PATH"), runner);
     variables.set("PATH", search_path);
     variables
@@ -90,10 +93,8 @@ fn search_path(base: Option<&str>, runner: &RunnerLayer) -> String {
     directories.join(":")
 }
 
-fn add_runner_variables(variables: &mut Variables, rules: &DialectRules, runner: &RunnerLayer) {
-    if !rules.ci_is_overridable {
-        variables.set("CI", "true");
-    }
+/// Adds the variables that are made from the `github` and `runner` contexts.
+fn add_contexts(variables: &mut Variables, rules: &DialectRules, runner: &RunnerLayer) {
     for &key in rules.exported {
         let value = runner.github.get(key).map(Value::to_text).unwrap_or_default();
         let default = rules.exported_defaults.iter().find(|(name, _)| *name == key);
@@ -116,12 +117,10 @@ fn add_runner_variables(variables: &mut Variables, rules: &DialectRules, runner:
         ("RUNNER_TOOL_CACHE", directories.tool_cache.as_str()),
         ("RUNNER_TEMP", directories.temp.as_str()),
         ("RUNNER_WORKSPACE", directories.runner_workspace.as_str()),
-        ("RUNNER_TRACKING_ID", runner.tracking),
     ]);
     if runner.debug {
         variables.set("RUNNER_DEBUG", "1");
     }
-    variables.extend(rules.fixed.iter().copied());
 }
 
 /// `runner.environment` (github-runner-protocol 5.8): the other value is kept by GitHub for its own
@@ -219,17 +218,24 @@ mod tests {
 
     #[test]
     fn the_dialect_decides_who_may_override_the_runner() {
-        let mine = [("GITHUB_SHA", "mine"), ("RUNNER_OS", "mine"), ("CI", "mine")];
+        let mine = [
+            ("GITHUB_SHA", "mine"),
+            ("RUNNER_OS", "mine"),
+            ("CI", "mine"),
+            ("GITHUB_ACTIONS", "mine"),
+            ("RUNNER_TRACKING_ID", "mine"),
+        ];
         let overridden = |dialect, layer: usize| {
             let mut set: [&[(&str, &str)]; 3] = [&[], &[], &[]];
             set[layer] = &mine;
             let environment = environment(dialect, set);
             mine.map(|(name, _)| environment.get(name) == Some("mine"))
         };
-        assert_eq!(overridden(Dialect::Github, 0), [false, false, true]);
-        assert_eq!(overridden(Dialect::Github, 2), [false, false, true]);
-        assert_eq!(overridden(Dialect::Forgejo, 0), [false, false, false]);
-        assert_eq!(overridden(Dialect::Forgejo, 2), [true, true, true]);
+        for layer in 0..3 {
+            assert_eq!(overridden(Dialect::Github, layer), [false, false, true, true, true]);
+        }
+        assert_eq!(overridden(Dialect::Forgejo, 0), [false; 5]);
+        assert_eq!(overridden(Dialect::Forgejo, 2), [true; 5]);
     }
 
     #[test]

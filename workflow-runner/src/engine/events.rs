@@ -18,6 +18,10 @@ use tokio::time::Instant;
 /// Lines in one batch, whatever their length: empty lines cost memory too.
 const BATCH_LINES: usize = 1024;
 
+/// Lines of the engine itself that still pass when the log of the job is full: what went wrong with
+/// the rest of the job must not be lost with its output.
+const OWN_LINES: u32 = 1000;
+
 /// How long a line waits for company; shorter than [`LOG_BATCH_DELAY`] by what reading may add.
 const FLUSH_DELAY: Duration = LOG_BATCH_DELAY.saturating_sub(Duration::from_millis(10));
 
@@ -39,6 +43,8 @@ pub(super) struct Events {
     limits: LogLimits,
     /// The log of the job is full.
     muted: bool,
+    /// How many lines of the engine may still pass when it is.
+    own_lines_left: u32,
     /// Digests of the values that are masked: the values themselves may be long.
     masks: HashSet<[u8; 32]>,
     masks_full: bool,
@@ -79,6 +85,7 @@ impl Events {
             job_lines: 0,
             limits,
             muted: false,
+            own_lines_left: OWN_LINES,
             masks: masks.into_iter().map(|value| digest(&value)).collect(),
             masks_full: false,
             annotations: [0; 3],
@@ -96,16 +103,24 @@ impl Events {
     /// processes were cut before.
     pub(super) async fn line(&mut self, time: Timestamp, stream: Stream, mut text: Vec<u8>) {
         text.truncate(LOG_LINE_BYTES);
+        if !self.muted {
+            self.job_lines += 1;
+            self.job_bytes += text.len() as u64;
+            if self.job_lines > self.limits.lines || self.job_bytes > self.limits.bytes {
+                self.muted = true;
+                self.push(time, Stream::Runner, self.full_notice().into_bytes()).await;
+            }
+        }
         if self.muted {
-            return;
+            if stream != Stream::Runner || self.own_lines_left == 0 {
+                return;
+            }
+            self.own_lines_left -= 1;
         }
-        self.job_lines += 1;
-        self.job_bytes += text.len() as u64;
-        if self.job_lines > self.limits.lines || self.job_bytes > self.limits.bytes {
-            self.muted = true;
-            text = self.full_notice().into_bytes();
-        }
-        let stream = if self.muted { Stream::Runner } else { stream };
+        self.push(time, stream, text).await;
+    }
+
+    async fn push(&mut self, time: Timestamp, stream: Stream, text: Vec<u8>) {
         if self.bytes + text.len() > LOG_BATCH_BYTES || self.lines.len() >= BATCH_LINES {
             self.flush().await;
         }
@@ -272,6 +287,23 @@ mod tests {
             assert!(got[2].contains("reached its limit"), "{got:?}");
             assert_eq!(got.len(), 3);
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_engine_says_passes_a_full_log_within_bounds() {
+        let (sender, mut receiver) = mpsc::channel(10_000);
+        let mut events = Events::new(sender, LogLimits { bytes: 100, lines: 1 }, []);
+        events.line(time(), Stream::Stdout, b"a".to_vec()).await;
+        events.error(time(), "this filled it").await;
+        events.line(time(), Stream::Stdout, b"b".to_vec()).await;
+        for _ in 0..2 * OWN_LINES {
+            events.error(time(), "lost").await;
+        }
+        events.flush().await;
+        let got = batches(&mut receiver).concat();
+        assert!(got[1].contains("reached its limit"), "{got:?}");
+        assert_eq!(got[2..4], ["##[error]this filled it", "##[error]lost"]);
+        assert_eq!(got.len(), 2 + OWN_LINES as usize);
     }
 
     #[tokio::test]

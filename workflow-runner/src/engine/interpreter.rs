@@ -188,7 +188,7 @@ impl<'a> Interpreter<'a> {
 
     async fn stop(&mut self, token: String, time: Timestamp, stream: Stream, line: Vec<u8>) {
         let forbidden = token.is_empty()
-            || Name::of(&token).is_some()
+            || Name::of(&token, self.rules).is_some()
             || token.eq_ignore_ascii_case("pause-logging");
         if token.is_empty() || (forbidden && !self.any_token) {
             let message = "The command stop-commands needs a token that nobody can guess, and that \
