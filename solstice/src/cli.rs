@@ -48,7 +48,9 @@ Examples:
 const CP_EXAMPLES: &str = "\
 Examples:
   solstice cp build-1f2e3d:/var/log/syslog .
-  solstice cp ./fix.patch build-1f2e3d:/tmp/";
+  solstice cp ./fix.patch build-1f2e3d:/tmp/
+
+A directory is copied as an archive: tar -cf dir.tar dir, and the archive by cp.";
 
 /// Runs CI jobs of GitHub and Forgejo in fresh virtual machines.
 #[derive(Debug, Parser)]
