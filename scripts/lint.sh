@@ -10,4 +10,3 @@ command -v cargo-deny >/dev/null ||
     stage "cargo-deny" cargo install --locked --quiet cargo-deny --version 0.20.2
 stage licences cargo deny --log-level error check bans licenses sources
 stage "other systems" scripts/check-guest-systems.sh
-stages

@@ -10,7 +10,8 @@
 set -euo pipefail
 
 purpose=${1:-run}
-need_commands=(qemu-system-x86_64 qemu-img mmdebstrap mke2fs git zstd xz busybox)
+need_commands=(qemu-system-x86_64 qemu-img mmdebstrap mke2fs debugfs git zstd xz busybox newuidmap)
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 packages=(mmdebstrap e2fsprogs zstd xz-utils busybox-static ca-certificates git uidmap debian-archive-keyring
     gcc libc6-dev)
 qemu_packages=(qemu-system-x86 qemu-utils)
@@ -38,6 +39,7 @@ missing=()
 for command in "${need_commands[@]}"; do
     command -v "$command" >/dev/null || missing+=("$command")
 done
+[ -r "$keyring" ] || missing+=("$keyring")
 [ "$(qemu_major || true)" -ge 10 ] 2>/dev/null || missing+=("QEMU 10")
 has_pair || { [ "$purpose" = run ] && has_musl_target; } || missing+=("guest compiler")
 if [ "$purpose" = test ]; then
@@ -81,7 +83,7 @@ if [ "${ID:-}" = debian ] && [ "$VERSION_CODENAME" = bookworm ]; then
         mirror=$(host_mirror)
         [ -n "$mirror" ] || { echo "setup: no mirror for $VERSION_CODENAME in apt's sources" >&2; exit 2; }
         printf 'Types: deb\nURIs: %s\nSuites: bookworm-backports\nComponents: main\nSigned-By: %s\n' \
-            "$mirror" /usr/share/keyrings/debian-archive-keyring.gpg \
+            "$mirror" "$keyring" \
             >/etc/apt/sources.list.d/solstice-backports.sources
     fi
 fi

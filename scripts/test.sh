@@ -8,8 +8,13 @@ cd "$(dirname "$0")/.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 # The images are shared by all tests; each test process has a state directory of its own.
 export SOLSTICE_TEST_DIR="$target/test"
+# Part of the names of runtime directories, so that those of another run are not ours.
+SOLSTICE_TEST_RUN=$(od -An -N4 -tx1 /dev/urandom | tr -d ' \n')
+export SOLSTICE_TEST_RUN
 export SOLSTICE_IMAGE_DIR="$target/test/images"
 mkdir -p "$SOLSTICE_TEST_DIR"
+# What failed tests of an earlier run left to be looked at.
+rm -rf "$SOLSTICE_TEST_DIR"/t?????
 
 stage packages scripts/setup.sh test
 stage "build tests" cargo test --locked --workspace --no-run --quiet
@@ -19,4 +24,3 @@ stage images "$target/debug/solstice" image build tiny debian-12
 # Guests are emulated: a second one on the other core is all that two cores carry.
 stage tests cargo test --locked --workspace -- --test-threads "${TEST_THREADS:-3}"
 stage leftovers scripts/leftovers.sh
-stages

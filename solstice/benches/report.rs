@@ -9,10 +9,11 @@
 //! file without any part of ours), and what the kernel says about the process.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -32,12 +33,52 @@ const LOOK: Duration = Duration::from_millis(1);
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The most that a figure may be, or the least where more is better. They hold for a host with two
+/// cores and without KVM.
+const LIMITS: &[(&str, Limit)] = &[
+    ("cold_start_tiny_ms", Limit::AtMost(12_000.0)),
+    ("cold_start_debian12_ms", Limit::AtMost(75_000.0)),
+    ("log_lines_per_second", Limit::AtLeast(10_000.0)),
+    ("run_peak_rss_bytes", Limit::AtMost(64.0 * 1024.0 * 1024.0)),
+    ("line_latency_p95_ms", Limit::AtMost(100.0)),
+    ("cancel_p95_ms", Limit::AtMost(2_000.0)),
+];
+
+/// What a figure must keep to.
+#[derive(Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Limit {
+    fn of(name: &str) -> Option<Self> {
+        LIMITS.iter().find(|(known, _)| *known == name).map(|(_, limit)| *limit)
+    }
+
+    fn is_kept(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "<= {most}"),
+            Self::AtLeast(least) => write!(f, ">= {least}"),
+        }
+    }
+}
+
 type Figures = BTreeMap<&'static str, f64>;
 
 /// The names of figures, and what measures them together.
 type Group = (&'static [&'static str], fn(&Bench) -> Figures);
 
-fn main() {
+fn main() -> ExitCode {
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let bench = Bench::new();
     let groups: &[Group] = &[
@@ -58,11 +99,27 @@ fn main() {
         }
     }
     assert!(!figures.is_empty(), "no figure is called {}", only.unwrap_or_default());
-    println!("{:<28} {:>14}", "figure", "value");
-    for (name, value) in &figures {
-        println!("{name:<28} {value:>14.1}");
-    }
     bench.write_report(&figures);
+    print_table(&figures)
+}
+
+/// Prints the figures beside their limits; the end is a failure if one is not kept.
+fn print_table(figures: &Figures) -> ExitCode {
+    let mut end = ExitCode::SUCCESS;
+    println!("{:<28} {:>14} {:>14}", "figure", "value", "limit");
+    for (name, value) in figures {
+        let limit = Limit::of(name);
+        let mark = match limit {
+            Some(limit) if !limit.is_kept(*value) => {
+                end = ExitCode::FAILURE;
+                "  OVER THE LIMIT"
+            }
+            _ => "",
+        };
+        let limit = limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
+        println!("{name:<28} {value:>14.1} {limit:>14}{mark}");
+    }
+    end
 }
 
 struct Bench {
@@ -219,16 +276,17 @@ impl Bench {
 
     fn write_report(&self, figures: &Figures) {
         let path = self.target.join("bench/report.json");
-        // One figure alone does not throw away the others.
+        let commit = commit();
+        // One figure alone does not throw away the others of the same state of the tree.
         let old = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let mut report = match old {
-            Some(Value::Object(report)) => report,
+            Some(Value::Object(report)) if report.get("commit") == Some(&json!(commit)) => report,
             _ => serde_json::Map::new(),
         };
         for (name, value) in figures {
             report.insert((*name).to_owned(), json!((value * 10.0).round() / 10.0));
         }
-        report.insert("commit".to_owned(), json!(output("git", &["rev-parse", "HEAD"])));
+        report.insert("commit".to_owned(), json!(commit));
         let qemu = output("qemu-system-x86_64", &["--version"]);
         report.insert("qemu".to_owned(), json!(qemu.lines().next().unwrap_or_default()));
         report.insert("acceleration".to_owned(), json!(self.acceleration()));
@@ -356,6 +414,15 @@ fn status_bytes(pid: u32, name: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) * 1024.0
+}
+
+/// The commit that was measured, with a mark if the tree has changes that are not in it.
+fn commit() -> String {
+    let mut commit = output("git", &["rev-parse", "HEAD"]);
+    if !output("git", &["status", "--porcelain"]).is_empty() {
+        commit.push_str("-dirty");
+    }
+    commit
 }
 
 fn output(program: &str, arguments: &[&str]) -> String {

@@ -9,6 +9,10 @@ use clap_complete::Shell;
 use common::plan::Dialect;
 use common::size::ByteSize;
 
+/// The longest time that a job may run, whatever `timeout-minutes` and `--timeout` say: what GitHub
+/// gives a job on a runner of one's own.
+pub(crate) const LONGEST_JOB: Duration = Duration::from_secs(5 * 24 * 3600);
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -44,7 +48,9 @@ Examples:
 const CP_EXAMPLES: &str = "\
 Examples:
   solstice cp build-1f2e3d:/var/log/syslog .
-  solstice cp ./fix.patch build-1f2e3d:/tmp/";
+  solstice cp ./fix.patch build-1f2e3d:/tmp/
+
+A directory is copied as an archive: tar -cf dir.tar dir, and the archive by cp.";
 
 /// Runs CI jobs of GitHub and Forgejo in fresh virtual machines.
 #[derive(Debug, Parser)]
@@ -171,8 +177,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", help_heading = "Machine")]
     pub memory: Option<ByteSize>,
 
-    /// The longest time that a job may run, such as 30m [default: 6h].
-    #[arg(long, value_name = "T", value_parser = duration, help_heading = "Machine")]
+    /// The longest time that a job may run, such as 30m; a shorter `timeout-minutes` of the job
+    /// counts [default: 6h; at most 5d].
+    #[arg(long, value_name = "T", value_parser = timeout, help_heading = "Machine")]
     pub timeout: Option<Duration>,
 
     /// Keep the machine of a failed job for 2 hours.
@@ -291,10 +298,16 @@ fn dialect(text: &str) -> Result<Dialect, String> {
         .ok_or_else(|| "write github, forgejo or gitea".to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+fn timeout(text: &str) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a number and a unit, such as 90s, 30m or 2h"))?;
-    if parsed.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(parsed) }
+    if parsed.is_zero() {
+        Err("it must be longer than nothing".to_owned())
+    } else if parsed > LONGEST_JOB {
+        Err("a job may run for 5 days at most".to_owned())
+    } else {
+        Ok(parsed)
+    }
 }
 
 #[cfg(test)]
@@ -350,6 +363,7 @@ mod tests {
             &["--env", "=x"],
             &["--dialect", "gitlab"],
             &["--timeout", "0s"],
+            &["--timeout", "5d 1s"],
             &["--memory", "lots"],
             &["--cpus", "0"],
         ] {

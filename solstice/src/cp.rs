@@ -113,15 +113,13 @@ async fn download(guest: &Guest, path: &str, local: &Path) -> Result<(), Command
     } else {
         local.to_path_buf()
     };
-    let failed = |error: &dyn std::fmt::Display| {
-        CommandError::infrastructure(format!("cannot write {}: {error}", target.display()))
-    };
+    let failed = |error: std::io::Error| local_error("write", &target, &error);
     // Beside the target, so that a copy that fails leaves what was there.
     let part = part_of(&target)?;
-    let file = fs::File::create_new(&part).await.map_err(|error| failed(&error))?;
+    let file = fs::File::create_new(&part).await.map_err(failed)?;
     let copied = guest.download(path, file, FILE_BYTES, COPY).await;
     let moved = match copied {
-        Ok(_) => fs::rename(&part, &target).await.map_err(|error| failed(&error)),
+        Ok(_) => fs::rename(&part, &target).await.map_err(failed),
         Err(error) => Err(transfer_error(&error)),
     };
     if moved.is_err() {
@@ -134,9 +132,7 @@ async fn download(guest: &Guest, path: &str, local: &Path) -> Result<(), Command
 async fn upload(guest: &Guest, local: &Path, path: &str) -> Result<(), CommandError> {
     use std::os::unix::fs::PermissionsExt;
     let _waiting = Waiting::start(&format!("copying {}", local.display()));
-    let failed = |error: std::io::Error| {
-        CommandError::usage(format!("cannot read {}: {error}", local.display()))
-    };
+    let failed = |error: std::io::Error| local_error("read", local, &error);
     let file = fs::File::open(local).await.map_err(failed)?;
     let metadata = file.metadata().await.map_err(failed)?;
     if !metadata.is_file() {
@@ -168,10 +164,38 @@ async fn target_in_guest(guest: &Guest, local: &Path, path: &str) -> Result<Stri
     Ok(format!("{}/{name}", path.trim_end_matches('/')))
 }
 
+/// What the guest's SFTP server or its `cat` says about a path that the user got wrong.
+const WRONG_PATH: [&str; 5] =
+    ["no such file", "permission denied", "is a directory", "not a directory", "path is empty"];
+
+/// A path that is not there or not allowed is the user's mistake. Everything else is not: a full
+/// disk, a file above the limit, a connection that is gone.
 fn transfer_error(error: &SshError) -> CommandError {
-    match error {
-        SshError::Transfer { .. } => CommandError::usage(error.to_string()),
-        _ => CommandError::infrastructure(error.to_string()),
+    let usage = match error {
+        SshError::Transfer { reason, .. } => {
+            let reason = reason.to_lowercase();
+            WRONG_PATH.iter().any(|sentence| reason.contains(sentence))
+        }
+        SshError::Nul(_) => true,
+        _ => false,
+    };
+    if usage {
+        CommandError::usage(error.to_string())
+    } else {
+        CommandError::infrastructure(error.to_string())
+    }
+}
+
+/// The same for a file of this host.
+fn local_error(action: &str, path: &Path, error: &std::io::Error) -> CommandError {
+    use std::io::ErrorKind;
+    let message = format!("cannot {action} {}: {error}", path.display());
+    match error.kind() {
+        ErrorKind::NotFound
+        | ErrorKind::PermissionDenied
+        | ErrorKind::IsADirectory
+        | ErrorKind::NotADirectory => CommandError::usage(message),
+        _ => CommandError::infrastructure(message),
     }
 }
 
@@ -207,6 +231,28 @@ mod tests {
         check("/x/a:b", Place::Host(Path::new("/x/a:b")));
         check(":a", Place::Host(Path::new(":a")));
         check("file", Place::Host(Path::new("file")));
+    }
+
+    #[test]
+    fn only_a_wrong_path_is_the_users_mistake() {
+        let said = |reason: &str| SshError::Transfer {
+            action: "write",
+            path: "/x".to_owned(),
+            reason: reason.to_owned(),
+        };
+        for (error, exit) in [
+            (said("No such file: No such file"), Exit::Usage),
+            (said("sh: can't open /x: Permission denied"), Exit::Usage),
+            (said("it is a directory"), Exit::Usage),
+            (said("cat: write error: No space left on device"), Exit::Infrastructure),
+            (said("it has more than 5 bytes"), Exit::Infrastructure),
+            (SshError::Lost { reason: "gone".to_owned() }, Exit::Infrastructure),
+        ] {
+            assert_eq!(transfer_error(&error).exit(), exit, "{error}");
+        }
+        let error = |kind: std::io::ErrorKind| local_error("read", Path::new("x"), &kind.into());
+        assert_eq!(error(std::io::ErrorKind::NotFound).exit(), Exit::Usage);
+        assert_eq!(error(std::io::ErrorKind::StorageFull).exit(), Exit::Infrastructure);
     }
 
     #[test]

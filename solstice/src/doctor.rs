@@ -1,6 +1,7 @@
 //! `solstice doctor`: a list of checks, each with an id, a finding and a cure.
 
 mod checks;
+mod image_tools;
 
 use serde::Serialize;
 

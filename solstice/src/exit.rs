@@ -9,9 +9,10 @@ pub enum Exit {
     Passed,
     /// 1: a job failed.
     Failed,
-    /// 2: the infrastructure is to blame. It wins over a failed job.
+    /// 2: the infrastructure is to blame. It wins over wrong input and over a failed job.
     Infrastructure,
-    /// 64: the command line, a setting or a workflow file is wrong.
+    /// 64: the command line, a setting or a workflow file is wrong. It wins over a failed job: a file
+    /// can turn out to be wrong when the outputs of its first jobs are known.
     Usage,
     /// 130: cancelled by the user.
     Cancelled,

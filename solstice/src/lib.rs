@@ -19,6 +19,7 @@ mod run;
 pub mod settings;
 mod shell;
 mod stop;
+mod stream;
 mod table;
 mod terminal;
 mod waiting;

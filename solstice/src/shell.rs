@@ -1,10 +1,11 @@
 //! `solstice shell`: a terminal in a machine.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use vm_manager::host::kept;
 use vm_manager::ssh::{ExitStatus, Guest, Output, Outputs, SshError, Stdin, Window};
 
@@ -16,6 +17,7 @@ use crate::machine::{self, FreshMachine};
 use crate::message;
 use crate::settings::Settings;
 use crate::stop::Stop;
+use crate::stream::Unbuffered;
 use crate::terminal::{self, RawMode};
 
 /// Keystrokes are sent in pieces of at most this many bytes.
@@ -23,6 +25,9 @@ const INPUT_BYTES: usize = 16 * 1024;
 
 /// How long the guest may take to close what is open when the shell has ended.
 const CLOSE: Duration = Duration::from_secs(5);
+
+/// Pieces of output that may wait for the thread that writes them.
+const WAITING_PIECES: usize = 8;
 
 /// What runs where there is no terminal to give: commands come from standard input.
 const SCRIPTED_SHELL: &str = "exec \"${SHELL:-/bin/sh}\"";
@@ -123,26 +128,25 @@ async fn talk(
     window: Option<Window>,
     stop: &Stop,
 ) -> Result<Option<ExitStatus>, CommandError> {
-    let mut resized = signal(SignalKind::window_change())
-        .map_err(|error| CommandError::infrastructure(format!("cannot handle signals: {error}")))?;
+    let failed = |error| CommandError::infrastructure(format!("cannot handle signals: {error}"));
+    let mut resized = signal(SignalKind::window_change()).map_err(failed)?;
+    let screen = Screen::start()?;
     let mut keys = tokio::spawn(forward_input(stdin));
+    // What the screen has no room for yet; nothing more is taken from the guest meanwhile.
+    let mut waiting: Option<Output> = None;
     let mut status = None;
     let ended = loop {
         tokio::select! {
-            piece = output.next() => match piece {
-                Ok(Some(Output::Stdout(bytes))) => {
-                    if let Err(error) = write(io::stdout(), &bytes) {
-                        break Err(error);
-                    }
-                }
-                Ok(Some(Output::Stderr(bytes))) => {
-                    if let Err(error) = write(io::stderr(), &bytes) {
-                        break Err(error);
-                    }
-                }
+            piece = output.next(), if waiting.is_none() => match piece {
                 Ok(Some(Output::Exit(code))) => status = Some(code),
-                Ok(None) => break Ok(Some(status.unwrap_or(ExitStatus::Code(0)))),
+                Ok(Some(piece)) => waiting = Some(piece),
+                Ok(None) => break status.map(Some).ok_or_else(no_status),
                 Err(error) => break Err(CommandError::infrastructure(error.to_string())),
+            },
+            room = screen.pieces.reserve(), if waiting.is_some() => match (room, waiting.take()) {
+                (Ok(room), Some(piece)) => room.send(piece),
+                // Its end says why it takes no more.
+                _ => break Ok(status.take()),
             },
             Some(()) = resized.recv() => {
                 if let Some(window) = &window {
@@ -156,7 +160,62 @@ async fn talk(
     };
     keys.abort();
     drop((&mut keys).await);
-    ended
+    if stop.cancel.is_cancelled() {
+        return ended;
+    }
+    tokio::select! {
+        shown = screen.finish() => shown.and(ended),
+        () = stop.cancel.cancelled() => Ok(None),
+    }
+}
+
+/// A shell whose end nobody knows has not succeeded.
+fn no_status() -> CommandError {
+    CommandError::infrastructure("the guest closed the shell without an exit status")
+        .hint("the machine or its ssh server may have ended; `solstice doctor` names kept machines")
+}
+
+/// A thread that writes what the guest says, so that a reader who does not read holds up nothing but
+/// the guest.
+struct Screen {
+    pieces: mpsc::Sender<Output>,
+    ended: tokio::sync::oneshot::Receiver<io::Result<()>>,
+}
+
+impl Screen {
+    fn start() -> Result<Self, CommandError> {
+        let (pieces, mut receiver) = mpsc::channel(WAITING_PIECES);
+        let (sender, ended) = tokio::sync::oneshot::channel();
+        let write = move || {
+            let mut result = Ok(());
+            while let (Ok(()), Some(piece)) = (&result, receiver.blocking_recv()) {
+                result = write(&piece);
+            }
+            // Nobody waits for it when the user asked to stop.
+            drop(sender.send(result));
+        };
+        std::thread::Builder::new()
+            .name("screen".to_owned())
+            .spawn(write)
+            .map_err(|error| CommandError::infrastructure(format!("cannot start: {error}")))?;
+        Ok(Self { pieces, ended })
+    }
+
+    /// Waits until everything is written.
+    async fn finish(self) -> Result<(), CommandError> {
+        drop(self.pieces);
+        let result = self.ended.await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
+        result.map_err(|error| CommandError::cancelled(format!("nobody reads the output: {error}")))
+    }
+}
+
+fn write(piece: &Output) -> io::Result<()> {
+    use std::io::Write;
+    match piece {
+        Output::Stdout(bytes) => Unbuffered(io::stdout()).write_all(bytes),
+        Output::Stderr(bytes) => Unbuffered(io::stderr()).write_all(bytes),
+        Output::Exit(_) => Ok(()),
+    }
 }
 
 /// Sends standard input to the guest until either end closes. Reading cannot be interrupted: the
@@ -172,13 +231,6 @@ async fn forward_input(mut stdin: Stdin) {
     if let Err(error) = stdin.shutdown().await {
         tracing::debug!(%error, "the guest takes no end of the input");
     }
-}
-
-fn write(mut stream: impl Write, bytes: &[u8]) -> Result<(), CommandError> {
-    stream
-        .write_all(bytes)
-        .and_then(|()| stream.flush())
-        .map_err(|error| CommandError::cancelled(format!("nobody reads the output: {error}")))
 }
 
 /// The exit code as a shell has it: that of the program, or 128 and the number of the signal.

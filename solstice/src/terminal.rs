@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Stdin};
 use std::os::fd::AsFd;
 
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{FlushArg, SetArg, Termios, cfmakeraw, tcflush, tcgetattr, tcsetattr};
 
 /// The size where nobody knows it, in columns and rows.
 const DEFAULT_SIZE: (u16, u16) = (80, 24);
@@ -36,7 +36,12 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        if let Err(error) = tcsetattr(self.stdin.as_fd(), SetArg::TCSAFLUSH, &self.before) {
+        // Keys that were meant for the guest are dropped. What the terminal has not shown yet is not
+        // waited for: it may be stopped.
+        let terminal = self.stdin.as_fd();
+        let flushed = tcflush(terminal, FlushArg::TCIFLUSH);
+        let restored = tcsetattr(terminal, SetArg::TCSANOW, &self.before);
+        if let Err(error) = flushed.and(restored) {
             tracing::warn!(%error, "cannot restore the terminal");
         }
     }

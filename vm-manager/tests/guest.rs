@@ -38,7 +38,10 @@ struct Host {
 impl Host {
     fn new() -> Self {
         // On tmpfs, as sockets and keys want it, and short: a socket's path has 107 bytes.
-        let directory = tempfile::Builder::new().prefix("solstice-test-").tempdir_in("/dev/shm");
+        let run =
+            std::env::var("SOLSTICE_TEST_RUN").unwrap_or_else(|_| std::process::id().to_string());
+        let prefix = format!("solstice-test-{run}-");
+        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in("/dev/shm");
         let directory = directory.unwrap();
         Self { settings: settings(directory.path()), directory }
     }

@@ -32,7 +32,8 @@ pub use inputs::inputs_from;
 pub use matrix::{Leg, expand};
 pub use model::{Event, Input, InputKind, Job, Matrix, Strategy, Workflow};
 pub use planning::{
-    StrategyValues, continues_on_error, display_name, labels, plan, strategy_values, uses_checkout,
+    StrategyValues, continues_on_error, display_name, labels, plan, strategy_values,
+    timeout_minutes, uses_checkout,
 };
 pub use scope::JobScope;
 pub use secrets::{secrets_used, secrets_used_by};

@@ -17,7 +17,7 @@ use vm_manager::host::{
     sweep_dead,
 };
 
-use super::Check;
+use super::{Check, image_tools};
 use crate::host::host_settings;
 use crate::image::catalogue;
 use crate::settings::Settings;
@@ -37,8 +37,10 @@ pub(super) async fn all(settings: &Settings) -> Vec<Check> {
         runtime_directory(&host),
         memory(),
         images(settings),
+        image_tools::check(&image_tools::Surroundings::of_host()),
         guest_programs(settings),
         git().await,
+        network_isolation(),
     ];
     match Qemu::find(&host.qemu).await {
         Ok(qemu) => {
@@ -182,6 +184,16 @@ async fn git() -> Check {
             "install git",
         ),
     }
+}
+
+/// What guests can reach. Not looked at but known: nothing restricts the user network yet.
+fn network_isolation() -> Check {
+    Check::warning(
+        "network-isolation",
+        "guests are not isolated: each can reach the services on this host's loopback (as 10.0.2.2) \
+         and the private networks that this host reaches, because isolation rules are not built yet",
+        "run only workflows that you trust, and give local services authentication",
+    )
 }
 
 async fn qemu_img(host: &HostSettings, qemu: &Qemu) -> Check {

@@ -6,6 +6,7 @@ use anstream::ColorChoice;
 use anstyle::Style;
 
 use super::progress::Progress;
+use crate::stream::Unbuffered;
 
 /// The buffer is written at the latest when it has this many bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -27,7 +28,7 @@ impl Output {
         } else {
             Progress::plain(Box::new(io::stderr()))
         };
-        Self::new(Box::new(RawStdout), choice != ColorChoice::Never, progress)
+        Self::new(Box::new(Unbuffered(io::stdout())), choice != ColorChoice::Never, progress)
     }
 
     pub(super) fn new(sink: Box<dyn Write + Send>, colours: bool, progress: Progress) -> Self {
@@ -74,18 +75,5 @@ impl Output {
         // One line of many megabytes must not keep its memory.
         buffer.shrink_to(2 * BUFFER_BYTES);
         result
-    }
-}
-
-/// Standard output without the line buffer of the standard library, which would write each line.
-struct RawStdout;
-
-impl Write for RawStdout {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        nix::unistd::write(io::stdout(), bytes).map_err(io::Error::from)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

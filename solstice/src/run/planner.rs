@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::ids::JobId;
-use common::plan::{Dialect, Value as PlanValue};
+use common::plan::{DEFAULT_JOB_MINUTES, Dialect, Value as PlanValue};
 use common::request::{
     Contexts, Deadlines, Envelope, Forge, JobBody, JobRequest, MachineSize, PROTOCOL_VERSION,
 };
@@ -17,6 +17,7 @@ use workflow_runner::workflow::{self, Job, JobScope, Leg as MatrixLeg, Workflow}
 use super::execute::Labels;
 use super::schedule::{Decision, Leg, Legs, Needs, Planner};
 use super::secrets::Secrets;
+use crate::cli::LONGEST_JOB;
 use crate::exit::CommandError;
 
 /// How long the machine of a failed job is kept with `--keep`.
@@ -71,13 +72,13 @@ impl WorkflowPlanner<'_> {
     /// An image label is unknown.
     pub(crate) fn check(&self, job: &Job) -> Result<(), CommandError> {
         if let Some(image) = &self.wishes.image {
-            return self.known(std::slice::from_ref(image)).map(|_| ());
+            return self.wished_image(image).map(|_| ());
         }
         if !is_literal(&job.runs_on) {
             return Ok(());
         }
         let scope = JobScope::new(&self.contexts, self.dialect);
-        self.known(&workflow::labels(job, &scope)?).map(|_| ())
+        self.known(job, &workflow::labels(job, &scope)?).map(|_| ())
     }
 
     /// The keys of `--matrix` that no job had so far.
@@ -94,8 +95,16 @@ impl WorkflowPlanner<'_> {
         workflow::job_condition(workflow, job, contexts, results, cancelled, self.dialect)
     }
 
-    /// The first label that names an image of this host.
-    fn known(&self, labels: &[String]) -> Result<String, CommandError> {
+    /// The image of `--image`.
+    fn wished_image(&self, label: &str) -> Result<String, CommandError> {
+        match self.labels.has_label(label) {
+            Ok(()) => Ok(label.to_owned()),
+            Err(sentence) => Err(CommandError::usage(sentence)),
+        }
+    }
+
+    /// The first of a job's labels that names an image of this host.
+    fn known(&self, job: &Job, labels: &[String]) -> Result<String, CommandError> {
         let mut first = None;
         for label in labels {
             match self.labels.has_label(label) {
@@ -109,7 +118,22 @@ impl WorkflowPlanner<'_> {
         let sentence = first.unwrap_or_else(|| {
             format!("the label {:?} names no image", labels.first().map_or("", String::as_str))
         });
-        Err(CommandError::usage(sentence).hint("choose an image for every job with --image LABEL"))
+        let hint = "choose an image for every job with --image LABEL";
+        Err(job.about_runs_on(sentence).hint(hint).into())
+    }
+
+    /// How long a leg may run, and what its plan must say so that the engine ends it by its own
+    /// rules: nothing where the workflow says it already.
+    fn limit(&self, job: &Job, scope: &JobScope) -> (Duration, Option<PlanValue>) {
+        let most = self.wishes.timeout.unwrap_or(LONGEST_JOB).min(LONGEST_JOB);
+        let scope = scope.clone().with_secrets(&self.secrets);
+        // What has no value here may have one in the guest; the engine reports it if not.
+        let Ok(own) = workflow::timeout_minutes(job, &scope) else { return (most, None) };
+        let own = own.unwrap_or(DEFAULT_JOB_MINUTES as f64) * 60.0;
+        if own <= most.as_secs_f64() {
+            return (Duration::from_secs_f64(own), None);
+        }
+        (most, Some(PlanValue::Literal((most.as_secs_f64() / 60.0).to_string())))
     }
 
     fn matches(&self, leg: &MatrixLeg) -> bool {
@@ -147,8 +171,8 @@ impl WorkflowPlanner<'_> {
     fn request(&self, job: &Job, leg: &MatrixLeg, contexts: Contexts) -> Result<Leg, CommandError> {
         let scope = JobScope::new(&contexts, self.dialect).with_leg(leg);
         let label = match &self.wishes.image {
-            Some(image) => self.known(std::slice::from_ref(image))?,
-            None => self.known(&workflow::labels(job, &scope)?)?,
+            Some(image) => self.wished_image(image)?,
+            None => self.known(job, &workflow::labels(job, &scope)?)?,
         };
         let mut plan = workflow::plan(self.workflow, &job.key, leg, &contexts, self.dialect)?;
         if !self.wishes.env.is_empty() {
@@ -158,10 +182,12 @@ impl WorkflowPlanner<'_> {
             ));
         }
         let continue_on_error = workflow::continues_on_error(job, &scope)?;
-        let mut deadlines = Deadlines::default();
-        if let Some(timeout) = self.wishes.timeout {
-            deadlines.running = timeout;
+        // The engine keeps the limit; the deadline is for one that does not.
+        let (running, limit) = self.limit(job, &scope);
+        if limit.is_some() {
+            plan.timeout_minutes = limit;
         }
+        let deadlines = Deadlines { running, ..Deadlines::default() };
         let name = plan.name.clone();
         let request = JobRequest {
             envelope: Envelope {

@@ -110,6 +110,8 @@ pub(crate) struct Trace {
 pub(crate) struct Schedule {
     jobs: Vec<Job>,
     reports: Vec<JobReport>,
+    /// The file turned out to be wrong at a place that could not be seen before.
+    mistaken: bool,
     cancelled: bool,
 }
 
@@ -176,7 +178,7 @@ impl Schedule {
     /// Every job is waiting; each node stands behind those that it needs.
     pub(crate) fn new(nodes: Vec<Node>) -> Self {
         let jobs = nodes.into_iter().map(|node| Job { node, state: State::Waiting }).collect();
-        Self { jobs, reports: Vec::new(), cancelled: false }
+        Self { jobs, reports: Vec::new(), mistaken: false, cancelled: false }
     }
 
     /// Decides the jobs whose needs are over, and takes out every leg that may start.
@@ -289,6 +291,8 @@ impl Schedule {
             (JobResult::Cancelled, Exit::Cancelled)
         } else if infrastructure {
             (JobResult::Failure, Exit::Infrastructure)
+        } else if self.mistaken {
+            (JobResult::Failure, Exit::Usage)
         } else if failed {
             (JobResult::Failure, Exit::Failed)
         } else if stopped {
@@ -326,6 +330,7 @@ impl Schedule {
                 so_far: Merged::of(JobResult::Skipped),
             },
             Err(error) => {
+                self.mistaken |= error.exit() == Exit::Usage;
                 errors.push(error);
                 self.reports.push(unstarted(&key, key.clone(), Json::Null, JobResult::Failure));
                 State::Over(Merged::of(JobResult::Failure))

@@ -526,18 +526,54 @@ async fn bad_labels_are_found_before_anything_runs() {
     let message = jobs(&text).refused().await;
     assert_eq!(
         message,
-        "no image has the label \"tinny\" | choose an image for every job with --image LABEL"
+        ".github/workflows/ci.yml:4:17: no image has the label \"tinny\"\n  \
+         4 |   b: { runs-on: tinny, needs: a, steps: [{ run: x }] }\n    \
+         |                 ^ | choose an image for every job with --image LABEL"
     );
-    let text = "a: { runs-on: self-hosted, steps: [{ run: x }] }";
-    let message = jobs(text).refused().await;
-    assert!(message.starts_with("the label \"self-hosted\" names no image"), "{message}");
+    for (labels, sentence) in [
+        ("self-hosted", "the label \"self-hosted\" names no image"),
+        ("[self-hosted, linux]", "no image has the label \"linux\""),
+    ] {
+        let text = format!("a: {{ runs-on: {labels}, steps: [{{ run: x }}] }}");
+        let message = jobs(&text).refused().await;
+        let start = format!(".github/workflows/ci.yml:3:17: {sentence}\n");
+        assert!(message.starts_with(&start), "{message}");
+    }
     let text = format!("a: {BUILD} }}");
     let message = jobs(&text).with(&["--image", "nope"]).refused().await;
-    assert!(message.starts_with("no image has the label \"nope\""), "{message}");
+    assert_eq!(message, "no image has the label \"nope\"");
 }
 
 #[tokio::test]
-async fn a_mistake_that_shows_late_fails_its_job() {
+async fn the_shorter_limit_of_time_counts() {
+    let minutes = |text: &str| Some(common::plan::Value::literal(text));
+    for (job, arguments, plan, seconds) in [
+        ("", &[][..], None, 6 * 3600),
+        ("", &["--timeout", "90s"], minutes("1.5"), 90),
+        ("", &["--timeout", "12h"], None, 6 * 3600),
+        ("timeout-minutes: 2,", &[], minutes("2"), 120),
+        ("timeout-minutes: 2,", &["--timeout", "1m"], minutes("1"), 60),
+        ("timeout-minutes: 2,", &["--timeout", "1h"], minutes("2"), 120),
+        ("timeout-minutes: 9000,", &[], minutes("7200"), 5 * 24 * 3600),
+    ] {
+        let text = format!("a: {{ {job} runs-on: tiny, steps: [{{ run: x }}] }}");
+        let request = jobs(&text).with(arguments).run().await.request("a");
+        assert_eq!(request.body.plan.timeout_minutes, plan, "{job} {arguments:?}");
+        let running = request.envelope.deadlines.running;
+        assert_eq!(running, Duration::from_secs(seconds), "{job} {arguments:?}");
+    }
+    // Only the guest knows `env`; nothing but the host's own limit is certain here.
+    let text = "a: { timeout-minutes: '${{ env.X }}', runs-on: tiny, steps: [{ run: x }] }";
+    let request = jobs(text).with(&["--timeout", "1m"]).run().await.request("a");
+    assert!(matches!(
+        request.body.plan.timeout_minutes,
+        Some(common::plan::Value::Expression(_) | common::plan::Value::Template(_))
+    ));
+    assert_eq!(request.envelope.deadlines.running, Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn a_mistake_that_shows_late_ends_the_run_as_a_usage_error() {
     let ended = jobs(
         "
 a: { runs-on: tiny, steps: [{ run: make }] }
@@ -548,11 +584,25 @@ c: { runs-on: tiny, needs: b, steps: [{ run: make }] }
     .when("a", End::Passes(&[("label", "nope")]))
     .run()
     .await
-    .exits(Exit::Failed);
+    .exits(Exit::Usage);
     assert_eq!(ended.ran(), ["a"]);
     assert_eq!(ended.result("b"), JobResult::Failure);
     assert_eq!(ended.result("c"), JobResult::Skipped);
     assert!(ended.notices[0].contains("\"nope\""), "{:?}", ended.notices);
+    let place = "error: .github/workflows/ci.yml:4:17: no image has the label";
+    assert!(ended.notices[0].starts_with(place), "{:?}", ended.notices);
+}
+
+#[tokio::test]
+async fn a_late_mistake_wins_over_a_failed_job_and_not_over_the_infrastructure() {
+    let text = "
+a: { runs-on: tiny, steps: [{ run: make }] }
+b: { runs-on: '${{ needs.a.outputs.label }}', needs: a, steps: [{ run: make }] }
+c: { runs-on: tiny, steps: [{ run: make }] }
+";
+    let a = || jobs(text).when("a", End::Passes(&[("label", "nope")]));
+    a().when("c", End::Fails).run().await.exits(Exit::Usage);
+    a().when("c", End::Breaks).run().await.exits(Exit::Infrastructure);
 }
 
 #[tokio::test]

@@ -192,6 +192,13 @@ fn json_is_one_event_a_line_and_a_summary() {
 #[test]
 fn limits_of_time_end_a_step_and_a_job() {
     steps("- timeout-minutes: 0.02\n  run: sleep 100").run().code(1).shows("timed out");
+    // The guest ends the job by its rules, long before the host would destroy the machine.
+    steps("- run: echo begun; sleep 1000")
+        .with(&["--timeout", "5s"])
+        .run()
+        .code(1)
+        .shows_in_order(&["begun\n", "maximum execution time"])
+        .hides("SOL-DEADLINE");
 }
 
 #[test]

@@ -11,6 +11,20 @@ fn a_guest_that_powers_itself_off() {
         .run()
         .code(2)
         .shows_in_order(&["going", "SOL-GUEST-POWERED-OFF", "the machine powered itself off"]);
+    ends_its_step_as_a_failure("sync; poweroff -f", "SOL-GUEST-POWERED-OFF");
+}
+
+/// What a program is told when a step ends its machine: a step that failed, and why.
+fn ends_its_step_as_a_failure(command: &str, cause: &str) {
+    let text = format!("- run: |\n    echo going\n    {command}\n    sleep 100");
+    let ended = steps(&text).with(&["--json"]).run().code(2);
+    let lines = ended.json();
+    let finished =
+        |name: &'static str| lines.iter().filter_map(move |line| line["event"].get(name));
+    let results: Vec<_> = finished("step_finished").map(|step| &step["conclusion"]).collect();
+    assert_eq!(results, ["failure"], "{}", ended.text);
+    let job = finished("finished").next().unwrap();
+    assert_eq!(job["infrastructure"]["cause"], cause, "{}", ended.text);
 }
 
 #[test]
@@ -19,6 +33,7 @@ fn a_guest_that_reboots() {
         .run()
         .code(2)
         .shows_in_order(&["going", "SOL-GUEST-REBOOTED", "the machine rebooted"]);
+    ends_its_step_as_a_failure("sync; reboot -f", "SOL-GUEST-REBOOTED");
 }
 
 #[test]
@@ -67,6 +82,8 @@ fn a_connection_cut_in_the_middle_of_a_step_loses_no_line() {
     i=0
     while [ $i -lt 400 ]; do
       i=$((i+1)); echo "line $i."
+      # Lines that take a while: the cut finds some on their way, and others come after it.
+      [ $((i % 150)) -lt 135 ] && [ $((i % 150)) -gt 15 ] || usleep 20000
       if [ $((i % 150)) = 0 ]; then
         # Every session process of the SSH server, but not the one that listens.
         for p in $(pidof dropbear); do

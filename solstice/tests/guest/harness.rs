@@ -1,7 +1,7 @@
 //! The story: a directory with a workflow, the program, and what it printed.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -47,7 +47,10 @@ pub(crate) fn empty() -> Story {
     let directory =
         tempfile::Builder::new().prefix("t").rand_bytes(5).tempdir_in(base).unwrap().keep();
     fs::create_dir(directory.join("repo")).unwrap();
-    let runtime = tempfile::Builder::new().prefix("solstice-test-").tempdir_in("/dev/shm");
+    // scripts/leftovers.sh looks for those of one run of scripts/test.sh.
+    let run = std::env::var("SOLSTICE_TEST_RUN").unwrap_or_else(|_| std::process::id().to_string());
+    let prefix = format!("solstice-test-{run}-");
+    let runtime = tempfile::Builder::new().prefix(&prefix).tempdir_in("/dev/shm");
     Story {
         directory,
         runtime: runtime.unwrap().keep(),
@@ -116,7 +119,19 @@ impl Story {
 
     /// Runs another command of the program to its end, in the same directories.
     pub(crate) fn solstice(&self, arguments: &[&str]) -> (i32, String, String) {
-        let done = self.command(arguments).stdin(Stdio::null()).output().unwrap();
+        self.solstice_with_input(arguments, "")
+    }
+
+    /// The same, with this on its standard input; a few lines at most.
+    pub(crate) fn solstice_with_input(
+        &self,
+        arguments: &[&str],
+        input: &str,
+    ) -> (i32, String, String) {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(input.as_bytes()).unwrap();
+        drop(writer);
+        let done = self.command(arguments).stdin(reader).output().unwrap();
         (
             done.status.code().unwrap_or(-1),
             String::from_utf8_lossy(&done.stdout).into_owned(),

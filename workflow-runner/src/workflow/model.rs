@@ -167,4 +167,9 @@ impl Job {
     pub fn diagnostic(&self, location: Location, message: impl Into<String>) -> Diagnostic {
         self.source.diagnostic(location, message)
     }
+
+    /// A finding about what its `runs-on` says.
+    pub fn about_runs_on(&self, message: impl Into<String>) -> Diagnostic {
+        self.diagnostic(self.places.runs_on, message)
+    }
 }

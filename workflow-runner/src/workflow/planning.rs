@@ -186,6 +186,24 @@ pub fn continues_on_error(job: &Job, scope: &dyn Scope) -> Result<bool, Diagnost
     }
 }
 
+/// Evaluates the `timeout-minutes` of a job: its limit in minutes, absent where it has none of its
+/// own, which is also what zero and less mean.
+///
+/// # Errors
+///
+/// If it has no value here, or one that is no number. The engine, which knows more contexts, may
+/// still find one.
+pub fn timeout_minutes(job: &Job, scope: &dyn Scope) -> Result<Option<f64>, Diagnostic> {
+    let Some(value) = &job.timeout_minutes else { return Ok(None) };
+    let at = job.location;
+    let minutes = evaluate(job, value, "timeout-minutes", at, scope)?.to_number();
+    if !minutes.is_finite() {
+        let message = format!("`timeout-minutes` of job {:?} is no number", job.key);
+        return Err(job.diagnostic(at, message));
+    }
+    Ok((minutes > 0.0).then_some(minutes))
+}
+
 /// The text `false` of a literal is false here.
 fn truth(value: &Value) -> bool {
     match value {

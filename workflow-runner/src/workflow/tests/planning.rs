@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{contexts, job, one_job, scope, workflow};
 use crate::workflow::{
     StrategyValues, continues_on_error, display_name, expand, labels, plan, secrets_used,
-    secrets_used_by, strategy_values, uses_checkout,
+    secrets_used_by, strategy_values, timeout_minutes, uses_checkout,
 };
 
 fn labels_of(runs_on: &str) -> Result<Vec<String>, String> {
@@ -41,6 +41,29 @@ fn runs_on_that_gives_no_label_is_an_error_with_its_place() {
     assert!(shown.contains("neither text nor a list of texts"), "{shown}");
     let shown = labels_of("${{ secrets.LABEL }}").expect_err("no secrets here");
     assert!(shown.contains("secrets"), "{shown}");
+}
+
+#[test]
+fn a_finding_about_runs_on_has_its_place() {
+    let job = workflow(&one_job("runs-on: [self-hosted, linux]")).jobs.remove(0);
+    let shown = job.about_runs_on("no image").to_string();
+    assert!(shown.starts_with("ci.yml:4:14: no image\n"), "{shown}");
+    assert!(shown.ends_with("\n    |              ^"), "{shown}");
+}
+
+#[test]
+fn a_limit_of_time_is_evaluated_where_it_can_be() {
+    for (lines, expected) in [
+        ("", Some(None)),
+        ("timeout-minutes: 5", Some(Some(5.0))),
+        ("timeout-minutes: '${{ 0.5 }}'", Some(Some(0.5))),
+        ("timeout-minutes: '${{ 0 }}'", Some(None)),
+        ("timeout-minutes: '${{ vars.NONE && 1 }}'", Some(None)),
+        ("timeout-minutes: '${{ github }}'", None),
+        ("timeout-minutes: '${{ env.LIMIT }}'", None),
+    ] {
+        assert_eq!(timeout_minutes(&job(lines), &scope()).ok(), expected, "{lines}");
+    }
 }
 
 #[test]
