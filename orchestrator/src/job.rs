@@ -193,9 +193,8 @@ async fn run_in_machine(
         StepsEnd::Late => Err(Infrastructure::new(
             Cause::Deadline,
             format!(
-                "the job did not end within its limit of {} minutes and the time that steps have \
-                 after it",
-                request.envelope.deadlines.running.as_secs().div_ceil(60)
+                "the job did not end within its limit of {} s and the time that steps have after it",
+                request.envelope.deadlines.running.as_secs()
             ),
         )
         .into()),

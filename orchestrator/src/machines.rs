@@ -13,6 +13,7 @@ use common::request::JobRequest;
 use common::size::ByteSize;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use vm_manager::host::watchdog::{self, Watchdog};
 use vm_manager::host::{HostError, HostSettings, Instance, Promise, sweep_dead};
 use vm_manager::image::{
@@ -31,6 +32,9 @@ const WATCHDOG_END: Duration = Duration::from_secs(5);
 
 /// Steps of making an image that may wait for the receiver of the events.
 const WAITING_PROGRESS: usize = 1000;
+
+/// How often the machines are looked after.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What an orchestrator needs to know about its host.
 #[derive(Clone, Debug)]
@@ -62,6 +66,7 @@ pub struct Orchestrator {
 struct Claim {
     instance: Arc<Instance>,
     watchdog: Option<Watchdog>,
+    upkeep: AbortOnDropHandle<()>,
 }
 
 impl Orchestrator {
@@ -97,7 +102,11 @@ impl Orchestrator {
 
     /// Gives the host's resources back. Machines that are kept stay, guarded by the watchdog.
     pub async fn shutdown(&self) {
-        let Some(Claim { instance, watchdog }) = self.claim.lock().await.take() else { return };
+        let claim = self.claim.lock().await.take();
+        let Some(Claim { instance, watchdog, upkeep }) = claim else { return };
+        upkeep.abort();
+        // Its share of the instance goes with it; an end by abort is no failure.
+        drop(upkeep.await);
         // Files are removed and a process is waited for.
         let closed = tokio::task::spawn_blocking(move || match instance.close() {
             Ok(true) => watchdog.map(|watchdog| watchdog.finish(WATCHDOG_END)),
@@ -127,11 +136,13 @@ impl Orchestrator {
         let cpus = envelope.size.cpus.unwrap_or(entry.cpus);
         let memory = envelope.size.memory.unwrap_or(entry.memory);
         let queued = envelope.deadlines.queued;
-        let promise = timeout(queued, find_room(&instance, memory, cpus, log)).await.map_err(|_| {
-            let hours = queued.as_secs() / 3600;
-            let message = format!("no room for a machine with {memory} of memory in {hours} hours");
-            Infrastructure::new(Cause::HostMemory, message)
-        })??;
+        let promise =
+            timeout(queued, find_room(&instance, memory, cpus, log)).await.map_err(|_| {
+                let hours = queued.as_secs() / 3600;
+                let message =
+                    format!("no room for a machine with {memory} of memory in {hours} hours");
+                Infrastructure::new(Cause::HostMemory, message)
+            })??;
         let detail = format!("{} with {cpus} CPU and {memory} of memory", entry.label);
         log.phase(Phase::Boot, Some(detail)).await?;
         let spec = MachineSpec {
@@ -190,7 +201,6 @@ impl Orchestrator {
         follow_boot(machine, entry.boot_ceiling, log).await?;
         log.phase(Phase::Ready, None).await?;
         let guest = machine.login().await.map_err(|error| error.infrastructure())?;
-        let guest = guest.with_privilege(&entry.privilege);
         let place = self.place(request, machine, &guest, log);
         let mut ended = machine.ended();
         let end = tokio::select! {
@@ -239,7 +249,8 @@ impl Orchestrator {
         self.sweep().await;
         let instance = Instance::create(&self.settings.host)?;
         let watchdog = self.guard(instance.id())?;
-        *claim = Some(Claim { instance: Arc::clone(&instance), watchdog });
+        let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep(Arc::clone(&instance))));
+        *claim = Some(Claim { instance: Arc::clone(&instance), watchdog, upkeep });
         Ok(instance)
     }
 
@@ -249,6 +260,9 @@ impl Orchestrator {
         let swept = tokio::task::spawn_blocking(move || sweep_dead(&host)).await;
         match swept {
             Ok(Ok(report)) => {
+                for error in report.errors {
+                    tracing::warn!(%error, "cannot remove something that a dead instance left");
+                }
                 for (instance, _) in report.kept {
                     if let Err(error) = self.guard(instance) {
                         tracing::warn!(instance.id = %instance, %error, "cannot guard a kept machine");
@@ -266,6 +280,18 @@ impl Orchestrator {
         let mut arguments = arguments.clone();
         arguments.push(instance.to_string().into());
         watchdog::spawn(program, &arguments).map(Some)
+    }
+}
+
+/// Looks after an instance as long as its owner lives: ends kept machines whose time is over, and
+/// whatever contradicts the records.
+async fn upkeep(instance: Arc<Instance>) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        let instance = Arc::clone(&instance);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || instance.maintain()).await {
+            tracing::warn!(%error, "cannot look after the machines; trying again");
+        }
     }
 }
 

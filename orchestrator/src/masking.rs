@@ -76,7 +76,8 @@ impl Masker {
         if unix.contains('\n') {
             forms.extend(unix.lines().map(str::trim).filter(|line| line.len() >= ALONE_BYTES));
         }
-        let mut patterns: Vec<Vec<u8>> = forms.iter().map(|form| form.as_bytes().to_vec()).collect();
+        let mut patterns: Vec<Vec<u8>> =
+            forms.iter().map(|form| form.as_bytes().to_vec()).collect();
         patterns.extend(forms.iter().flat_map(|form| derived::encodings(form)));
         patterns.retain(|pattern| !self.known.contains(pattern));
         let bytes: usize = patterns.iter().map(Vec::len).sum();
