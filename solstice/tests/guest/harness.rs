@@ -155,6 +155,8 @@ impl Story {
         command
             .args(arguments)
             .current_dir(self.repository())
+            .env_remove("SOLSTICE_TEST_DIR")
+            .env_remove("SOLSTICE_TEST_RUN")
             .env("SOLSTICE_STATE_DIR", self.state())
             .env("SOLSTICE_RUNTIME_DIR", &self.runtime)
             .env("SOLSTICE_IMAGE_DIR", images)
