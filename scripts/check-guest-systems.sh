@@ -18,6 +18,7 @@ mkdir -p "$target"
 check() {
     RUSTC=$pair RUSTC_BOOTSTRAP=1 RUSTFLAGS='-D warnings' \
         cargo check --locked --quiet -p workflow-runner -Zbuild-std=std,panic_abort \
+        --config 'profile.dev.package."*".opt-level=0' --config 'profile.dev.incremental=false' \
         --target-dir "$target" "$@"
 }
 # All at once keeps every core busy and builds what runs on the host once.
