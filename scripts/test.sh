@@ -17,9 +17,9 @@ mkdir -p "$SOLSTICE_TEST_DIR"
 rm -rf "$SOLSTICE_TEST_DIR"/t?????
 
 stage packages scripts/setup.sh test
+# Builds the host program as well, which the tests run.
 stage "build tests" cargo test --locked --workspace --no-run --quiet
 stage "guest program" scripts/guest-program.sh
-stage "host program" cargo build --locked -p solstice
 stage images "$target/debug/solstice" image build tiny debian-12
 # Guests are emulated: a second one on the other core is all that two cores carry.
 stage tests cargo test --locked --workspace -- --test-threads "${TEST_THREADS:-3}"
