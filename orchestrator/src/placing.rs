@@ -8,7 +8,7 @@ use common::JobId;
 use common::guest::{ATTACH_VERSION, JobDocument, RUN_DIRECTORY, RunnerFacts, START_WORD};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 use tokio_util::io::SyncIoBridge;
 use vm_manager::image::Entry;
@@ -91,7 +91,7 @@ async fn send_tree(
 ) -> Result<(Result<TreeSize, TreeError>, Unpacked), SshError> {
     let command = format!("{} unpack {}", program_path(), quote(&tree_path()));
     let Session { mut stdin, mut output } = guest.exec(&command).await?;
-    let (mut ours, theirs) = tokio::io::duplex(TREE_BUFFER);
+    let (ours, theirs) = tokio::io::duplex(TREE_BUFFER);
     let root = root.to_owned();
     let bridge = SyncIoBridge::new(theirs);
     let archive = tokio::task::spawn_blocking(move || {
@@ -99,7 +99,9 @@ async fn send_tree(
     });
     let send = async {
         // A guest that stops reading says why on its standard error.
-        drop(tokio::io::copy(&mut ours, &mut stdin).await);
+        // In large pieces: each costs an emulated guest a turn.
+        let mut ours = BufReader::with_capacity(TREE_BUFFER, ours);
+        drop(tokio::io::copy_buf(&mut ours, &mut stdin).await);
         drop(ours);
         drop(stdin.shutdown().await);
     };
