@@ -128,13 +128,13 @@ pub struct StepFinished {
     pub time: Timestamp,
 }
 
-/// The result of a step.
+/// The result of a step or of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Conclusion {
-    /// It passed.
+    /// It passed; a job, when every step did.
     Success,
-    /// It failed.
+    /// It failed; a job also when the infrastructure did.
     Failure,
     /// It was cancelled.
     Cancelled,
@@ -143,7 +143,7 @@ pub enum Conclusion {
 }
 
 impl Conclusion {
-    /// The name as the `steps` context has it.
+    /// The name as the `steps`, `needs` and `job` contexts have it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -251,29 +251,5 @@ pub struct Finished {
     pub infrastructure: Option<Infrastructure>,
 }
 
-/// The result of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobResult {
-    /// Every step passed.
-    Success,
-    /// A step failed, or the infrastructure did.
-    Failure,
-    /// It was cancelled.
-    Cancelled,
-    /// Its condition was false.
-    Skipped,
-}
-
-impl JobResult {
-    /// The name as the `needs` context has it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Cancelled => "cancelled",
-            Self::Skipped => "skipped",
-        }
-    }
-}
+/// The result of a job: the four results that a step has, under the same names.
+pub type JobResult = Conclusion;

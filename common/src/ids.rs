@@ -68,3 +68,11 @@ id! {
     /// A promise that a number of jobs can start now.
     ReservationId
 }
+id! {
+    /// One orchestrator host of an installation; made once and kept in its state directory.
+    HostId
+}
+id! {
+    /// One host's hold on one job: whoever writes about the job must show it.
+    LeaseId
+}

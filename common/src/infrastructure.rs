@@ -119,9 +119,21 @@ causes! {
     /// The guest program ended without finishing the job.
     GuestProgramLost = "SOL-GUEST-PROGRAM-LOST", retry: false,
         cure: "a step may have killed it; see the console tail for an out-of-memory message";
+    /// No host could take the job in time, or none ever can.
+    NoHost = "SOL-NO-HOST", retry: false,
+        cure: "see `solstice hosts` for the live hosts, their labels and sizes; correct `runs-on`, or start an orchestrator that offers the label";
+    /// The machine was lost together with the orchestrator or the host that it ran on.
+    HostRestarted = "SOL-HOST-RESTARTED", retry: true,
+        cure: "run the job again; look in the host's log for why the orchestrator or the host ended";
     /// The job did not end at its deadline.
     Deadline = "SOL-DEADLINE", retry: false,
         cure: "raise `timeout-minutes` of the job or --timeout";
+    /// The service that runs the job did not come back.
+    ServiceLost = "SOL-SERVICE-LOST", retry: false,
+        cure: "start it again and see `solstice jobs`: it may still have the job; --standalone runs jobs without it";
+    /// The service refused the job.
+    ServiceRefused = "SOL-SERVICE-REFUSED", retry: false,
+        cure: "see the message; --standalone runs jobs without the service";
     /// A part of Solstice failed in a way that should not happen.
     Internal = "SOL-INTERNAL", retry: true,
         cure: "report this as a defect, with the message";

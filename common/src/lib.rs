@@ -18,6 +18,6 @@ pub mod size;
 pub mod text;
 pub mod time;
 
-pub use ids::{InstanceId, JobId, ReservationId, VmId};
+pub use ids::{HostId, InstanceId, JobId, LeaseId, ReservationId, VmId};
 pub use text::LogText;
 pub use time::Timestamp;

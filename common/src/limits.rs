@@ -71,3 +71,28 @@ pub const EXPRESSION_DEPTH: usize = 50;
 pub const EVALUATION_BYTES: usize = 10 * MIB as usize;
 /// Kept output of a machine's serial console; older output is dropped.
 pub const CONSOLE_BYTES: usize = 256 * KIB as usize;
+/// The label of a job, in characters. A longer one is refused with its message.
+pub const LABEL_CHARACTERS: usize = 100;
+/// The repository of a job, in characters. A longer one is refused with its message.
+pub const REPOSITORY_CHARACTERS: usize = 300;
+/// The longest time that a job may ask to wait or to run; GitHub ends a workflow run after as long.
+/// A message that asks for more is refused.
+pub const JOB_DEADLINE: Duration = Duration::from_secs(35 * 24 * 3600);
+/// Processors of one machine. A message that asks for more is refused.
+pub const MACHINE_CPUS: u32 = 1024;
+/// Memory of one machine. A message that asks for more is refused.
+pub const MACHINE_MEMORY: u64 = 16 * 1024 * GIB;
+/// The encoded events of one sealed part. More are refused when they are sealed: they belong in
+/// several parts. One event alone is below it, because each of its own limits is.
+pub const EVENT_PART_BYTES: usize = 4 * MIB as usize;
+/// One message with several parts of events. A larger one is refused; what does not fit travels in
+/// the next message. A part that is larger travels alone.
+pub const EVENT_BATCH_BYTES: usize = MIB as usize;
+/// One message that tells an orchestrator something. A larger one is refused.
+pub const CONTROL_BYTES: usize = KIB as usize;
+/// One question for a reservation, or its answer. A larger one is refused.
+pub const RESERVE_BYTES: usize = 64 * KIB as usize;
+/// Labels in one question for a reservation, or in its answer. More are refused.
+pub const RESERVE_LABELS: usize = 256;
+/// The name of who asks for a reservation, in characters. A longer one is refused.
+pub const RUNNER_CHARACTERS: usize = 100;

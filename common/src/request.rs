@@ -26,6 +26,7 @@ pub struct JobRequest {
 
 /// The part of a JobRequest that is not sealed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Envelope {
     /// [`PROTOCOL_VERSION`] when written by this program.
     pub version: u16,
@@ -65,6 +66,7 @@ pub enum Forge {
 
 /// A machine's size; what is absent comes from the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MachineSize {
     /// Number of virtual processors.
     pub cpus: Option<u32>,
@@ -74,6 +76,7 @@ pub struct MachineSize {
 
 /// The limits on a job as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Deadlines {
     /// How long the job may wait for a host.
     pub queued: Duration,
