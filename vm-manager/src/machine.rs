@@ -15,9 +15,14 @@
 //! - *stopping*: by request ([`Machine::stop`]), at once ([`Machine::destroy`]), or by dropping the
 //!   value, which blocks for the few milliseconds that it takes. Nothing stays behind on any path.
 //!
-//! [`Machine::keep`] is the one way to let a machine outlive its owner. A machine whose owner was
-//! killed is found by its [record](crate::host) and ended by the watchdog or the next program.
+//! A machine outlives its owner in two ways. [`Machine::keep`] leaves it to its user. And a
+//! [service](crate::host::Instance::open_service) that starts adoptable machines and is killed, or
+//! [leaves](Machine::leave) them, takes them up again with [`Machine::adopt`]. Any other machine
+//! whose owner was killed is found by its [record](crate::host) and ended by the watchdog or the next
+//! program.
 
+mod adopt;
+mod adopt_error;
 mod arguments;
 mod body;
 pub mod console;
@@ -30,17 +35,20 @@ pub mod qmp;
 mod ready;
 mod spec;
 mod start;
+mod status;
 mod stop;
 mod watcher;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::ids::VmId;
 use common::infrastructure::Infrastructure;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::adopt_error::AdoptError;
 pub use self::console::{Console, ConsoleCause, ConsoleLines};
 pub use self::ended::Ended;
 pub use self::error::MachineError;
@@ -59,14 +67,18 @@ use crate::ssh::Keys;
 pub struct Machine {
     name: MachineName,
     image: Arc<Image>,
+    /// The user to log in as.
+    user: String,
     address: SocketAddr,
     keys: Keys,
+    adoptable: bool,
     accelerator: Accelerator,
     console: Console,
     ended: Arc<EndedCell>,
-    qmp: Arc<Qmp>,
+    /// Absent if it had ended before it was adopted.
+    qmp: Option<Arc<Qmp>>,
     /// Follow the console and the process. Before the body: they end first.
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: Vec<AbortOnDropHandle<()>>,
     body: Body,
 }
 
@@ -151,7 +163,16 @@ impl Machine {
     }
 
     async fn command(&self, name: &'static str) -> Result<(), qmp::QmpError> {
-        self.qmp.execute(name, serde_json::Value::Null, qmp::COMMAND_DEADLINE).await.map(drop)
+        self.command_within(name, qmp::COMMAND_DEADLINE).await
+    }
+
+    async fn command_within(
+        &self,
+        command: &'static str,
+        deadline: Duration,
+    ) -> Result<(), qmp::QmpError> {
+        let qmp = self.qmp.as_ref().ok_or(qmp::QmpError::Closed { command })?;
+        qmp.execute(command, serde_json::Value::Null, deadline).await.map(drop)
     }
 }
 

@@ -17,6 +17,7 @@
 mod connection;
 mod error;
 mod guest;
+mod heard;
 mod keys;
 mod opening;
 mod quote;

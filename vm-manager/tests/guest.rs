@@ -1,153 +1,34 @@
 //! Machines with a real guest: the `tiny` image under QEMU.
 //!
-//! `SOLSTICE_IMAGE_DIR` names an image store that has the tiny image. Every test has directories of its own and asserts that nothing is left in them.
+//! `SOLSTICE_IMAGE_DIR` names an image store that has the tiny image, `SOLSTICE_TEST_DIR` a directory
+//! on disk. Every test has directories of its own and asserts that nothing is left in them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+#[path = "guest/adoption.rs"]
+mod adoption;
+#[path = "guest/host.rs"]
+mod host;
+#[path = "guest/owner.rs"]
+mod owner;
+
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::ids::InstanceId;
 use common::infrastructure::Cause;
 use common::size::ByteSize;
 use common::time::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vm_manager::host::{Acceleration, HostSettings, Instance, kept, sweep_dead, watchdog};
-use vm_manager::image::{
-    Catalogue, DiskModel, Entry, Hardware, Image, ImageStore, SeedDevice, StoreSettings,
-};
+use vm_manager::host::{HostSettings, Instance, kept, sweep_dead, watchdog};
+use vm_manager::image::{DiskModel, Entry, Hardware, Image, SeedDevice};
 use vm_manager::machine::{Ended, Machine, MachineError, MachineSpec, Privileges};
 use vm_manager::ssh::Guest;
 
-/// The longest boot of the tiny guest on a host that runs other tests as well.
-const BOOT: Duration = Duration::from_secs(120);
-
-/// The longest time that anything else may take that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Directories of one test.
-struct Host {
-    settings: HostSettings,
-    directory: tempfile::TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        // On tmpfs, as sockets and keys want it, and short: a socket's path has 107 bytes.
-        let run =
-            std::env::var("SOLSTICE_TEST_RUN").unwrap_or_else(|_| std::process::id().to_string());
-        let prefix = format!("solstice-test-{run}-");
-        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in("/dev/shm");
-        let directory = directory.unwrap();
-        Self { settings: settings(directory.path()), directory }
-    }
-
-    fn instance(&self) -> Arc<Instance> {
-        Instance::create(&self.settings).unwrap()
-    }
-
-    /// Asserts that no process, record, file or promise is left.
-    fn assert_empty(self) {
-        let marker = self.directory.path().to_str().unwrap();
-        assert_eq!(processes_with(marker), Vec::<String>::new(), "a process is left");
-        for file in walk(self.directory.path()) {
-            let name = file.file_name().unwrap().to_str().unwrap();
-            let empty_ledger = name == "ledger" && std::fs::read(&file).unwrap() == b"[]";
-            assert!(empty_ledger || name == "blank.qcow2", "{} is left", file.display());
-        }
-    }
-}
-
-fn settings(directory: &Path) -> HostSettings {
-    HostSettings {
-        state: directory.join("s"),
-        runtime: directory.join("r"),
-        qemu: "/usr/bin/qemu-system-x86_64".into(),
-        qemu_img: "/usr/bin/qemu-img".into(),
-        disk_reserve: ByteSize(64 << 20),
-        acceleration: Some(Acceleration::Tcg),
-    }
-}
-
-/// Command lines of running processes that mention `marker`; zombies have none.
-fn processes_with(marker: &str) -> Vec<String> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    lines.filter(|line| line.contains(marker)).collect()
-}
-
-fn walk(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
-    }
-    files
-}
-
-/// The catalogue's entry of the tiny image.
-fn entry() -> Entry {
-    let catalogue = Catalogue::load(None).unwrap();
-    Entry { boot_ceiling: BOOT, ..(*catalogue.get("tiny").unwrap()).clone() }
-}
-
-fn hardware() -> Hardware {
-    entry().hardware
-}
-
-/// The tiny image, which the store has already, on this hardware.
-fn tiny(hardware: Hardware) -> Arc<Image> {
-    let directory = std::env::var_os("SOLSTICE_IMAGE_DIR")
-        .expect("set SOLSTICE_IMAGE_DIR to a store with the tiny image; `make test` does it");
-    let store = ImageStore::open(Path::new(&directory), StoreSettings::default()).unwrap();
-    let image = store.find(&Arc::new(entry())).unwrap();
-    let image = image.expect("the tiny image is not in the store; `make test` builds it");
-    Arc::new(Image { entry: Arc::new(Entry { hardware, ..entry() }), ..image })
-}
-
-/// A disk of any content on this hardware.
-fn image(disk: PathBuf, hardware: Hardware) -> Image {
-    let entry = Arc::new(Entry { hardware, ..entry() });
-    Image { entry, digest: String::new(), disk, kernel: None, initrd: None }
-}
-
-fn spec() -> MachineSpec {
-    MachineSpec::of(tiny(hardware()), "tiny")
-}
-
-/// A tiny guest whose kernel gets another command line.
-fn spec_with(command_line: &str) -> MachineSpec {
-    let kernel_command_line = Some(command_line.to_owned());
-    MachineSpec::of(tiny(Hardware { kernel_command_line, ..hardware() }), "tiny")
-}
-
-/// Starts a machine and waits for its guest. Waits for room: tests run beside each other.
-async fn boot(instance: &Arc<Instance>, spec: MachineSpec) -> (Machine, Guest) {
-    let machine = start(instance, spec).await;
-    let guest = machine.wait_ready(BOOT).await.unwrap();
-    (machine, guest)
-}
-
-async fn start(instance: &Arc<Instance>, mut spec: MachineSpec) -> Machine {
-    spec.promise = Some(instance.wait_for_room(spec.memory, spec.cpus).await.unwrap());
-    Machine::start(instance, spec).await.unwrap()
-}
-
-/// Runs a command whose connection may be gone before it answers.
-async fn last_command(guest: &Guest, command: &str) {
-    drop(guest.run(command, None, Duration::from_secs(5)).await);
-}
-
-async fn end_of(machine: &Machine) -> Ended {
-    let mut ended = machine.ended();
-    let end = tokio::time::timeout(PATIENCE, ended.wait_for(Option::is_some)).await;
-    end.expect("the machine did not end").unwrap().clone().unwrap()
-}
+use self::host::{
+    BOOT, Host, PATIENCE, boot, end_of, hardware, image, last_command, spec, spec_with, start, tiny,
+};
 
 #[tokio::test]
 async fn a_guest_boots_answers_and_leaves_nothing() {
@@ -162,6 +43,27 @@ async fn a_guest_boots_answers_and_leaves_nothing() {
     assert!(again.run("true", None, PATIENCE).await.unwrap().success());
     machine.stop().await;
     assert!(instance.close().unwrap());
+    host.assert_empty();
+}
+
+#[tokio::test]
+async fn commands_have_the_images_privilege_on_every_connection() {
+    let host = Host::new();
+    let instance = host.instance();
+    let image = tiny(hardware());
+    let privilege = ["env", "ROOT=yes"].map(str::to_owned).to_vec();
+    let entry = Arc::new(Entry { privilege, ..(*image.entry).clone() });
+    let image = Arc::new(Image { entry, ..(*image).clone() });
+    let (machine, guest) = boot(&instance, MachineSpec::of(image, "tiny")).await;
+    let root = async |guest: &Guest| guest.run("echo $ROOT", None, PATIENCE).await.unwrap().stdout;
+    assert_eq!(root(&guest).await, b"yes\n");
+    // The server's process for this connection.
+    last_command(&guest, "kill -9 $PPID").await;
+    tokio::time::timeout(PATIENCE, guest.closed()).await.expect("the connection was not cut");
+    let again = machine.connect().await.unwrap();
+    assert_eq!(root(&again).await, b"yes\n");
+    machine.destroy().await;
+    drop(instance);
     host.assert_empty();
 }
 
@@ -336,7 +238,8 @@ async fn qemu_runs_as_another_user() {
     let nobody = 65534;
     // The way to the directories of this test, as an installed state directory has it.
     let instances = host.settings.state.join("instances");
-    for path in [host.directory.path(), &host.settings.state, &instances, &host.settings.runtime] {
+    let HostSettings { state, runtime, .. } = &host.settings;
+    for path in [host.state.path(), state, &instances, host.runtime.path(), runtime] {
         let pass = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         std::fs::set_permissions(path, pass).unwrap();
     }
@@ -371,7 +274,7 @@ async fn qemu_runs_as_another_user() {
 async fn qemu_accepts_every_hardware() {
     let host = Host::new();
     let instance = host.instance();
-    let blank = host.directory.path().join("blank.qcow2");
+    let blank = host.state.path().join("blank.qcow2");
     let made = Command::new(&host.settings.qemu_img)
         .args(["create", "-q", "-f", "qcow2"])
         .arg(&blank)
@@ -437,71 +340,5 @@ async fn a_kept_machine_is_found_again_and_ends_in_time() {
     tokio::task::spawn_blocking(|| guard.join().unwrap().unwrap()).await.unwrap();
     assert!(Timestamp::now() >= until);
     assert!(kept::list(&host.settings).unwrap().is_empty());
-    host.assert_empty();
-}
-
-/// Started by the tests below in a process of its own: starts a machine, says so, and waits to be
-/// killed. Does nothing as a test.
-#[tokio::test]
-async fn owner_process() {
-    let Some(directory) = std::env::var_os("SOLSTICE_TEST_OWNER") else { return };
-    let instance = Instance::create(&settings(Path::new(&directory))).unwrap();
-    let machine = start(&instance, spec()).await;
-    let line = format!("\nowner: {} {}\n", instance.id(), machine.process_id().unwrap());
-    std::io::stdout().write_all(line.as_bytes()).unwrap();
-    std::future::pending::<()>().await;
-}
-
-/// Runs [`owner_process`] until its machine runs, and kills it.
-fn killed_owner(host: &Host) -> InstanceId {
-    let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "owner_process", "--nocapture"])
-        .env("SOLSTICE_TEST_OWNER", host.directory.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    let line = lines.map_while(Result::ok).find(|line| line.starts_with("owner: "));
-    owner.kill().unwrap();
-    owner.wait().unwrap();
-    let line = line.expect("the owner started no machine");
-    let words: Vec<&str> = line.split(' ').collect();
-    assert!(Path::new("/proc").join(words[2]).exists(), "QEMU does not outlive its owner");
-    words[1].parse().unwrap()
-}
-
-#[test]
-fn what_a_killed_owner_left_is_adopted_and_ended() {
-    let host = Host::new();
-    let id = killed_owner(&host);
-    let adopted = Instance::adopt_dead(&host.settings).unwrap();
-    assert_eq!(adopted.iter().map(|instance| instance.id()).collect::<Vec<_>>(), [id]);
-    for instance in adopted {
-        // A machine that only lost its owner may be adopted, so this leaves it.
-        assert!(instance.reconcile().unwrap().is_empty());
-        assert_eq!(instance.destroy_all().unwrap().len(), 1);
-        assert!(instance.close().unwrap());
-    }
-    host.assert_empty();
-}
-
-#[test]
-fn the_watchdog_ends_what_a_killed_owner_left() {
-    let host = Host::new();
-    let id = killed_owner(&host);
-    watchdog::guard(&host.settings, id).unwrap();
-    host.assert_empty();
-}
-
-#[test]
-fn a_process_without_a_record_is_ended() {
-    let host = Host::new();
-    let id = killed_owner(&host);
-    let machines = host.settings.state.join("instances").join(id.to_string()).join("machines");
-    std::fs::remove_dir_all(machines).unwrap();
-    for instance in Instance::adopt_dead(&host.settings).unwrap() {
-        assert_eq!(instance.reconcile().unwrap().len(), 1);
-        assert!(instance.close().unwrap());
-    }
     host.assert_empty();
 }

@@ -53,7 +53,7 @@ impl Acceleration {
 }
 
 /// The acceleration of this host and, where it is TCG, why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accelerator {
     /// How guests are run.
     pub acceleration: Acceleration,
@@ -222,9 +222,7 @@ mod tests {
             state: directory.to_owned(),
             runtime: directory.to_owned(),
             qemu: "/usr/bin/qemu-system-x86_64".into(),
-            qemu_img: "/usr/bin/qemu-img".into(),
-            disk_reserve: common::size::ByteSize(0),
-            acceleration: None,
+            ..HostSettings::below(directory)
         }
     }
 

@@ -49,6 +49,28 @@ impl Capacity {
             cpus,
         })
     }
+
+    /// This host, or what its operator says of it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Capacity::of_host`].
+    pub fn within(limits: &CapacityLimits) -> io::Result<Self> {
+        let host = Self::of_host()?;
+        let memory = limits.memory.unwrap_or(host.memory);
+        let available = if memory > host.memory { memory } else { host.available };
+        Ok(Self { memory, available, cpus: limits.cpus.unwrap_or(host.cpus) })
+    }
+}
+
+/// What an operator says about a host instead of what it says itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapacityLimits {
+    /// Virtual processors that may be promised together.
+    pub cpus: Option<u32>,
+    /// All the memory that machines may have together. More than the host has is the operator's
+    /// risk: nothing looks at what is really free then.
+    pub memory: Option<ByteSize>,
 }
 
 /// What is left to the host itself: a twentieth, at least 128 MiB and at most 1 GiB.

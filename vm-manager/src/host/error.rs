@@ -50,6 +50,17 @@ pub enum HostError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Another process has the same service's instance.
+    #[error(
+        "the instance directory `{}` is in use by {holder}; two services cannot have the same id, so \
+         end that one first or give this one a state directory of its own", path.display()
+    )]
+    InUse {
+        /// The instance's directory.
+        path: PathBuf,
+        /// Who holds it, as far as that is known.
+        holder: String,
+    },
     /// A process does not go away.
     #[error(
         "the process {pid} of the machine {name} does not end after KILL; it may hang in the kernel"

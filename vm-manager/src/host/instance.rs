@@ -1,10 +1,10 @@
 //! One process's claim on this host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use common::ids::{InstanceId, VmId};
 use common::size::ByteSize;
@@ -12,10 +12,14 @@ use common::time::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::files::{remove_directory, remove_empty_directory};
+use super::grace::{SERVICE_GRACE, grace_left, stamp};
+use super::ledger::Claim;
 use super::lock::Lock;
 use super::reconcile::{Pass, Reach, pass};
+use super::service::is_service;
 use super::{
-    Accelerator, HostError, HostSettings, Ledger, Promise, Qemu, create_private_directory,
+    Accelerator, HostError, HostSettings, Ledger, ProcessIdentity, Promise, Qemu,
+    create_private_directory,
 };
 
 /// One process's claim on this host: directories that it alone writes to while it holds their lock.
@@ -27,25 +31,19 @@ pub struct Instance {
     settings: HostSettings,
     /// Held for as long as the instance lives.
     _lock: Lock,
-    /// Machines with a live owner in this process.
-    owned: Mutex<BTreeSet<VmId>>,
+    machines: Mutex<Machines>,
+    /// Whether this process is the service whose instance it is.
+    serves: bool,
     qemu: OnceCell<(Qemu, Accelerator)>,
 }
 
-/// So long after its last change, an instance's directory without a lock file is not one that is
-/// being made.
-const UNFINISHED: Duration = Duration::from_secs(60);
-
-/// What a sweep over dead instances did and left.
+/// To whom the machines of an instance belong, as far as this process knows.
 #[derive(Debug, Default)]
-pub struct SweepReport {
-    /// Machines that were ended or whose files were removed.
-    pub removed: Vec<VmId>,
-    /// Instances with a machine that is still kept, and until when; each needs a
-    /// [watchdog](super::watchdog) again.
-    pub kept: Vec<(InstanceId, Timestamp)>,
-    /// What could not be looked at or removed; the next sweep tries again.
-    pub errors: Vec<HostError>,
+struct Machines {
+    /// Machines with a live owner in this process.
+    owned: BTreeSet<VmId>,
+    /// Machines that may still be adopted, and until when they are left alone for that.
+    expected: BTreeMap<VmId, Instant>,
 }
 
 impl Instance {
@@ -62,7 +60,7 @@ impl Instance {
         create_private_directory(&settings.instance_state(id))?;
         let result = Lock::create(&settings.instance_lock(id)).and_then(|lock| {
             create_private_directory(&settings.instance_runtime(id))?;
-            Ok(Self::new(id, settings, lock))
+            Ok(Self::new(id, settings, lock, false))
         });
         if result.is_err() {
             // The first error is the one to report.
@@ -71,55 +69,14 @@ impl Instance {
         result.map(Arc::new)
     }
 
-    /// Takes over every instance whose owner is dead, with what it left behind. One that cannot be
-    /// taken is left out; [`sweep_dead`] says why.
-    ///
-    /// # Errors
-    ///
-    /// When the directory of all instances cannot be read or is not ours.
-    pub fn adopt_dead(settings: &HostSettings) -> Result<Vec<Arc<Self>>, HostError> {
-        Ok(Self::dead(settings)?.0)
-    }
-
-    /// The instances whose owner is dead, and what failed on the way to further ones.
-    fn dead(settings: &HostSettings) -> Result<(Vec<Arc<Self>>, Vec<HostError>), HostError> {
-        let settings = &absolute(settings)?;
-        settings.check_directories()?;
-        let (mut dead, mut errors) = (Vec::new(), Vec::new());
-        for id in ids(settings)? {
-            let free = Lock::take_free(&settings.instance_lock(id));
-            let taken = free.and_then(|lock| match lock {
-                None => unfinished(settings, id),
-                held => Ok(held),
-            });
-            match taken {
-                Ok(Some(lock)) => dead.push(Arc::new(Self::new(id, settings, lock))),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(instance.id = %id, %error, "cannot look after an instance");
-                    errors.push(error);
-                }
-            }
-        }
-        Ok((dead, errors))
-    }
-
-    /// Waits for the lock of an instance; `None` if its owner removed it.
-    pub(super) fn wait_for(
-        settings: &HostSettings,
-        id: InstanceId,
-    ) -> Result<Option<Self>, HostError> {
-        let settings = &absolute(settings)?;
-        let lock = Lock::wait(&settings.instance_lock(id))?;
-        Ok(lock.map(|lock| Self::new(id, settings, lock)))
-    }
-
-    fn new(id: InstanceId, settings: &HostSettings, lock: Lock) -> Self {
+    /// `serves`: whether this process is the service whose instance it is.
+    pub(super) fn new(id: InstanceId, settings: &HostSettings, lock: Lock, serves: bool) -> Self {
         Self {
             id,
             settings: settings.clone(),
             _lock: lock,
-            owned: Mutex::default(),
+            machines: Mutex::default(),
+            serves,
             qemu: OnceCell::new(),
         }
     }
@@ -156,8 +113,7 @@ impl Instance {
     ///
     /// [`HostError::NoRoom`], or the ledger cannot be used.
     pub fn reserve(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
-        let lock = self.settings.instance_lock(self.id);
-        Ledger::new(&self.settings).reserve(self.id, VmId::new(), &lock, memory, cpus)
+        Ledger::new(&self.settings).reserve(&self.claim(memory, cpus))
     }
 
     /// Promises room to one machine as soon as there is some. Waits without a limit: the caller has
@@ -167,13 +123,38 @@ impl Instance {
     ///
     /// At once when the host could never give that much, or when the ledger cannot be used.
     pub async fn wait_for_room(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
+        Ledger::new(&self.settings).wait_for_room(&self.claim(memory, cpus)).await
+    }
+
+    /// A new machine's claim to room.
+    fn claim(&self, memory: ByteSize, cpus: u32) -> Claim {
         let lock = self.settings.instance_lock(self.id);
-        Ledger::new(&self.settings).wait_for_room(self.id, VmId::new(), &lock, memory, cpus).await
+        Claim { instance: self.id, vm: VmId::new(), lock, memory, cpus }
+    }
+
+    /// Takes the promise to a machine over that runs already, from whoever had it. The room is in
+    /// use, so it is not asked whether there is some.
+    pub(crate) fn take_over(
+        &self,
+        vm: VmId,
+        memory: ByteSize,
+        cpus: u32,
+        process: ProcessIdentity,
+    ) -> Result<Promise, HostError> {
+        let claim = Claim { vm, ..self.claim(memory, cpus) };
+        Ledger::new(&self.settings).take_over(&claim, process)
+    }
+
+    /// Takes the promise to a machine back that has ended.
+    pub(crate) fn take_back(&self, vm: VmId) -> Result<(), HostError> {
+        Ledger::new(&self.settings).forget(vm)
     }
 
     /// Brings records and processes together: files without a process are removed, processes with
     /// this instance's id but without a record are ended, and so are machines kept for too long.
-    /// Machines that are only without an owner are left, to be adopted. Blocks.
+    /// Machines that are only without an owner are left, to be adopted; those that a
+    /// [service](Instance::open_service) found or left are not touched at all until
+    /// [`SERVICE_GRACE`] has passed, and then ended if nobody has adopted them. Blocks.
     ///
     /// # Errors
     ///
@@ -185,19 +166,26 @@ impl Instance {
     /// What an owner that lives does every few seconds for the machines that it keeps: ends those
     /// whose time is over or was [ended](super::kept::release), gives the memory behind the
     /// consoles of the others back, and does what [`Instance::reconcile`] does. The
-    /// [watchdog](super::watchdog) does it once the owner is gone. Says which machines were removed.
-    /// Blocks: a moment, or for as long as killed processes take to go.
+    /// [watchdog](super::watchdog) does it once the owner is gone. A service notes that it is there.
+    /// Says which machines were removed. Blocks: a moment, or for as long as killed processes take
+    /// to go.
     ///
     /// # Errors
     ///
     /// The first failure, after everything was tried; the next call tries again.
     pub fn maintain(&self) -> Result<Vec<VmId>, HostError> {
-        self.reconcile()
+        let stamped = if self.serves { stamp(&self.settings, self.id) } else { Ok(()) };
+        let removed = self.reconcile()?;
+        stamped.map(|()| removed)
     }
 
-    /// Ends every machine without an owner, except those that are still kept. Blocks.
+    /// Ends every machine without an owner, except those that are still kept, and those of a service
+    /// that may still come back. Blocks.
     pub(super) fn sweep(&self) -> Result<Pass, HostError> {
-        pass(self, Reach::Abandoned, Timestamp::now())
+        let service = is_service(&self.settings, self.id);
+        let left = if service { grace_left(&self.settings, self.id) } else { None };
+        let reach = if left.is_some() { Reach::Expired } else { Reach::Abandoned };
+        pass(self, reach, Timestamp::now())
     }
 
     /// Ends every machine of this instance that no live [`Machine`](crate::machine::Machine) of this
@@ -229,6 +217,13 @@ impl Instance {
         if !remove_empty_directory(&self.settings.instance_machines(self.id))? {
             return Ok(false);
         }
+        // A service of the same id may be about to make the directory again.
+        let directory = match fs::File::open(&state) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(HostError::io("open", &state)(error)),
+        };
+        directory.lock().map_err(HostError::io("lock", &state))?;
         remove_directory(&self.settings.instance_runtime(self.id))?;
         // The lock file goes last, while its lock is held: whoever waits for it finds that out.
         let lock = self.settings.instance_lock(self.id);
@@ -244,24 +239,49 @@ impl Instance {
 
     /// Whether a live [`Machine`](crate::machine::Machine) of this process is the owner.
     pub(super) fn owns(&self, vm: VmId) -> bool {
-        self.owned().contains(&vm)
+        self.known().owned.contains(&vm)
     }
 
     /// The machines with an owner in this process at this moment.
     pub(super) fn owned_now(&self) -> BTreeSet<VmId> {
-        self.owned().clone()
+        self.known().owned.clone()
     }
 
-    fn owned(&self) -> MutexGuard<'_, BTreeSet<VmId>> {
-        // The set is whole at every moment, whoever panicked.
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    /// From now on and for so long, the machine may be adopted.
+    pub(super) fn expect_adoption(&self, vm: VmId, within: Duration) {
+        self.known().expected.insert(vm, Instant::now() + within);
+    }
+
+    /// The machine was adopted or is gone: nobody has to be waited for.
+    pub(crate) fn expect_nobody(&self, vm: VmId) {
+        self.known().expected.remove(&vm);
+    }
+
+    /// How far a pass over all machines may go with this one.
+    pub(super) fn reach_of(&self, vm: VmId, asked: Reach) -> Reach {
+        match self.known().expected.get(&vm) {
+            _ if asked == Reach::All => Reach::All,
+            Some(until) if Instant::now() < *until => Reach::Expired,
+            Some(_) => Reach::Abandoned,
+            None => asked,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Machines> {
+        // Both collections are whole at every moment, whoever panicked.
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if let Err(error) = self.remove_if_empty() {
-            tracing::warn!(instance.id = %self.id, %error, "cannot remove an instance's directories");
+        let result = match self.remove_if_empty() {
+            // Until now its owner was there; from now on it is waited for.
+            Ok(false) if self.serves => stamp(&self.settings, self.id),
+            other => other.map(drop),
+        };
+        if let Err(error) = result {
+            tracing::warn!(instance.id = %self.id, %error, "cannot leave an instance's directories");
         }
     }
 }
@@ -274,60 +294,28 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
+    /// Owns a machine that is about to be made.
     pub(crate) fn new(instance: &Arc<Instance>, vm: VmId) -> Self {
-        instance.owned().insert(vm);
+        instance.known().owned.insert(vm);
         Self { instance: Arc::clone(instance), vm }
+    }
+
+    /// Takes a machine that nobody in this process owns; `None` if somebody does.
+    pub(crate) fn take(instance: &Arc<Instance>, vm: VmId) -> Option<Self> {
+        let taken = instance.known().owned.insert(vm);
+        taken.then(|| Self { instance: Arc::clone(instance), vm })
+    }
+
+    /// The machine runs on without this owner, for another one.
+    pub(crate) fn leave_for_adoption(&self) {
+        self.instance.expect_adoption(self.vm, SERVICE_GRACE);
     }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.instance.owned().remove(&self.vm);
+        self.instance.known().owned.remove(&self.vm);
     }
-}
-
-/// Cleans up after every dead instance of this host. Blocks. Programs do this when they start. What
-/// fails for one instance or machine stands in the report and stops nothing else.
-///
-/// # Errors
-///
-/// When the directory of all instances cannot be read or is not ours.
-pub fn sweep_dead(settings: &HostSettings) -> Result<SweepReport, HostError> {
-    let (dead, errors) = Instance::dead(settings)?;
-    let mut report = SweepReport { errors, ..SweepReport::default() };
-    for instance in dead {
-        match instance.sweep() {
-            Ok(pass) => {
-                report.removed.extend(pass.removed);
-                report.kept.extend(pass.kept_until.map(|until| (instance.id(), until)));
-                report.errors.extend(pass.errors);
-            }
-            Err(error) => report.errors.push(error),
-        }
-    }
-    Ok(report)
-}
-
-/// Takes an instance whose owner died before it had a lock file, or after it had removed it. `None`
-/// if there is a lock file, or one may still come.
-fn unfinished(settings: &HostSettings, id: InstanceId) -> Result<Option<Lock>, HostError> {
-    let (state, lock) = (settings.instance_state(id), settings.instance_lock(id));
-    let at = |action| HostError::io(action, &state);
-    let directory = match fs::File::open(&state) {
-        Ok(directory) => directory,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at("open")(error)),
-    };
-    // One of all processes that sweep at once; to the others it belongs to somebody.
-    if directory.try_lock().is_err() || lock.exists() {
-        return Ok(None);
-    }
-    let changed = directory.metadata().and_then(|found| found.modified());
-    let age = SystemTime::now().duration_since(changed.map_err(at("look at"))?);
-    if age.unwrap_or_default() < UNFINISHED {
-        return Ok(None);
-    }
-    Lock::create_again(&lock).map(Some)
 }
 
 /// The ids of all instances in the state directory.
@@ -351,7 +339,7 @@ pub(super) fn ids(settings: &HostSettings) -> Result<Vec<InstanceId>, HostError>
 
 /// The settings with directories that stay right whatever the working directory is: QEMU has one of
 /// its own, and the ledger is read by other processes.
-fn absolute(settings: &HostSettings) -> Result<HostSettings, HostError> {
+pub(super) fn absolute(settings: &HostSettings) -> Result<HostSettings, HostError> {
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(HostError::io("find the working directory for", path))
     };
@@ -368,26 +356,14 @@ fn parse_id(name: &Path) -> Option<InstanceId> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::CommandExt;
-
     use super::*;
-    use crate::host::{Keep, MachineName, ProcessIdentity, Record};
-
-    fn settings(directory: &Path) -> HostSettings {
-        HostSettings {
-            state: directory.join("state"),
-            runtime: directory.join("run"),
-            qemu: "/nonexistent/qemu".into(),
-            qemu_img: "/nonexistent/qemu-img".into(),
-            disk_reserve: ByteSize(0),
-            acceleration: None,
-        }
-    }
+    use crate::host::Record;
+    use crate::host::fake::FakeMachine;
 
     #[test]
     fn an_instance_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
+        let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let state = settings.instance_state(instance.id());
         assert!(state.exists());
@@ -400,7 +376,7 @@ mod tests {
     #[test]
     fn records_without_a_process_go_with_their_files() {
         let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
+        let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let (abandoned, owned) = (VmId::new(), VmId::new());
         for vm in [abandoned, owned] {
@@ -419,63 +395,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_owner_left_is_swept() {
-        let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
-        let instance = Instance::create(&settings).unwrap();
-        let (id, vm) = (instance.id(), VmId::new());
-        let paths = settings.machine(id, vm);
-        create_private_directory(&paths.state).unwrap();
-        fs::write(paths.record(), "not a record").unwrap();
-        assert!(!instance.close().unwrap(), "a machine is left");
-        // A test beside this one may be between fork and exec, where its child still has the lock.
-        drop(Lock::wait(&settings.instance_lock(id)).unwrap());
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        let report = loop {
-            let report = sweep_dead(&settings).unwrap();
-            if !report.removed.is_empty() || std::time::Instant::now() > deadline {
-                break report;
-            }
-            std::thread::yield_now();
-        };
-        assert_eq!(report.removed, [vm]);
-        assert!(report.kept.is_empty());
-        assert!(!settings.instance_state(id).exists());
-    }
-
-    /// A process that looks like a machine's QEMU, with the record of a kept machine.
-    fn kept(instance: &Instance, until: Timestamp) -> (VmId, std::process::Child) {
-        let vm = VmId::new();
-        let paths = instance.settings().machine(instance.id(), vm);
-        create_private_directory(&paths.state).unwrap();
-        create_private_directory(&paths.runtime).unwrap();
-        let name = MachineName { instance: instance.id(), vm };
-        let child = std::process::Command::new("/bin/sh")
-            .arg0("qemu-system-test")
-            .args(["-c", "read line", "sh", "-name", &name.to_string()])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut record = Record::new(vm, "tiny");
-        record.process = ProcessIdentity::of(child.id().cast_signed()).unwrap();
-        record.keep = Some(Keep {
-            name: "r1".to_owned(),
-            until,
-            address: ([127, 0, 0, 1], 2222).into(),
-            user: "root".to_owned(),
-            host_key: "ssh-ed25519 AAAA".to_owned(),
-        });
-        record.write(&paths.record()).unwrap();
-        (vm, child)
-    }
-
-    #[test]
     fn an_owner_that_lives_ends_its_kept_machines_in_time() {
         let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
+        let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let other = Instance::create(&settings).unwrap();
-        let (vm, mut child) = kept(&instance, Timestamp::from_micros(u64::MAX));
+        let mut fake = FakeMachine::run(&instance);
+        fake.keep("r1", Timestamp::from_micros(u64::MAX));
+        let vm = fake.vm;
         let console = settings.machine(instance.id(), vm).console();
         fs::write(&console, vec![b'x'; 8 << 20]).unwrap();
         assert_eq!(instance.maintain().unwrap(), []);
@@ -485,38 +412,15 @@ mod tests {
         crate::host::kept::release(&settings, "r1").unwrap();
         assert_eq!(other.maintain().unwrap(), [], "not its machine");
         assert_eq!(instance.maintain().unwrap(), [vm]);
-        assert!(child.wait().is_err(), "it was ended and collected");
+        assert!(fake.was_ended());
         assert!(!console.exists());
         assert!(instance.close().unwrap() && other.close().unwrap());
     }
 
     #[test]
-    fn one_instance_that_cannot_be_read_does_not_stop_the_others() {
-        let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
-        let broken = settings.instance_state(InstanceId::new());
-        create_private_directory(&settings.instances().join("x")).unwrap();
-        // Nobody, not even root, can open a directory for writing.
-        fs::create_dir_all(broken.join("lock")).unwrap();
-        // One whose owner died long before it had its lock, and one that may get it.
-        let long_ago = settings.instance_state(InstanceId::new());
-        let new = settings.instance_state(InstanceId::new());
-        for path in [&long_ago, &new] {
-            create_private_directory(path).unwrap();
-            fs::write(path.join("lock.new"), "").unwrap();
-        }
-        let changed = SystemTime::now() - 2 * UNFINISHED;
-        fs::File::open(&long_ago).unwrap().set_modified(changed).unwrap();
-        let report = sweep_dead(&settings).unwrap();
-        assert_eq!(report.errors.len(), 1, "{report:?}");
-        assert!(report.errors[0].to_string().contains("lock"), "{report:?}");
-        assert!(!long_ago.exists() && new.exists() && broken.exists());
-    }
-
-    #[test]
     fn a_runtime_directory_for_which_sockets_have_no_room_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let mut settings = settings(directory.path());
+        let mut settings = HostSettings::below(directory.path());
         settings.runtime = directory.path().join("x".repeat(80));
         let error = Instance::create(&settings).unwrap_err();
         assert!(error.to_string().contains("set a shorter one"), "{error}");

@@ -5,14 +5,10 @@ use std::net::SocketAddr;
 use common::ids::{InstanceId, VmId};
 use common::time::Timestamp;
 
-use super::files::read_bounded;
 use super::instance::ids;
 use super::process::sightings;
-use super::{HostError, HostSettings, Record};
+use super::{HostError, HostSettings, Record, read_login_key};
 use crate::ssh::Keys;
-
-/// An OpenSSH ed25519 key has some four hundred bytes.
-const KEY_BYTES: u64 = 16 * 1024;
 
 /// A machine that outlives its job, with everything that is needed to log in.
 #[derive(Clone, Debug)]
@@ -49,12 +45,8 @@ pub fn find(settings: &HostSettings, name: &str) -> Result<KeptMachine, HostErro
             continue;
         }
         let path = settings.machine(instance, record.vm).login_key();
-        let unusable = |reason: String| HostError::KeptKey { name: name.to_owned(), reason };
-        let text = read_bounded(&path, KEY_BYTES)?
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .ok_or_else(|| unusable(format!("there is no `{}`", path.display())))?;
-        let keys =
-            Keys::from_login(&text, &keep.host_key).map_err(|error| unusable(error.to_string()))?;
+        let keys = read_login_key(&path, &keep.host_key)
+            .map_err(|reason| HostError::KeptKey { name: name.to_owned(), reason })?;
         return Ok(KeptMachine {
             name: keep.name,
             instance,
@@ -128,21 +120,12 @@ fn records(settings: &HostSettings) -> Result<Vec<(InstanceId, Record)>, HostErr
 
 #[cfg(test)]
 mod tests {
-    use common::size::ByteSize;
-
     use super::*;
 
     #[test]
     fn names_that_are_not_kept_are_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let settings = HostSettings {
-            state: directory.path().join("state"),
-            runtime: directory.path().join("run"),
-            qemu: "/nonexistent/qemu".into(),
-            qemu_img: "/nonexistent/qemu-img".into(),
-            disk_reserve: ByteSize(0),
-            acceleration: None,
-        };
+        let settings = HostSettings::below(directory.path());
         assert!(list(&settings).unwrap().is_empty());
         let error = find(&settings, "r1").unwrap_err();
         assert!(error.to_string().contains("no machine is kept on this host"), "{error}");

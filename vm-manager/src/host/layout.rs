@@ -30,6 +30,16 @@ impl HostSettings {
         self.instance_state(id).join("lock")
     }
 
+    /// Says that the instance is that of a service.
+    pub(crate) fn instance_service(&self, id: InstanceId) -> PathBuf {
+        self.instance_state(id).join("service.json")
+    }
+
+    /// Says when the owner of a service's instance was last there.
+    pub(crate) fn instance_last_seen(&self, id: InstanceId) -> PathBuf {
+        self.instance_runtime(id).join("last-seen")
+    }
+
     pub(crate) fn instance_machines(&self, id: InstanceId) -> PathBuf {
         self.instance_state(id).join("machines")
     }
@@ -111,7 +121,7 @@ impl MachinePaths {
         self.runtime.join(QEMU_LOG)
     }
 
-    /// The private login key of a kept machine.
+    /// The private login key of a machine that may outlive its owner.
     pub(crate) fn login_key(&self) -> PathBuf {
         self.runtime.join("login-key")
     }

@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
-use super::{Capacity, HostError, HostSettings, ProcessIdentity};
+use super::{Capacity, CapacityLimits, HostError, HostSettings, ProcessIdentity};
 
 /// What QEMU itself needs beside the guest's memory: code cache, device state, its own program.
 const MACHINE_OVERHEAD: u64 = 64 * MIB;
@@ -27,10 +27,12 @@ const LEDGER_BYTES: u64 = 4 * MIB;
 /// The one book of what is promised to machines on this host, shared by all instances whose runtime
 /// directory is the same.
 ///
-/// Entries of instances whose lock is free are dropped by whoever opens the book next.
+/// Entries of instances whose lock is free are dropped by whoever opens the book next, unless their
+/// machine runs: it uses its memory until somebody ends it or takes the promise over.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     path: PathBuf,
+    limits: CapacityLimits,
 }
 
 /// Why a machine has no room.
@@ -70,25 +72,44 @@ pub enum NoRoom {
     },
 }
 
+/// What is asked for a machine that is about to start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Claim {
+    /// On whose behalf.
+    pub(super) instance: InstanceId,
+    /// For which machine.
+    pub(super) vm: VmId,
+    /// The instance's lock file: once it is free, the claim is void.
+    pub(super) lock: PathBuf,
+    /// The memory of the guest.
+    pub(super) memory: ByteSize,
+    /// Its processors.
+    pub(super) cpus: u32,
+}
+
 /// One promise. `process` appears once the machine runs: what it uses already is no longer part of
 /// the memory that the host has free.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Entry {
-    instance: InstanceId,
-    vm: VmId,
-    memory: ByteSize,
-    cpus: u32,
-    lock: PathBuf,
+    claim: Claim,
     process: Option<ProcessIdentity>,
+}
+
+impl Entry {
+    /// Whether the machine runs that uses the memory.
+    fn runs(&self) -> bool {
+        let same = |process: ProcessIdentity| {
+            ProcessIdentity::of(process.pid).is_ok_and(|found| found == Some(process))
+        };
+        self.process.is_some_and(same)
+    }
 }
 
 /// Room for one machine, given back when dropped.
 #[derive(Debug)]
 pub struct Promise {
     ledger: Ledger,
-    vm: VmId,
-    memory: ByteSize,
-    cpus: u32,
+    claim: Claim,
     released: bool,
 }
 
@@ -96,46 +117,30 @@ impl Ledger {
     /// The book of this host.
     #[must_use]
     pub fn new(settings: &HostSettings) -> Self {
-        Self { path: settings.ledger() }
+        Self { path: settings.ledger(), limits: settings.limits }
     }
 
-    /// Promises room to a machine that is about to start, on behalf of the instance whose lock file
-    /// is `lock`.
+    /// Promises room to a machine that is about to start.
     ///
     /// # Errors
     ///
     /// [`HostError::NoRoom`] when the host has none now or could never have, else when the book
     /// cannot be used.
-    pub(crate) fn reserve(
-        &self,
-        instance: InstanceId,
-        vm: VmId,
-        lock: &Path,
-        memory: ByteSize,
-        cpus: u32,
-    ) -> Result<Promise, HostError> {
-        let capacity =
-            Capacity::of_host().map_err(HostError::io("read", Path::new("/proc/meminfo")))?;
+    pub(super) fn reserve(&self, claim: &Claim) -> Result<Promise, HostError> {
+        let capacity = Capacity::within(&self.limits)
+            .map_err(HostError::io("read", Path::new("/proc/meminfo")))?;
         self.edit(|entries| {
-            room(&uses(entries), &capacity, memory, cpus)?;
-            let lock = lock.to_owned();
-            entries.push(Entry { instance, vm, memory, cpus, lock, process: None });
+            room(&uses(entries), &capacity, claim.memory, claim.cpus)?;
+            entries.push(Entry { claim: claim.clone(), process: None });
             Ok(())
         })?;
-        Ok(Promise { ledger: self.clone(), vm, memory, cpus, released: false })
+        Ok(Promise { ledger: self.clone(), claim: claim.clone(), released: false })
     }
 
     /// Like [`Ledger::reserve`], but waits for room where it may come.
-    pub(crate) async fn wait_for_room(
-        &self,
-        instance: InstanceId,
-        vm: VmId,
-        lock: &Path,
-        memory: ByteSize,
-        cpus: u32,
-    ) -> Result<Promise, HostError> {
+    pub(super) async fn wait_for_room(&self, claim: &Claim) -> Result<Promise, HostError> {
         loop {
-            match self.reserve(instance, vm, lock, memory, cpus) {
+            match self.reserve(claim) {
                 Err(HostError::NoRoom(NoRoom::Now { .. })) => {
                     tokio::time::sleep(ROOM_INTERVAL).await;
                 }
@@ -144,13 +149,28 @@ impl Ledger {
         }
     }
 
+    /// Takes the promise to a machine over that runs already, from whoever had it. There is room
+    /// for it, whatever the book says.
+    pub(super) fn take_over(
+        &self,
+        claim: &Claim,
+        process: ProcessIdentity,
+    ) -> Result<Promise, HostError> {
+        self.edit(|entries| {
+            entries.retain(|entry| entry.claim.vm != claim.vm);
+            entries.push(Entry { claim: claim.clone(), process: Some(process) });
+            Ok(())
+        })?;
+        Ok(Promise { ledger: self.clone(), claim: claim.clone(), released: false })
+    }
+
     /// Takes the promise to a machine back.
     pub(crate) fn forget(&self, vm: VmId) -> Result<(), HostError> {
         if !self.path.exists() {
             return Ok(());
         }
         self.edit(|entries| {
-            entries.retain(|entry| entry.vm != vm);
+            entries.retain(|entry| entry.claim.vm != vm);
             Ok(())
         })
     }
@@ -175,7 +195,7 @@ impl Ledger {
         let mut text = Vec::new();
         (&file).take(LEDGER_BYTES).read_to_end(&mut text).map_err(at("read"))?;
         let mut entries: Vec<Entry> = serde_json::from_slice(&text).unwrap_or_default();
-        entries.retain(|entry| Lock::is_held(&entry.lock).unwrap_or(true));
+        entries.retain(|entry| Lock::is_held(&entry.claim.lock).unwrap_or(true) || entry.runs());
         change(&mut entries)?;
         let text = serde_json::to_vec(&entries).expect("entries have a JSON form");
         replace(&mut file, &text).map_err(at("write"))
@@ -186,25 +206,25 @@ impl Promise {
     /// The machine that the room is for.
     #[must_use]
     pub fn vm(&self) -> VmId {
-        self.vm
+        self.claim.vm
     }
 
     /// The promised memory of the guest.
     #[must_use]
     pub fn memory(&self) -> ByteSize {
-        self.memory
+        self.claim.memory
     }
 
     /// The promised processors.
     #[must_use]
     pub fn cpus(&self) -> u32 {
-        self.cpus
+        self.claim.cpus
     }
 
     /// Notes the process that now uses the promised memory.
     pub(crate) fn used_by(&self, process: ProcessIdentity) -> Result<(), HostError> {
         self.ledger.edit(|entries| {
-            for entry in entries.iter_mut().filter(|entry| entry.vm == self.vm) {
+            for entry in entries.iter_mut().filter(|entry| entry.claim.vm == self.claim.vm) {
                 entry.process = Some(process);
             }
             Ok(())
@@ -221,10 +241,10 @@ impl Promise {
 impl Drop for Promise {
     fn drop(&mut self) {
         if !self.released
-            && let Err(error) = self.ledger.forget(self.vm)
+            && let Err(error) = self.ledger.forget(self.claim.vm)
         {
             // The entry goes with its instance's lock at the latest.
-            tracing::warn!(vm.id = %self.vm, %error, "cannot give a machine's room back");
+            tracing::warn!(vm.id = %self.claim.vm, %error, "cannot give a machine's room back");
         }
     }
 }
@@ -239,16 +259,16 @@ struct Use {
 }
 
 fn uses(entries: &[Entry]) -> Vec<Use> {
-    let resident = |process: &ProcessIdentity| {
-        let same = ProcessIdentity::of(process.pid).ok()? == Some(*process);
-        same.then(|| resident_bytes(process.pid))?
+    let resident = |entry: &Entry| {
+        let process = entry.process.filter(|_| entry.runs())?;
+        resident_bytes(process.pid)
     };
     entries
         .iter()
         .map(|entry| Use {
-            promised: entry.memory.0.saturating_add(MACHINE_OVERHEAD),
-            resident: entry.process.as_ref().and_then(resident).unwrap_or(0),
-            cpus: entry.cpus,
+            promised: entry.claim.memory.0.saturating_add(MACHINE_OVERHEAD),
+            resident: resident(entry).unwrap_or(0),
+            cpus: entry.claim.cpus,
         })
         .collect()
 }
@@ -331,7 +351,15 @@ mod tests {
     }
 
     fn ledger(directory: &Path) -> (Ledger, PathBuf) {
-        (Ledger { path: directory.join("ledger") }, directory.join("lock"))
+        (
+            Ledger { path: directory.join("ledger"), limits: CapacityLimits::default() },
+            directory.join("lock"),
+        )
+    }
+
+    fn claim(lock: &Path, memory: u64, cpus: u32) -> Claim {
+        let (instance, vm) = (InstanceId::new(), VmId::new());
+        Claim { instance, vm, lock: lock.to_owned(), memory: ByteSize(memory), cpus }
     }
 
     fn entries(ledger: &Ledger) -> usize {
@@ -350,7 +378,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (ledger, path) = ledger(directory.path());
         let lock = Lock::create(&path).unwrap();
-        let reserve = || ledger.reserve(InstanceId::new(), VmId::new(), &path, ByteSize(MIB), 1);
+        let reserve = || ledger.reserve(&claim(&path, MIB, 1));
         let first = reserve().unwrap();
         assert_eq!((entries(&ledger), first.memory(), first.cpus()), (1, ByteSize(MIB), 1));
         drop(first);
@@ -369,13 +397,40 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_to_a_machine_that_runs_is_neither_lost_nor_doubled() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(directory.path());
+        let lock = Lock::create(&path).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = ProcessIdentity::of(child.id().cast_signed()).unwrap().unwrap();
+        let claim = claim(&path, MIB, 1);
+        let promise = ledger.reserve(&claim).unwrap();
+        promise.used_by(process).unwrap();
+        promise.leave();
+        drop(lock);
+        // A test beside this one may be between fork and exec, where its child still has the lock.
+        drop(Lock::wait(&path).unwrap());
+        assert_eq!(entries(&ledger), 1, "the machine runs without an owner");
+
+        let _lock = Lock::wait(&path).unwrap().unwrap();
+        let promise = ledger.take_over(&claim, process).unwrap();
+        assert_eq!((entries(&ledger), promise.vm()), (1, claim.vm));
+        drop(promise);
+        assert_eq!(entries(&ledger), 0, "the new owner gives it back");
+        let promise = ledger.take_over(&claim, process).unwrap();
+        assert_eq!(entries(&ledger), 1, "a promise that was lost is made again");
+        drop(promise);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn a_book_that_was_cut_off_is_begun_anew() {
         let directory = tempfile::tempdir().unwrap();
         let (ledger, path) = ledger(directory.path());
         let _lock = Lock::create(&path).unwrap();
         std::fs::write(&ledger.path, "[{\"instance\": ").unwrap();
-        let promise =
-            ledger.reserve(InstanceId::new(), VmId::new(), &path, ByteSize(MIB), 1).unwrap();
+        let promise = ledger.reserve(&claim(&path, MIB, 1)).unwrap();
         assert_eq!(entries(&ledger), 1);
         drop(promise);
     }
@@ -384,11 +439,7 @@ mod tests {
     async fn waiting_ends_at_once_where_room_never_comes() {
         let directory = tempfile::tempdir().unwrap();
         let (ledger, path) = ledger(directory.path());
-        let memory = ByteSize(u64::MAX);
-        let error = ledger
-            .wait_for_room(InstanceId::new(), VmId::new(), &path, memory, 1)
-            .await
-            .unwrap_err();
+        let error = ledger.wait_for_room(&claim(&path, u64::MAX, 1)).await.unwrap_err();
         assert!(matches!(error, HostError::NoRoom(NoRoom::Never { .. })), "{error}");
     }
 
@@ -398,10 +449,9 @@ mod tests {
         let (ledger, path) = ledger(directory.path());
         let _lock = Lock::create(&path).unwrap();
         let host = Capacity::of_host().unwrap();
-        let take =
-            |cpus| ledger.wait_for_room(InstanceId::new(), VmId::new(), &path, ByteSize(MIB), cpus);
-        let all = take(host.cpus).await.unwrap();
-        let second = take(1);
+        let all = ledger.wait_for_room(&claim(&path, MIB, host.cpus)).await.unwrap();
+        let one = claim(&path, MIB, 1);
+        let second = ledger.wait_for_room(&one);
         tokio::pin!(second);
         tokio::select! {
             biased;

@@ -115,6 +115,19 @@ impl Process {
         Ok(Some(Self { identity, descriptor }))
     }
 
+    /// The name of the machine whose QEMU this is; `None` if it is another program or has ended.
+    pub(crate) fn machine_name(&self) -> io::Result<Option<MachineName>> {
+        match fs::read(format!("/proc/{}/cmdline", self.identity.pid)) {
+            // Another process with this number since then would have another start time.
+            Ok(arguments) if ProcessIdentity::of(self.identity.pid)? == Some(self.identity) => {
+                Ok(parse_command_line(&arguments))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A second hold on the same process, whether it has ended or not.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { identity: self.identity, descriptor: self.descriptor.try_clone()? })
@@ -122,6 +135,14 @@ impl Process {
 
     pub(crate) fn identity(&self) -> ProcessIdentity {
         self.identity
+    }
+
+    /// A hold on a process that does not end whatever is done to it. The descriptor is that of no
+    /// process, so that a signal fails and nothing ever comes from it.
+    #[cfg(test)]
+    pub(crate) fn stuck(identity: ProcessIdentity) -> Self {
+        let descriptor = std::os::unix::net::UnixDatagram::unbound().unwrap().into();
+        Self { identity, descriptor }
     }
 
     /// Ends it at once. A process that has ended already is no error.

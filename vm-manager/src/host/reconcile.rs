@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A machine whose [`Machine`](crate::machine::Machine) lives in this process is its own owner and is
-//! left alone. The console of a machine that is left because it is kept is cut: nobody reads it, and
-//! the guest may write to it for hours.
+//! left alone. So is one that a service may still adopt, with its files: they say how it ended. The
+//! console of a machine that is left to others is cut: nobody reads it, and the guest may write to it
+//! for hours.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,6 +33,8 @@ const NAME_DEADLINE: Duration = Duration::from_secs(1);
 /// How far a pass goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
+    /// Only machines kept for too long: all others may still be adopted.
+    Expired,
     /// Only contradictions between records and processes, and machines kept for too long.
     Contradictions,
     /// Also machines that run without an owner, unless they are kept.
@@ -69,6 +72,9 @@ fn decide(reach: Reach, owned: bool, recorded: Recorded, runs: bool, now: Timest
         return Action::Leave;
     }
     match (recorded, runs) {
+        (Recorded::Nothing | Recorded::Job, _) | (_, false) if reach == Reach::Expired => {
+            Action::Leave
+        }
         (_, false) => Action::Remove,
         (Recorded::Nothing, true) => Action::Kill,
         (Recorded::Kept(until), true) if until > now && reach != Reach::All => {
@@ -87,6 +93,8 @@ pub(super) struct Pass {
     pub(super) removed: Vec<VmId>,
     /// When the last of the machines that are kept has to go.
     pub(super) kept_until: Option<Timestamp>,
+    /// Whether a machine was left because it may still be adopted.
+    pub(super) adoptable: bool,
     /// What could not be settled, for each machine.
     pub(super) errors: Vec<HostError>,
 }
@@ -116,9 +124,10 @@ pub(super) fn pass(instance: &Instance, reach: Reach, now: Timestamp) -> Result<
     owned.append(&mut instance.owned_now());
     machines.retain(|vm, _| !owned.contains(vm));
     for (vm, seen) in machines {
+        let reach = instance.reach_of(vm, reach);
         match settle(instance, vm, &seen, reach, now) {
             Ok(Action::LeaveUntil(until)) => done.kept_until = done.kept_until.max(Some(until)),
-            Ok(Action::Leave) => {}
+            Ok(Action::Leave) => done.adoptable |= reach == Reach::Expired,
             Ok(Action::Remove | Action::Kill) => done.removed.push(vm),
             Err(error) => {
                 tracing::warn!(vm.id = %vm, %error, "cannot settle a machine");
@@ -127,6 +136,18 @@ pub(super) fn pass(instance: &Instance, reach: Reach, now: Timestamp) -> Result<
         }
     }
     Ok(done)
+}
+
+/// Does what is to be done about one machine. Says whether nothing of it is left.
+pub(super) fn settle_one(
+    instance: &Instance,
+    vm: VmId,
+    seen: &[Sighting],
+    reach: Reach,
+    now: Timestamp,
+) -> Result<bool, HostError> {
+    let action = settle(instance, vm, seen, reach, now)?;
+    Ok(matches!(action, Action::Remove | Action::Kill))
 }
 
 fn settle(
@@ -160,13 +181,15 @@ fn settle(
             end(sighting, &paths.qmp())?;
         }
     }
-    if matches!(action, Action::LeaveUntil(_)) {
+    let left_to_others = action == Action::Leave && reach == Reach::Expired;
+    if left_to_others || matches!(action, Action::LeaveUntil(_)) {
         console::trim_files(&paths);
     }
     if matches!(action, Action::Kill | Action::Remove) {
         remove_directory(&paths.runtime)?;
         remove_directory(&paths.state)?;
         Ledger::new(instance.settings()).forget(vm)?;
+        instance.expect_nobody(vm);
     }
     Ok(action)
 }
@@ -194,7 +217,7 @@ fn end(sighting: &Sighting, socket: &std::path::Path) -> Result<(), HostError> {
 }
 
 /// The machines that have a directory, in the state directory by their full id.
-fn directories(instance: &Instance) -> Result<BTreeSet<VmId>, HostError> {
+pub(super) fn directories(instance: &Instance) -> Result<BTreeSet<VmId>, HostError> {
     let path = instance.settings().instance_machines(instance.id());
     let entries = match std::fs::read_dir(&path) {
         Ok(entries) => entries,
@@ -218,23 +241,24 @@ mod tests {
     #[test]
     fn every_combination_has_one_action() {
         use Action::{Kill, Leave, LeaveUntil, Remove};
-        use Reach::{Abandoned, All, Contradictions};
+        use Reach::{Abandoned, All, Contradictions, Expired};
         let now = Timestamp::from_micros(100);
         let (past, future) = (Timestamp::from_micros(99), Timestamp::from_micros(101));
         let (kept, expired) = (Recorded::Kept(future), Recorded::Kept(past));
         let table = [
-            // record, runs: contradictions, abandoned, all
-            (Recorded::Nothing, false, [Remove, Remove, Remove]),
-            (Recorded::Nothing, true, [Kill, Kill, Kill]),
-            (Recorded::Job, false, [Remove, Remove, Remove]),
-            (Recorded::Job, true, [Leave, Kill, Kill]),
-            (kept, false, [Remove, Remove, Remove]),
-            (kept, true, [LeaveUntil(future), LeaveUntil(future), Kill]),
-            (expired, false, [Remove, Remove, Remove]),
-            (expired, true, [Kill, Kill, Kill]),
+            // record, runs: expired, contradictions, abandoned, all
+            (Recorded::Nothing, false, [Leave, Remove, Remove, Remove]),
+            (Recorded::Nothing, true, [Leave, Kill, Kill, Kill]),
+            (Recorded::Job, false, [Leave, Remove, Remove, Remove]),
+            (Recorded::Job, true, [Leave, Leave, Kill, Kill]),
+            (kept, false, [Leave, Remove, Remove, Remove]),
+            (kept, true, [LeaveUntil(future), LeaveUntil(future), LeaveUntil(future), Kill]),
+            (expired, false, [Leave, Remove, Remove, Remove]),
+            (expired, true, [Kill, Kill, Kill, Kill]),
         ];
+        let reaches = [Expired, Contradictions, Abandoned, All];
         for (recorded, runs, expected) in table {
-            for (reach, expected) in [Contradictions, Abandoned, All].into_iter().zip(expected) {
+            for (reach, expected) in reaches.into_iter().zip(expected) {
                 let case = format!("{recorded:?}, runs: {runs}, {reach:?}");
                 assert_eq!(decide(reach, false, recorded, runs, now), expected, "{case}");
                 assert_eq!(decide(reach, true, recorded, runs, now), Leave, "owned: {case}");

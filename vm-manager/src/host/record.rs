@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use common::ids::VmId;
+use common::size::ByteSize;
 use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::files::{read_bounded, write_private};
-use super::{HostError, ProcessIdentity};
+use super::{Accelerator, HostError, ProcessIdentity};
 
-/// The version of the record that this program writes and reads.
+/// The version of the record that this program writes and reads. What is added to it later may be
+/// absent: older programs pass over it, newer ones do without it.
 const VERSION: u16 = 1;
 
 /// Records have some hundred bytes; more is not ours.
@@ -28,6 +30,26 @@ pub(crate) struct Record {
     pub(crate) process: Option<ProcessIdentity>,
     /// Present when the machine outlives its job on purpose.
     pub(crate) keep: Option<Keep>,
+    /// Present when another owner can adopt the machine.
+    pub(crate) adoption: Option<Adoption>,
+}
+
+/// What an owner needs that did not start the machine. The private key is not here but in a file of
+/// mode 0600 on tmpfs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Adoption {
+    /// The host's end of the forwarding to its SSH server.
+    pub(crate) address: SocketAddr,
+    /// The user to log in as.
+    pub(crate) user: String,
+    /// The host key to expect, as a line of `known_hosts` without the name.
+    pub(crate) host_key: String,
+    /// Its virtual processors.
+    pub(crate) cpus: u32,
+    /// The memory of its guest.
+    pub(crate) memory: ByteSize,
+    /// How it is run.
+    pub(crate) accelerator: Accelerator,
 }
 
 /// How a kept machine is reached, and until when. The private key is not here but in a file of mode
@@ -48,7 +70,14 @@ pub(crate) struct Keep {
 
 impl Record {
     pub(crate) fn new(vm: VmId, label: &str) -> Self {
-        Self { version: VERSION, vm, label: label.to_owned(), process: None, keep: None }
+        Self {
+            version: VERSION,
+            vm,
+            label: label.to_owned(),
+            process: None,
+            keep: None,
+            adoption: None,
+        }
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), HostError> {
@@ -75,6 +104,29 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Acceleration;
+
+    /// As the first release wrote it, before machines could be adopted.
+    const FIRST_RELEASE: &str = r#"{
+  "version": 1,
+  "vm": "01890a5d-ac96-774b-bcce-b302099a8057",
+  "label": "tiny",
+  "process": {
+    "pid": 4711,
+    "start": 99
+  },
+  "keep": null
+}"#;
+
+    #[test]
+    fn a_record_of_the_first_release_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record.json");
+        std::fs::write(&path, FIRST_RELEASE).unwrap();
+        let record = Record::read(&path).unwrap().unwrap();
+        assert_eq!(record.process, Some(ProcessIdentity { pid: 4711, start: 99 }));
+        assert_eq!((record.label.as_str(), record.keep, record.adoption), ("tiny", None, None));
+    }
 
     #[test]
     fn records_read_back_and_others_are_refused() {
@@ -89,6 +141,14 @@ mod tests {
             address: ([127, 0, 0, 1], 2222).into(),
             user: "root".to_owned(),
             host_key: "ssh-ed25519 AAAA".to_owned(),
+        });
+        record.adoption = Some(Adoption {
+            address: ([127, 0, 0, 1], 2222).into(),
+            user: "root".to_owned(),
+            host_key: "ssh-ed25519 AAAA".to_owned(),
+            cpus: 2,
+            memory: ByteSize(1 << 30),
+            accelerator: Accelerator { acceleration: Acceleration::Kvm, reason: None },
         });
         record.write(&path).unwrap();
         assert_eq!(Record::read(&path).unwrap(), Some(record.clone()));

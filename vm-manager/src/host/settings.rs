@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use common::size::ByteSize;
 
-use super::Acceleration;
+use super::{Acceleration, CapacityLimits};
 
 /// Where things lie on this host, and what may be used of it. The caller reads its configuration
 /// and environment; this crate reads neither.
@@ -23,4 +23,22 @@ pub struct HostSettings {
     pub disk_reserve: ByteSize,
     /// The acceleration to use without asking; absent means to probe.
     pub acceleration: Option<Acceleration>,
+    /// What machines may have together, where that is not what the host has.
+    pub limits: CapacityLimits,
+}
+
+#[cfg(test)]
+impl HostSettings {
+    /// Settings for a test of its own directory, on a host without QEMU.
+    pub(crate) fn below(directory: &std::path::Path) -> Self {
+        Self {
+            state: directory.join("state"),
+            runtime: directory.join("run"),
+            qemu: "/nonexistent/qemu".into(),
+            qemu_img: "/nonexistent/qemu-img".into(),
+            disk_reserve: ByteSize(0),
+            acceleration: None,
+            limits: CapacityLimits::default(),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The list of images that can be booted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,6 +115,15 @@ impl Catalogue {
                 nearest: nearest(label, self.names.keys().map(String::as_str)).map(str::to_owned),
             }),
         }
+    }
+
+    /// Every label and alias.
+    #[must_use]
+    pub fn labels(&self) -> BTreeSet<String> {
+        self.entries()
+            .flat_map(|entry| std::iter::once(&entry.label).chain(&entry.aliases))
+            .cloned()
+            .collect()
     }
 
     /// All images: those of the binary in their order, then the operator's.

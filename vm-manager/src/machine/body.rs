@@ -22,7 +22,7 @@ pub(super) struct Body {
     promise: Option<Promise>,
     left: bool,
     /// Last: until everything is removed, the machine is ours.
-    _owned: Owned,
+    owned: Owned,
 }
 
 impl Body {
@@ -34,11 +34,21 @@ impl Body {
         owned: Owned,
         promise: Promise,
     ) -> Result<Self, MachineError> {
-        let body =
-            Self { name, paths, process: None, promise: Some(promise), left: false, _owned: owned };
+        let body = Self { name, paths, process: None, promise: Some(promise), left: false, owned };
         create_private_directory(&body.paths.state)?;
         create_private_directory(&body.paths.runtime)?;
         Ok(body)
+    }
+
+    /// Takes over a machine that is there already; without a process and a promise if it has ended.
+    pub(super) fn adopt(
+        name: MachineName,
+        paths: MachinePaths,
+        owned: Owned,
+        running: Option<(Process, Promise)>,
+    ) -> Self {
+        let (process, promise) = running.unzip();
+        Self { name, paths, process, promise, left: false, owned }
     }
 
     pub(super) fn paths(&self) -> &MachinePaths {
@@ -68,6 +78,12 @@ impl Body {
         if let Some(promise) = self.promise.take() {
             promise.leave();
         }
+    }
+
+    /// Like [`Body::leave`], for a new owner that is expected to come soon.
+    pub(super) fn leave_for_adoption(self) {
+        self.owned.leave_for_adoption();
+        self.leave();
     }
 
     /// Ends the process and waits for it to be gone.
@@ -108,5 +124,39 @@ impl Drop for Body {
         if let Err(error) = result {
             tracing::error!(vm.id = %self.name.vm, %error, "cannot remove a machine");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::limits::MIB;
+    use common::size::ByteSize;
+
+    use super::*;
+    use crate::host::fake::FakeMachine;
+    use crate::host::{HostSettings, Instance};
+
+    /// One that waits for a broken disk does not end before the disk answers.
+    #[test]
+    fn a_qemu_that_cannot_be_killed_keeps_its_room_and_its_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = HostSettings::below(directory.path());
+        let instance = Instance::create(&settings).unwrap();
+        let mut qemu = FakeMachine::run(&instance);
+        let name = MachineName { instance: instance.id(), vm: qemu.vm };
+        let promise = instance.take_over(qemu.vm, ByteSize(MIB), 1, qemu.identity()).unwrap();
+        let stuck = Process::stuck(qemu.identity());
+        let owned = Owned::new(&instance, qemu.vm);
+        let promised = || std::fs::read_to_string(settings.ledger()).unwrap();
+
+        drop(Body::adopt(name, qemu.paths.clone(), owned, Some((stuck, promise))));
+        assert!(qemu.runs() && qemu.paths.record().exists());
+        assert!(promised().contains(&qemu.vm.to_string()), "{}", promised());
+
+        // A later pass finds it, and by then it can be ended.
+        assert_eq!(instance.destroy_all().unwrap(), [qemu.vm]);
+        assert!(qemu.was_ended() && !qemu.paths.record().exists());
+        assert_eq!(promised(), "[]");
+        assert!(instance.close().unwrap());
     }
 }

@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::limits::CONSOLE_BYTES;
+use common::limits::{CONSOLE_BYTES, MIB};
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
+use nix::unistd::{Whence, lseek};
 use tokio::sync::broadcast;
 
 pub use cause::ConsoleCause;
+pub(super) use cause::Farewell;
 
 use self::cause::Causes;
 use self::ring::Ring;
@@ -39,6 +41,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The read part of the file is given back in steps of this size.
 const PUNCH_BYTES: u64 = 256 * 1024;
+
+/// At most so much of what nobody read is looked through when a console is adopted.
+const UNREAD_BYTES: u64 = 16 * MIB;
 
 /// Lines that a subscriber may lag behind before it misses some.
 const SUBSCRIBER_LINES: usize = 4096;
@@ -73,15 +78,43 @@ impl Console {
             .map_err(HostError::io("create", path))?;
         std::os::unix::fs::fchown(&file, owner, None)
             .map_err(HostError::io("change the owner of", path))?;
+        Ok(Self::of(file, 0))
+    }
+
+    /// Goes on with a console that another owner followed: from what it had not given back to the
+    /// system yet, or the last part of that. The directory may be that of the user whom QEMU runs as.
+    /// Blocks for a moment.
+    pub(super) fn adopt(path: &Path) -> Result<Self, HostError> {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(flags)
+            .open(path)
+            .map_err(HostError::io("open", path))?;
+        let metadata = file.metadata().map_err(HostError::io("look at", path))?;
+        if !metadata.is_file() {
+            let reason = "it is no file".to_owned();
+            return Err(HostError::Record { path: path.to_owned(), reason });
+        }
+        let end = metadata.size();
+        // Where nothing is left there is no data to seek to.
+        let known = lseek(&file, 0, Whence::SeekData).map_or(end, i64::cast_unsigned);
+        let console = Self::of(file, known.max(end.saturating_sub(UNREAD_BYTES)));
+        console.poll();
+        Ok(console)
+    }
+
+    fn of(file: File, offset: u64) -> Self {
         let state = State {
             file,
-            offset: 0,
+            offset,
             punched: 0,
             ring: Ring::new(CONSOLE_BYTES),
             causes: Causes::default(),
             lines: broadcast::Sender::new(SUBSCRIBER_LINES),
         };
-        Ok(Self { state: Arc::new(Mutex::new(state)) })
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Takes in what the guest wrote since the last time. Reading from tmpfs copies memory and does
@@ -128,6 +161,11 @@ impl Console {
     #[must_use]
     pub fn cause(&self) -> Option<ConsoleCause> {
         self.state().causes.found()
+    }
+
+    /// What the guest's kernel said last about ending the machine, for one whose end nobody saw.
+    pub(super) fn farewell(&self) -> Option<Farewell> {
+        self.state().causes.farewell()
     }
 
     /// All lines that are still known, and then each new one.
@@ -252,6 +290,37 @@ mod tests {
         assert_eq!(console.written(), 16);
         drop(console);
         assert_eq!(lines.next().await, None);
+    }
+
+    #[test]
+    fn a_console_is_followed_from_where_its_content_is() {
+        let (directory, console, mut writer) = console();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        for _ in 0..PUNCH_BYTES / 1024 {
+            writer.write_all(&line).unwrap();
+        }
+        writer.write_all(b"seen\n").unwrap();
+        console.poll();
+        drop(console);
+        writer.write_all(b"[9.0] Kernel panic - not syncing: unseen\nlast").unwrap();
+        let path = directory.path().join("console.log");
+        let console = Console::adopt(&path).unwrap();
+        assert_eq!(
+            console.tail(10).len(),
+            3,
+            "what was read before is gone, but for its last part"
+        );
+        assert_eq!(console.tail(3)[0], "seen");
+        assert!(matches!(console.cause(), Some(ConsoleCause::Panic(_))));
+        assert_eq!(console.written(), PUNCH_BYTES + 50);
+        writer.write_all(b" words\n").unwrap();
+        console.poll();
+        assert_eq!(console.tail(1), ["last words"]);
+
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(Console::adopt(&path).unwrap().written(), 0);
+        assert!(Console::adopt(directory.path()).is_err());
+        assert!(Console::adopt(&directory.path().join("none")).is_err());
     }
 
     #[test]

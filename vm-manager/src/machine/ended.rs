@@ -76,6 +76,11 @@ impl EndedCell {
         self.sender.subscribe()
     }
 
+    /// The console in which an end may be explained.
+    pub(super) fn console(&self) -> &Console {
+        &self.console
+    }
+
     /// From now on an end is our own doing.
     pub(super) fn expect_stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
@@ -124,19 +129,21 @@ impl EndedCell {
             },
             "BLOCK_IO_ERROR" => {
                 let full = event.data.get("nospace").and_then(Value::as_bool).unwrap_or(false);
-                let free = match free_space(&self.state) {
-                    Ok(free) => format!("{free} are free"),
-                    Err(error) => error.to_string(),
-                };
                 let (operation, reason) = (text("operation"), text("reason"));
-                let state = self.state.display();
-                let reason = format!(
-                    "{operation} failed with \"{reason}\"; {free} on the host in `{state}`"
-                );
-                Some(Ended::DiskError { reason, full })
+                Some(self.disk_error(&format!("{operation} failed with \"{reason}\""), full))
             }
             _ => None,
         }
+    }
+
+    /// A failure of the disk, with how much room the host has now.
+    pub(super) fn disk_error(&self, what: &str, full: bool) -> Ended {
+        let free = match free_space(&self.state) {
+            Ok(free) => format!("{free} are free"),
+            Err(error) => error.to_string(),
+        };
+        let reason = format!("{what}; {free} on the host in `{}`", self.state.display());
+        Ended::DiskError { reason, full }
     }
 }
 

@@ -118,7 +118,7 @@ pub(super) fn how_ended(process: &Process, log: &Path) -> String {
 }
 
 /// The end of QEMU's own output.
-fn last_words(log: &Path) -> String {
+pub(super) fn last_words(log: &Path) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();

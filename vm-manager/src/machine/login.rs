@@ -72,10 +72,9 @@ impl Machine {
     ///
     /// What the connection failed with.
     pub async fn connect(&self) -> Result<Guest, SshError> {
-        let entry = &self.image().entry;
         let guest =
-            Guest::connect(self.address(), &entry.user, self.keys(), ATTEMPT_DEADLINE).await?;
-        Ok(guest.with_privilege(&entry.privilege))
+            Guest::connect(self.address(), &self.user, self.keys(), ATTEMPT_DEADLINE).await?;
+        Ok(guest.with_privilege(&self.image().entry.privilege))
     }
 
     async fn try_login(&self) -> Result<Guest, SshError> {

@@ -30,6 +30,9 @@ pub struct MachineSpec {
     pub privileges: Privileges,
     /// Room that was promised before, of this size; absent means to ask for it now.
     pub promise: Option<Promise>,
+    /// Whether another owner can [adopt](super::Machine::adopt) the machine: the login key is then
+    /// written to tmpfs with mode 0600, where it goes with the machine.
+    pub adoptable: bool,
 }
 
 impl MachineSpec {
@@ -43,6 +46,7 @@ impl MachineSpec {
             hostname: hostname.to_owned(),
             privileges: Privileges::default(),
             promise: None,
+            adoptable: false,
         }
     }
 

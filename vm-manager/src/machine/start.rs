@@ -3,8 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use tokio_util::task::AbortOnDropHandle;
-
 use super::arguments::{CommandLine, SSH_PORT};
 use super::body::Body;
 use super::ended::EndedCell;
@@ -12,7 +10,10 @@ use super::launch::{connect, launch};
 use super::qmp::{QmpError, forwarded_port};
 use super::watcher::Watcher;
 use super::{Console, Machine, MachineError, MachineSpec, Privileges, overlay};
-use crate::host::{HostError, Instance, MachineName, MachinePaths, Owned, Record, check_reserve};
+use crate::host::{
+    Adoption, HostError, Instance, MachineName, MachinePaths, Owned, Record, check_reserve,
+    write_private,
+};
 use crate::seed::{self, Seed};
 use crate::ssh::Keys;
 
@@ -28,7 +29,7 @@ impl Machine {
         let settings = instance.settings();
         let (qemu, accelerator) = instance.qemu().await?;
         check_reserve(&settings.state, settings.disk_reserve)??;
-        let MachineSpec { image, cpus, memory, hostname, privileges, promise } = spec;
+        let MachineSpec { image, cpus, memory, hostname, privileges, promise, adoptable } = spec;
         let promise = match promise {
             Some(promise) => promise,
             None => instance.reserve(memory, cpus)?,
@@ -73,24 +74,31 @@ impl Machine {
         };
         let port = forwarded_port(&qmp.human("info usernet").await?, SSH_PORT)
             .ok_or(QmpError::Incomplete { command: "info usernet", what: "forwarded port" })?;
-        let qmp = Arc::new(qmp);
-        let watcher =
-            Watcher { process: watched, qmp: Arc::clone(&qmp), ended: Arc::clone(&ended), paths };
-        let tasks = [
-            AbortOnDropHandle::new(tokio::spawn(console.clone().follow(body.paths().qemu_log()))),
-            AbortOnDropHandle::new(tokio::spawn(watcher.run())),
-        ];
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let accelerator = accelerator.clone();
+        let user = image.entry.user.clone();
+        if adoptable {
+            // Before anything of a job is in the guest: from then on its owner may be killed.
+            write_private(&paths.login_key(), keys.login_private_openssh().as_bytes())?;
+            let (user, host_key) = (user.clone(), keys.host_public_line());
+            let accelerator = accelerator.clone();
+            record.adoption = Some(Adoption { address, user, host_key, cpus, memory, accelerator });
+            record.write(&paths.record())?;
+        }
+        let qmp = Arc::new(qmp);
+        let watcher = Watcher { process: watched, qmp: Arc::clone(&qmp), ended, paths };
+        let (ended, tasks) = watcher.spawn(&console);
         Ok(Self {
             name,
             image,
+            user,
             address,
             keys,
+            adoptable,
             accelerator,
             console,
             ended,
-            qmp,
+            qmp: Some(qmp),
             _tasks: tasks,
             body,
         })

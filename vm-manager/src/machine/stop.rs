@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use common::time::Timestamp;
-use serde_json::Value;
 
 use super::{Machine, MachineError};
 use crate::host::{HostError, Keep, Record, write_private};
@@ -66,7 +65,7 @@ impl Machine {
             name: name.to_owned(),
             until,
             address: self.address,
-            user: self.image.entry.user.clone(),
+            user: self.user.clone(),
             host_key: self.keys.host_public_line(),
         });
         record.write(&paths.record())?;
@@ -75,9 +74,24 @@ impl Machine {
         Ok(())
     }
 
+    /// Leaves the machine running for the next owner of its instance, which
+    /// [adopts](Machine::adopt) it: the end of a service that is about to start again. What the guest
+    /// does meanwhile, its own end included, is found out then. Only in the instance of a
+    /// [service](crate::host::Instance::open_service) does anybody wait for that owner.
+    ///
+    /// A machine that was not started as adoptable is destroyed, which blocks as dropping it does.
+    pub fn leave(self) {
+        if !self.adoptable {
+            tracing::warn!(vm.id = %self.id(), "a machine that nobody can adopt is destroyed");
+            return;
+        }
+        let Self { body, .. } = self;
+        body.leave_for_adoption();
+    }
+
     async fn quit(self) {
         // The answer may or may not come before QEMU is gone.
-        drop(self.qmp.execute("quit", Value::Null, QUIT_DEADLINE).await);
+        drop(self.command_within("quit", QUIT_DEADLINE).await);
         self.wait_end(QUIT_DEADLINE).await;
         self.destroy().await;
     }

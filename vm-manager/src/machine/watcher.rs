@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::console::Console;
 use super::ended::{Ended, EndedCell};
 use super::launch::how_ended;
-use super::qmp::{COMMAND_DEADLINE, Qmp};
+use super::qmp::Qmp;
+use super::status;
 use crate::host::{MachinePaths, Process};
 
 /// How long QEMU may take to end after it closed its monitor, before we say that it no longer talks.
 const END_DEADLINE: Duration = Duration::from_secs(5);
-
-/// The states in which a guest's processors stand still for good (QEMU's `RunState`), although no
-/// event that we know names the cause. A failing accelerator ends in the first.
-const DEAD_STATES: [&str; 3] = ["internal-error", "io-error", "guest-panicked"];
 
 /// What the task that watches a machine holds.
 #[derive(Debug)]
@@ -28,8 +26,19 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
+    /// Watches the process and follows the console until the handles are dropped.
+    pub(super) fn spawn(self, console: &Console) -> (Arc<EndedCell>, Vec<AbortOnDropHandle<()>>) {
+        let ended = Arc::clone(&self.ended);
+        let follow = console.clone().follow(self.paths.qemu_log());
+        let tasks = vec![
+            AbortOnDropHandle::new(tokio::spawn(follow)),
+            AbortOnDropHandle::new(tokio::spawn(self.run())),
+        ];
+        (ended, tasks)
+    }
+
     /// Notes the end of the process, after everything that the monitor still had to say.
-    pub(super) async fn run(self) {
+    async fn run(self) {
         let closed = self.qmp.closed();
         tokio::pin!(closed);
         let detail = loop {
@@ -53,12 +62,10 @@ impl Watcher {
 
     /// The guest stands still: by our wish, or for good.
     async fn ask_why(&self) {
-        let answer = self.qmp.execute("query-status", Value::Null, COMMAND_DEADLINE).await;
-        let Ok(answer) = answer else { return };
-        let status = answer.get("status").and_then(Value::as_str).unwrap_or_default();
-        if DEAD_STATES.contains(&status) {
-            let detail = format!("it stopped the guest for good and gives as its state `{status}`");
-            self.ended.set(Ended::QemuGone { detail });
+        if let Ok(state) = status::of(&self.qmp).await
+            && status::is_dead(&state)
+        {
+            self.ended.set(status::stopped_for_good(&state));
         }
     }
 }

@@ -13,9 +13,11 @@ use russh::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::within;
+use super::heard::{Heard, LastHeard};
 use super::{Keys, SshError};
 
 /// The longest silence after which a connection still counts as alive: a guest that swaps may not
@@ -44,6 +46,7 @@ const WAITING_MESSAGES: usize = 32;
 pub(super) struct Connection {
     handle: Handle<Watcher>,
     life: Arc<Life>,
+    heard: Arc<LastHeard>,
 }
 
 impl Connection {
@@ -80,6 +83,8 @@ impl Connection {
         let unreachable = |reason: String| SshError::Unreachable { address, reason };
         let life = Arc::new(Life::default());
         let watcher = Watcher { expected: keys.host().clone(), life: Arc::clone(&life) };
+        let heard = Arc::new(LastHeard::now());
+        let stream = Heard::new(stream, Arc::clone(&heard));
         let mut handle = client::connect_stream(Arc::new(config(limits)), stream, watcher)
             .await
             .map_err(|failure| match failure {
@@ -96,7 +101,7 @@ impl Connection {
         let key = PrivateKeyWithHashAlg::new(keys.login(), None);
         let login = handle.authenticate_publickey(user, key).await;
         match login {
-            Ok(result) if result.success() => Ok(Self { handle, life }),
+            Ok(result) if result.success() => Ok(Self { handle, life, heard }),
             // The library reports a connection that closed meanwhile as a refusal.
             Ok(_) if !handle.is_closed() => {
                 Err(SshError::Refused { address, user: user.to_owned() })
@@ -111,6 +116,11 @@ impl Connection {
     /// Whether nothing can be sent any more.
     pub(super) fn is_closed(&self) -> bool {
         self.life.ended.is_cancelled() || self.handle.is_closed()
+    }
+
+    /// When the last bytes came from the guest's SSH server, answers to [`KEEPALIVE`] included.
+    pub(super) fn last_heard(&self) -> Instant {
+        self.heard.when()
     }
 
     /// Waits until the connection has ended, and says why.

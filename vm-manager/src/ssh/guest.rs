@@ -129,6 +129,14 @@ impl Guest {
         self.connection.is_closed()
     }
 
+    /// When the guest's SSH server was last heard. It is asked for a sign of life every 15 s, so a
+    /// guest that has nothing to say is heard all the same; nothing is heard while a session is not
+    /// read.
+    #[must_use]
+    pub fn last_heard(&self) -> tokio::time::Instant {
+        self.connection.last_heard()
+    }
+
     /// Waits until the connection has ended and says why: always [`SshError::Lost`].
     pub async fn closed(&self) -> SshError {
         self.connection.closed().await

@@ -9,11 +9,21 @@ pub enum ConsoleCause {
     OutOfMemory(String),
 }
 
+/// What a guest's kernel says just before it ends the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::machine) enum Farewell {
+    /// It switches the power off.
+    PowerOff,
+    /// It starts again.
+    Restart,
+}
+
 /// The causes seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Causes {
     panic: Option<String>,
     memory: Option<String>,
+    farewell: Option<Farewell>,
 }
 
 impl Causes {
@@ -27,6 +37,11 @@ impl Causes {
         } else if is_out_of_memory(message) {
             self.memory = Some(message.to_owned());
         }
+        self.farewell = farewell(message).or(self.farewell);
+    }
+
+    pub(super) fn farewell(&self) -> Option<Farewell> {
+        self.farewell
     }
 
     pub(super) fn found(&self) -> Option<ConsoleCause> {
@@ -54,6 +69,19 @@ fn is_panic(message: &str) -> bool {
         || message.starts_with("ddb{0}>")
 }
 
+/// Linux (`kernel/reboot.c`); the BSDs and illumos.
+fn farewell(message: &str) -> Option<Farewell> {
+    match message {
+        "reboot: Power down"
+        | "reboot: System halted"
+        | "acpi0: Powering system off"
+        | "The operating system has halted."
+        | "Attempting to power down..." => Some(Farewell::PowerOff),
+        "reboot: Restarting system" | "Rebooting..." | "rebooting..." => Some(Farewell::Restart),
+        _ => None,
+    }
+}
+
 /// Linux, then FreeBSD. A control group of the job's own that reached its limit is the job's own
 /// affair.
 fn is_out_of_memory(message: &str) -> bool {
@@ -65,6 +93,20 @@ fn is_out_of_memory(message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_say_farewell() {
+        let check = |lines: &[&str], expected: Option<Farewell>| {
+            let mut causes = Causes::default();
+            lines.iter().for_each(|line| causes.look_at(line));
+            assert_eq!(causes.farewell(), expected, "{lines:?}");
+        };
+        check(&["login:"], None);
+        check(&["[   12.345678] reboot: Power down"], Some(Farewell::PowerOff));
+        check(&["[9.0] reboot: Restarting system", "x"], Some(Farewell::Restart));
+        check(&["echo reboot: Power down"], None);
+        check(&["rebooting...", "acpi0: Powering system off"], Some(Farewell::PowerOff));
+    }
 
     #[test]
     fn kernels_name_their_end() {
