@@ -32,5 +32,5 @@ pub use budget::Budget;
 pub use error::{EvaluateError, ParseError};
 pub use object::Object;
 pub use parsed::{Expression, Use};
-pub use scope::{CONTEXTS, HashFiles, Scope, Status};
+pub use scope::{CONTEXTS, HashFiles, Scope};
 pub use value::Value;

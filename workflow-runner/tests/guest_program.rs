@@ -206,9 +206,15 @@ impl Host {
         }
     }
 
+    /// The next event. The beginning of a step is acknowledged: the guest does nothing before.
     fn event(&mut self) -> (u64, GuestEvent) {
         match self.receive() {
-            Some(FromGuest::Event { seq, event }) => (seq, event),
+            Some(FromGuest::Event { seq, event }) => {
+                if matches!(event, GuestEvent::StepStarted(_)) {
+                    self.send(&ToGuest::Ack { seq });
+                }
+                (seq, event)
+            }
             other => panic!("an event was expected: {other:?}"),
         }
     }
@@ -355,12 +361,16 @@ fn a_job_whose_daemon_was_killed_is_refused_and_never_run_again() {
     let pid_file = machine.path("pid");
     let job = machine.job(&format!("echo $$ >{}; sleep 600", pid_file.display()));
     assert!(machine.start(&job).status.success());
+    let mut first = machine.attach(job.job, 1);
+    assert_eq!(first.attached(), 1);
+    first.event();
     let group = eventually("the step runs", || {
         fs::read_to_string(&pid_file).ok()?.strip_suffix('\n')?.parse().ok()
     });
     machine.groups.push(group);
     let [daemon] = machine.daemons()[..] else { panic!("one daemon runs") };
     kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+    first.cut();
     // While the killed process is taken apart, its socket may still take a connection.
     let (answer, mut host) = eventually("the attach is refused", || {
         let mut host = machine.attach(job.job, 1);

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use common::event::JobResult;
 use common::guest::JobDocument;
 use common::plan;
 use serde_json::{Map, Value as Json};
 
-use crate::expression::{EvaluateError, HashFiles, Object, Scope, Status, Value};
+use crate::expression::{EvaluateError, HashFiles, Object, Scope, Value};
 use crate::system::System;
 use crate::template;
 
@@ -120,7 +121,7 @@ pub(super) struct JobScope {
     rules: &'static DialectRules,
     contexts: Vec<(&'static str, Value)>,
     github: Value,
-    status: Option<Status>,
+    status: Option<JobResult>,
     hashes: HashMap<Vec<String>, String>,
     /// The directory of `hashFiles`; absent where it cannot be called.
     hash_root: Option<String>,
@@ -215,7 +216,7 @@ impl JobScope {
     pub(super) async fn condition(
         &mut self,
         text: Option<&str>,
-        status: Status,
+        status: JobResult,
         system: &dyn System,
     ) -> Result<bool, String> {
         self.status = Some(status);
@@ -267,7 +268,7 @@ impl Scope for JobScope {
         self.contexts.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
     }
 
-    fn status(&self) -> Option<Status> {
+    fn status(&self) -> Option<JobResult> {
         self.status
     }
 

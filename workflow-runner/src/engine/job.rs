@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::expression::{Object, Status, Value};
+use crate::expression::{Object, Value};
 use crate::system::{Control, Facts, Signal, System};
 
 use super::contexts::{JobContexts, JobScope};
@@ -214,12 +214,12 @@ impl<'a> Job<'a> {
     }
 
     /// The state of the job as conditions see it.
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> JobResult {
         match (self.cancelled.is_some(), self.failed) {
-            (true, true) if self.rules.failure_outlives_cancel => Status::Failure,
-            (true, _) => Status::Cancelled,
-            (false, true) => Status::Failure,
-            (false, false) => Status::Success,
+            (true, true) if self.rules.failure_outlives_cancel => JobResult::Failure,
+            (true, _) => JobResult::Cancelled,
+            (false, true) => JobResult::Failure,
+            (false, false) => JobResult::Success,
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use common::event::{Conclusion, StepFinished, StepStarted};
+use common::event::{Conclusion, JobResult, StepFinished, StepStarted};
 use common::guest::GuestEvent;
 use common::plan::{self, Step, StepAction};
 use tokio::time::Instant;
 
-use crate::expression::{Status, Value};
+use crate::expression::Value;
 
 use super::checkout::{self, Checkout};
 use super::contexts::JobScope;
@@ -273,7 +273,7 @@ impl Job<'_> {
     async fn survives_cancel(&self, step: &Step, scope: &mut JobScope) -> bool {
         self.rules.condition_can_survive_cancel
             && self.cancelled.is_none()
-            && scope.condition(step.condition.as_deref(), Status::Cancelled, self.system).await
+            && scope.condition(step.condition.as_deref(), JobResult::Cancelled, self.system).await
                 == Ok(true)
     }
 

@@ -3,7 +3,9 @@
 use super::ast::Node;
 use super::evaluate::{Evaluated, Evaluator};
 use super::function::Function;
-use super::{EvaluateError, HashFiles, Status, Value, format, json, text};
+use common::event::JobResult;
+
+use super::{EvaluateError, HashFiles, Value, format, json, text};
 
 /// Calls a function. The parser has checked the number of values.
 pub(super) fn call(
@@ -29,9 +31,9 @@ pub(super) fn call(
         // Keeps what `*` made of the value.
         Function::Case => return case(evaluator, arguments),
         Function::HashFiles => hash_files(evaluator, arguments)?.into(),
-        Function::Success => (status(evaluator, function)? == Status::Success).into(),
-        Function::Failure => (status(evaluator, function)? == Status::Failure).into(),
-        Function::Cancelled => (status(evaluator, function)? == Status::Cancelled).into(),
+        Function::Success => (status(evaluator, function)? == JobResult::Success).into(),
+        Function::Failure => (status(evaluator, function)? == JobResult::Failure).into(),
+        Function::Cancelled => (status(evaluator, function)? == JobResult::Cancelled).into(),
         Function::Always => {
             status(evaluator, function)?;
             true.into()
@@ -135,7 +137,7 @@ fn hash_files(evaluator: &Evaluator<'_>, arguments: &[Node]) -> Result<String, E
     }
 }
 
-fn status(evaluator: &Evaluator<'_>, function: Function) -> Result<Status, EvaluateError> {
+fn status(evaluator: &Evaluator<'_>, function: Function) -> Result<JobResult, EvaluateError> {
     evaluator.scope.status().ok_or_else(|| {
         EvaluateError::invalid(format!(
             "the function {} is not available here: it works in conditions (if) only",

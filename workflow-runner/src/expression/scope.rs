@@ -1,5 +1,7 @@
 //! What an expression can see.
 
+use common::event::JobResult;
+
 use super::{EvaluateError, Value};
 
 /// The contexts that Actions has in one place or another; `forgejo` and `gitea` are other names of
@@ -9,32 +11,6 @@ pub const CONTEXTS: [&str; 14] = [
     "strategy", "matrix", "needs", "inputs",
 ];
 
-/// The job's state as the status functions see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// `success()` is true.
-    Success,
-    /// `failure()` is true.
-    Failure,
-    /// `cancelled()` is true.
-    Cancelled,
-    /// Only `always()` is true: a job that this one needs was skipped.
-    Skipped,
-}
-
-impl Status {
-    /// The name as `job.status` has it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Cancelled => "cancelled",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
 /// What an expression can see.
 pub trait Scope {
     /// The context of this name (lower case), if it exists here.
@@ -42,8 +18,10 @@ pub trait Scope {
     /// `==` on objects compares identity, so asking twice should give the same `Arc`.
     fn context(&self, name: &str) -> Option<Value>;
 
-    /// The status functions' answer; `None` where they are not allowed.
-    fn status(&self) -> Option<Status>;
+    /// The job's result so far, which the status functions compare with; `None` where they are not
+    /// allowed. For [`JobResult::Skipped`], a job that this one needs was skipped, only `always()` is
+    /// true.
+    fn status(&self) -> Option<JobResult>;
 
     /// The answer of `hashFiles` for these patterns; [`HashFiles::Unknown`] makes the evaluation
     /// stop with [`EvaluateError::NeedsHash`], and the caller computes it and evaluates again: it

@@ -7,6 +7,7 @@ mod operators;
 mod properties;
 mod syntax;
 
+use common::event::JobResult;
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -14,7 +15,7 @@ use super::*;
 /// A scope of given contexts, which gives the same object each time.
 pub(crate) struct Contexts {
     contexts: Object,
-    status: Option<Status>,
+    status: Option<JobResult>,
     hash: HashFiles,
 }
 
@@ -25,11 +26,11 @@ impl Contexts {
             Value::Object(object) => (*object).clone(),
             other => panic!("contexts must be a mapping, not {}", other.kind()),
         };
-        Self { contexts, status: Some(Status::Success), hash: HashFiles::Unavailable }
+        Self { contexts, status: Some(JobResult::Success), hash: HashFiles::Unavailable }
     }
 
     /// The same in a job of this state.
-    pub(crate) fn status(self, status: Option<Status>) -> Self {
+    pub(crate) fn status(self, status: Option<JobResult>) -> Self {
         Self { status, ..self }
     }
 
@@ -44,7 +45,7 @@ impl Scope for Contexts {
         self.contexts.get(name).cloned()
     }
 
-    fn status(&self) -> Option<Status> {
+    fn status(&self) -> Option<JobResult> {
         self.status
     }
 

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use common::guest::JobDocument;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::house::House;
@@ -71,9 +72,11 @@ pub fn daemon(base: &Path, input: impl Read) -> Result<(), GuestError> {
         let terminate = CancellationToken::new();
         heed_signals(&terminate)?;
         let listener = UnixListener::from_std(listener)?;
-        let house =
-            House { job, spool, listener, linger: LINGER, grace: TERMINATE_GRACE, terminate };
-        let run = |events, cancel| engine::run(document, Arc::new(Local::new()), events, cancel);
+        let heard = watch::Sender::new(false);
+        let system = Local::new().held_until(heard.subscribe());
+        let (linger, grace) = (LINGER, TERMINATE_GRACE);
+        let house = House { job, spool, listener, linger, grace, terminate, heard };
+        let run = |events, cancel| engine::run(document, Arc::new(system), events, cancel);
         house.run(run).await;
         Ok(())
     });

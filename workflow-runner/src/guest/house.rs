@@ -12,7 +12,7 @@ use common::event::{JobResult, LogBatch, LogLine, Stream};
 use common::guest::{GuestEvent, ToGuest};
 use common::{JobId, Timestamp};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,8 @@ pub(super) struct House {
     pub(super) grace: Duration,
     /// Cancelled when the machine goes down.
     pub(super) terminate: CancellationToken,
+    /// Becomes true once a host has acknowledged that a step began.
+    pub(super) heard: watch::Sender<bool>,
 }
 
 impl House {
@@ -77,6 +79,8 @@ impl House {
         let mut notice = None;
         let mut greetings: JoinSet<Option<Greeted>> = JoinSet::new();
         let mut connection: Option<Connection> = None;
+        // The number of the first event that says that a step began.
+        let mut begun: Option<u64> = None;
         let (terminate, grace, cancel_then) = (self.terminate.clone(), self.grace, cancel.clone());
         let mut terminated = pin!(async move {
             terminate.cancelled().await;
@@ -90,7 +94,7 @@ impl House {
             {
                 // The engine is gone, and what is in the channel is all there will be.
                 match events.try_recv() {
-                    Ok(event) => keep(&mut self.spool, event),
+                    Ok(event) => keep(&mut self.spool, event, &mut begun),
                     Err(_) => {
                         if let Some(notice) = notice.take() {
                             self.spool.push(notice);
@@ -115,13 +119,13 @@ impl House {
                     phase = Phase::Draining(result);
                 }
                 Some(event) = events.recv(), if phase == Phase::Running && has_room => {
-                    keep(&mut self.spool, event);
+                    keep(&mut self.spool, event, &mut begun);
                     for _ in 1..EVENTS_PER_TURN {
                         if !self.spool.has_room() {
                             break;
                         }
                         let Ok(event) = events.try_recv() else { break };
-                        keep(&mut self.spool, event);
+                        keep(&mut self.spool, event, &mut begun);
                     }
                 }
                 stream = accept(&self.listener), if greetings.len() < GREETINGS => {
@@ -130,6 +134,11 @@ impl House {
                 Some(greeted) = greetings.join_next(), if !greetings.is_empty() => {
                     if let Ok(Some(greeted)) = greeted {
                         let mut host = Connection::answer(greeted, self.job, &self.spool);
+                        // Who asks only for what comes after it has it.
+                        let knows = |begun| host.has_sent(begun) && !host.has_sent(self.spool.next());
+                        if begun.is_some_and(knows) {
+                            self.heard.send_replace(true);
+                        }
                         hear(&mut host, &mut self.spool, &cancel);
                         connection = Some(host);
                     }
@@ -143,6 +152,9 @@ impl House {
                 () = &mut terminated => return,
                 // Nothing to wait for: the channel is drained at the top.
                 () = std::future::ready(()), if matches!(phase, Phase::Draining(_)) && has_room => {}
+            }
+            if begun.is_some_and(|begun| begun < self.spool.first()) {
+                self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
             }
             if matches!(phase, Phase::Finished { .. }) && self.spool.is_empty() {
                 return;
@@ -170,7 +182,10 @@ enum Phase {
 }
 
 /// Takes an event in. The end is told once, with the engine's result, and by nobody else.
-fn keep(spool: &mut Spool, event: GuestEvent) {
+fn keep(spool: &mut Spool, event: GuestEvent, begun: &mut Option<u64>) {
+    if matches!(event, GuestEvent::StepStarted(_)) {
+        begun.get_or_insert(spool.next());
+    }
     if !matches!(event, GuestEvent::Finished(_)) {
         spool.push(event);
     }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use common::guest::{ATTACH_VERSION, FromGuest, GuestEvent, ToGuest};
 use common::{JobId, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::house::House;
@@ -29,6 +30,7 @@ const LIMITS: SpoolLimits =
 
 /// A daemon in this process.
 struct Machine {
+    heard: watch::Sender<bool>,
     place: tempfile::TempDir,
     job: JobId,
     terminate: CancellationToken,
@@ -57,7 +59,12 @@ where
     let place = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(place.path().join("socket")).unwrap();
     let spool = Spool::new(LIMITS, Folder(place.path().to_owned()));
-    let machine = Machine { place, job: JobId::new(), terminate: CancellationToken::new() };
+    let machine = Machine {
+        place,
+        job: JobId::new(),
+        terminate: CancellationToken::new(),
+        heard: watch::Sender::new(false),
+    };
     let house = House {
         job: machine.job,
         spool,
@@ -65,11 +72,15 @@ where
         linger,
         grace: GRACE,
         terminate: machine.terminate.clone(),
+        heard: machine.heard.clone(),
     };
     let machine = Rc::new(machine);
     let both = async { tokio::join!(house.run(engine), story(machine)) };
     tokio::time::timeout(PATIENCE, both).await.expect("the daemon and the story end");
 }
+
+/// What an engine does.
+type Engine = Pin<Box<dyn Future<Output = JobResult>>>;
 
 /// The host's end of a connection.
 struct Host {
@@ -130,6 +141,25 @@ impl Host {
         }
     }
 
+    /// The daemon's answer to a connection whose first frame is this one.
+    async fn refused(machine: &Machine, first: &ToGuest) -> String {
+        let mut host = Self::connect(machine).await;
+        host.send(first).await;
+        host.refusal().await
+    }
+
+    /// Takes every event after these, acknowledges each, and sees the daemon end.
+    async fn take_all(&mut self, events: &mut Vec<GuestEvent>, acknowledge: impl Fn(u64)) {
+        while !matches!(events.last(), Some(GuestEvent::Finished(_))) {
+            let (seq, event) = self.event().await;
+            events.push(event);
+            assert_eq!(seq, events.len() as u64);
+            acknowledge(seq);
+            self.send(&ToGuest::Ack { seq }).await;
+        }
+        assert_eq!(self.receive().await, None);
+    }
+
     /// Takes every event from `next` on, acknowledges the last, and sees the daemon end.
     async fn finish(&mut self, mut next: u64) -> Vec<GuestEvent> {
         let mut events = Vec::new();
@@ -162,17 +192,46 @@ async fn lines(count: usize, events: mpsc::Sender<GuestEvent>) {
     }
 }
 
+/// An engine that prints so many lines.
+fn prints(count: usize) -> impl FnOnce(mpsc::Sender<GuestEvent>, CancellationToken) -> Engine {
+    move |events, _| {
+        Box::pin(async move {
+            lines(count, events).await;
+            JobResult::Success
+        })
+    }
+}
+
+/// The same, and then it runs until it is cancelled.
+fn prints_and_waits(
+    count: usize,
+) -> impl FnOnce(mpsc::Sender<GuestEvent>, CancellationToken) -> Engine {
+    move |events, cancel| {
+        Box::pin(async move {
+            lines(count, events).await;
+            cancel.cancelled().await;
+            JobResult::Success
+        })
+    }
+}
+
+/// An engine that prints one line once it is cancelled.
+async fn prints_when_cancelled(
+    events: mpsc::Sender<GuestEvent>,
+    cancel: CancellationToken,
+) -> JobResult {
+    cancel.cancelled().await;
+    lines(1, events).await;
+    JobResult::Cancelled
+}
+
 fn all_lines(count: usize, result: JobResult) -> Vec<GuestEvent> {
     (1..=count).map(line).chain([GuestEvent::Finished(result)]).collect()
 }
 
 #[tokio::test]
 async fn a_connection_cut_at_any_event_loses_and_doubles_nothing() {
-    let engine = |events, _| async {
-        lines(3_000, events).await;
-        JobResult::Success
-    };
-    with_daemon(engine, async |machine| {
+    with_daemon(prints(3_000), async |machine| {
         let mut events = Vec::new();
         let mut acknowledged = 0;
         // Each connection takes some events, acknowledges fewer, and is cut.
@@ -195,17 +254,8 @@ async fn a_connection_cut_at_any_event_loses_and_doubles_nothing() {
         events.truncate(acknowledged);
         let mut host = Host::attach(&machine, acknowledged as u64 + 1).await;
         // More than the spool holds: acknowledge on the way.
-        let finished = loop {
-            let (seq, event) = host.event().await;
-            events.push(event);
-            assert_eq!(seq, events.len() as u64);
-            host.send(&ToGuest::Ack { seq }).await;
-            if let Some(GuestEvent::Finished(result)) = events.last() {
-                break *result;
-            }
-        };
-        assert_eq!(host.receive().await, None);
-        assert_eq!(events, all_lines(3_000, finished));
+        host.take_all(&mut events, |_| ()).await;
+        assert_eq!(events, all_lines(3_000, JobResult::Success));
     })
     .await;
 }
@@ -233,26 +283,15 @@ async fn a_job_without_a_host_waits_at_the_limit_and_goes_on() {
         progress.wait_for(|number| *number >= most / 2).await.unwrap();
         let mut host = Host::attach(&machine, 1).await;
         let mut events = Vec::new();
-        while !matches!(events.last(), Some(GuestEvent::Finished(_))) {
-            let (seq, event) = host.event().await;
-            events.push(event);
-            acknowledged.set(seq);
-            host.send(&ToGuest::Ack { seq }).await;
-        }
+        host.take_all(&mut events, |seq| acknowledged.set(seq)).await;
         assert_eq!(events, all_lines(LINES, JobResult::Success));
-        assert_eq!(host.receive().await, None);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_cancel_reaches_the_engine() {
-    let engine = |events, cancel: CancellationToken| async move {
-        cancel.cancelled().await;
-        lines(1, events).await;
-        JobResult::Cancelled
-    };
-    with_daemon(engine, async |machine| {
+    with_daemon(prints_when_cancelled, async |machine| {
         let mut host = Host::attach(&machine, 1).await;
         host.send(&ToGuest::Cancel).await;
         assert_eq!(host.finish(1).await, all_lines(1, JobResult::Cancelled));
@@ -262,12 +301,7 @@ async fn a_cancel_reaches_the_engine() {
 
 #[tokio::test]
 async fn a_new_connection_replaces_the_old_but_only_when_it_attaches() {
-    let engine = |events, cancel: CancellationToken| async move {
-        lines(2, events).await;
-        cancel.cancelled().await;
-        JobResult::Success
-    };
-    with_daemon(engine, async |machine| {
+    with_daemon(prints_and_waits(2), async |machine| {
         let mut old = Host::attach(&machine, 1).await;
         let silent = Host::connect(&machine).await;
         drop(Host::connect(&machine).await);
@@ -285,30 +319,21 @@ async fn a_new_connection_replaces_the_old_but_only_when_it_attaches() {
 
 #[tokio::test]
 async fn faults_of_a_host_are_refused_and_harm_nothing() {
-    let engine = |events, _| async {
-        lines(3, events).await;
-        JobResult::Success
-    };
-    with_daemon(engine, async |machine| {
-        let mut host = Host::connect(&machine).await;
-        host.send(&ToGuest::Attach { version: 99, from: 1 }).await;
-        assert!(host.refusal().await.contains("the host version 99"));
-
-        let mut host = Host::connect(&machine).await;
-        host.send(&ToGuest::Attach { version: ATTACH_VERSION, from: 0 }).await;
-        assert!(host.refusal().await.contains("numbered from 1"));
-
-        let mut host = Host::connect(&machine).await;
-        host.send(&ToGuest::Cancel).await;
-        assert!(host.refusal().await.contains("must be an attach"));
+    with_daemon(prints(3), async |machine| {
+        let refused = [
+            (ToGuest::Attach { version: 99, from: 1 }, "the host version 99"),
+            (ToGuest::Attach { version: ATTACH_VERSION, from: 0 }, "numbered from 1"),
+            (ToGuest::Cancel, "must be an attach"),
+            (ToGuest::Attach { version: ATTACH_VERSION, from: 1_000 }, "event 1000 is wanted"),
+        ];
+        for (first, reason) in refused {
+            let refusal = Host::refused(&machine, &first).await;
+            assert!(refusal.contains(reason), "{refusal}");
+        }
 
         let mut host = Host::connect(&machine).await;
         host.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         assert!(host.refusal().await.contains("over the limit"));
-
-        let mut host = Host::connect(&machine).await;
-        host.send(&ToGuest::Attach { version: ATTACH_VERSION, from: 1_000 }).await;
-        assert!(host.refusal().await.contains("event 1000 is wanted"));
 
         let mut host = Host::attach(&machine, 1).await;
         host.send(&ToGuest::Attach { version: ATTACH_VERSION, from: 1 }).await;
@@ -327,12 +352,7 @@ async fn faults_of_a_host_are_refused_and_harm_nothing() {
 
 #[tokio::test]
 async fn what_was_acknowledged_is_gone() {
-    let engine = |events, cancel: CancellationToken| async move {
-        lines(5, events).await;
-        cancel.cancelled().await;
-        JobResult::Success
-    };
-    with_daemon(engine, async |machine| {
+    with_daemon(prints_and_waits(5), async |machine| {
         let mut host = Host::attach(&machine, 1).await;
         while host.event().await.0 < 5 {}
         host.send(&ToGuest::Ack { seq: 3 }).await;
@@ -381,12 +401,7 @@ async fn an_engine_that_breaks_or_tells_its_end_itself_ends_the_job_once() {
 
 #[tokio::test]
 async fn the_end_of_the_machine_cancels_the_job_and_ends_the_daemon() {
-    let engine = |events, cancel: CancellationToken| async move {
-        cancel.cancelled().await;
-        lines(1, events).await;
-        JobResult::Cancelled
-    };
-    with_daemon(engine, async |machine| {
+    with_daemon(prints_when_cancelled, async |machine| {
         let mut host = Host::attach(&machine, 1).await;
         machine.terminate.cancel();
         assert_eq!(host.event().await, (1, line(1)));
@@ -399,9 +414,5 @@ async fn the_end_of_the_machine_cancels_the_job_and_ends_the_daemon() {
 
 #[tokio::test]
 async fn a_daemon_to_which_nobody_comes_ends_in_time() {
-    let engine = |events, _| async {
-        lines(3, events).await;
-        JobResult::Success
-    };
-    with_lingering_daemon(Duration::from_millis(10), engine, async |_| {}).await;
+    with_lingering_daemon(Duration::from_millis(10), prints(3), async |_| {}).await;
 }

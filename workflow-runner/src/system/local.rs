@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use common::Timestamp;
+use tokio::sync::watch;
 
 use super::{
     Command, Facts, Kind, Owner, Pending, Placement, Process, System, SystemError, files, hash,
@@ -24,7 +25,13 @@ const LANGUAGE: &str = "C.UTF-8";
 pub struct Local {
     search_path: String,
     language: String,
+    /// No process starts before this is true.
+    heard: Option<watch::Receiver<bool>>,
 }
+
+/// How long the first process of a job may wait for a host that hears of it. The host itself gives a
+/// silent guest up after ten minutes.
+const HEARD: Duration = Duration::from_secs(15 * 60);
 
 impl Local {
     /// Takes the search path and the locale of this process; nothing else of its environment
@@ -36,6 +43,29 @@ impl Local {
         Self {
             search_path: complete_path(&inherited),
             language: language.unwrap_or_else(|| LANGUAGE.to_owned()),
+            heard: None,
+        }
+    }
+
+    /// Starts no process before this is true. A job that a host may run again on another machine
+    /// must do nothing here that the host does not know of.
+    #[must_use]
+    pub fn held_until(self, heard: watch::Receiver<bool>) -> Self {
+        Self { heard: Some(heard), ..self }
+    }
+}
+
+/// Waits until a host knows that a step began.
+async fn until_heard(heard: Option<watch::Receiver<bool>>) -> Result<(), SystemError> {
+    let Some(mut heard) = heard else { return Ok(()) };
+    let known = tokio::time::timeout(HEARD, heard.wait_for(|heard| *heard)).await;
+    match known {
+        // A sender that is gone ends with this process.
+        Ok(_) => Ok(()),
+        Err(_) => {
+            let reason = format!("no host has heard of this step within {} s", HEARD.as_secs());
+            let source = std::io::Error::new(std::io::ErrorKind::TimedOut, reason);
+            Err(SystemError::new("start", "the first process", source))
         }
     }
 }
@@ -81,7 +111,11 @@ impl System for Local {
     }
 
     fn start(&self, command: Command) -> Pending<'_, Result<Process, SystemError>> {
-        Box::pin(async move { process::start(&command) })
+        let heard = self.heard.clone();
+        Box::pin(async move {
+            until_heard(heard).await?;
+            process::start(&command)
+        })
     }
 
     fn kind<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Option<Kind>, SystemError>> {

@@ -1,6 +1,8 @@
 //! Conditions: the text of `if`.
 
-use crate::expression::{Budget, EvaluateError, Expression, ParseError, Scope, Status};
+use common::event::JobResult;
+
+use crate::expression::{Budget, EvaluateError, Expression, ParseError, Scope};
 
 use super::segments::{OPEN, Segment, segments};
 
@@ -67,8 +69,8 @@ impl Condition {
             let status = scope.status().ok_or_else(|| {
                 EvaluateError::Invalid(String::from("the status of the job is not known here"))
             })?;
-            if status != Status::Success || self.expressions.is_empty() {
-                return Ok(status == Status::Success);
+            if status != JobResult::Success || self.expressions.is_empty() {
+                return Ok(status == JobResult::Success);
             }
         }
         let budget = Budget::default();

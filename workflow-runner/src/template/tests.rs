@@ -1,13 +1,14 @@
 //! Templates, values of a plan, and conditions.
 
+use common::event::JobResult;
 use common::plan::Value as Plan;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::segments::{Segment, segments};
 use super::*;
+use crate::expression::HashFiles;
 use crate::expression::tests::{Contexts, show};
-use crate::expression::{HashFiles, Status};
 
 fn scope() -> Contexts {
     Contexts::new(&json!({
@@ -207,7 +208,7 @@ fn conditions() {
         (Some("${{ zero }}${{ none }}"), [true, false, false]),
         (Some("${{ none }}${{ '' }}"), [false, false, false]),
     ] {
-        let statuses = [Status::Success, Status::Failure, Status::Cancelled];
+        let statuses = [JobResult::Success, JobResult::Failure, JobResult::Cancelled];
         let holds = statuses.map(|status| condition(text, &scope().status(Some(status))).unwrap());
         assert_eq!(holds, expected, "{text:?}");
     }
@@ -222,7 +223,7 @@ fn conditions_with_errors() {
             other => panic!("{text}: {other:?}"),
         }
     }
-    let failed = || scope().status(Some(Status::Failure));
+    let failed = || scope().status(Some(JobResult::Failure));
     // A condition must parse even where it is not needed, and is not evaluated there.
     assert!(condition(Some("a b"), &failed()).is_err());
     assert!(!condition(Some("unknown.value"), &failed()).unwrap());

@@ -10,7 +10,7 @@ use super::model::{Job, Workflow};
 use super::rules::Rules;
 use super::scope::JobScope;
 use crate::diagnostic::Diagnostic;
-use crate::expression::{EvaluateError, Status};
+use crate::expression::EvaluateError;
 use crate::template::{self, Condition};
 
 /// Whether a job runs, by its `if` and the results of the jobs before it.
@@ -60,9 +60,9 @@ fn status(
     results: &BTreeMap<String, JobResult>,
     cancelled: bool,
     rules: &Rules,
-) -> Status {
+) -> JobResult {
     if cancelled {
-        return Status::Cancelled;
+        return JobResult::Cancelled;
     }
     let before: Vec<&str> = if rules.status_is_transitive {
         workflow.ancestors(&job.key).into_iter().collect()
@@ -71,11 +71,11 @@ fn status(
     };
     let result = |key: &&str| results.get(*key).copied().unwrap_or(JobResult::Skipped);
     if before.iter().any(|key| result(key) == JobResult::Failure) {
-        Status::Failure
+        JobResult::Failure
     } else if before.iter().all(|key| result(key) == JobResult::Success) {
-        Status::Success
+        JobResult::Success
     } else {
         // A job that was cancelled on its own does not cancel the run.
-        Status::Skipped
+        JobResult::Skipped
     }
 }

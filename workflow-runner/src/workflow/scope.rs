@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use common::event::JobResult;
 use common::plan::Dialect;
 use common::request::{Contexts, Secret};
 use serde_json::{Map, Value as Json};
 
 use super::matrix::Leg;
 use super::rules::Rules;
-use crate::expression::{HashFiles, Scope, Status, Value};
+use crate::expression::{HashFiles, Scope, Value};
 
 /// The contexts of a job outside its steps: `github` (with the other names that the dialect has for
 /// it), `vars`, `needs`, `inputs`, `strategy` and `matrix`, and what the caller adds.
@@ -16,7 +17,7 @@ use crate::expression::{HashFiles, Scope, Status, Value};
 pub struct JobScope {
     contexts: Vec<(&'static str, Value)>,
     aliases: &'static [&'static str],
-    status: Option<Status>,
+    status: Option<JobResult>,
 }
 
 impl JobScope {
@@ -60,7 +61,7 @@ impl JobScope {
 
     /// Allows status functions, which answer by this status.
     #[must_use]
-    pub fn with_status(mut self, status: Status) -> Self {
+    pub fn with_status(mut self, status: JobResult) -> Self {
         self.status = Some(status);
         self
     }
@@ -85,7 +86,7 @@ impl Scope for JobScope {
         self.contexts.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
     }
 
-    fn status(&self) -> Option<Status> {
+    fn status(&self) -> Option<JobResult> {
         self.status
     }
 
@@ -115,7 +116,7 @@ impl Scope for LegScope<'_> {
         if name == "matrix" { Some(self.matrix.clone()) } else { self.scope.context(name) }
     }
 
-    fn status(&self) -> Option<Status> {
+    fn status(&self) -> Option<JobResult> {
         self.scope.status()
     }
 
@@ -136,7 +137,7 @@ impl Scope for NoContexts {
         None
     }
 
-    fn status(&self) -> Option<Status> {
+    fn status(&self) -> Option<JobResult> {
         None
     }
 

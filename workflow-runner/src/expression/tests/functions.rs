@@ -242,9 +242,9 @@ fn case() {
 #[test]
 fn status_functions() {
     for (status, success, failure, cancelled) in [
-        (Status::Success, true, false, false),
-        (Status::Failure, false, true, false),
-        (Status::Cancelled, false, false, true),
+        (JobResult::Success, true, false, false),
+        (JobResult::Failure, false, true, false),
+        (JobResult::Cancelled, false, false, true),
     ] {
         let scope = Contexts::new(&json!({})).status(Some(status));
         for (expression, expected) in [

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use common::event::JobResult::{self, Cancelled, Failure, Skipped, Success};
+use common::event::Conclusion::{Cancelled, Failure, Skipped, Success};
+use common::event::JobResult;
 use common::plan::Dialect;
 
 use super::{contexts, workflow};
