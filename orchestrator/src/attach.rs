@@ -2,7 +2,10 @@
 //!
 //! The stream may be cut at any moment: [`Conversation`] remembers the next event that it wants, and
 //! the caller opens a new stream and goes on. What the guest sends is bounded by the frame limit and
-//! checked by [`EventLog`].
+//! checked by [`EventLog`]. It keeps its events until they are acknowledged, which is when
+//! [`EventLog::synced`] says so: nothing here waits for the disk.
+
+mod silence;
 
 use std::time::Duration;
 
@@ -11,11 +14,12 @@ use common::event::JobResult;
 use common::frame::{Decoder, FrameError, encode};
 use common::guest::{ATTACH_VERSION, FromGuest, ToGuest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{EventLog, HOLD_LINES, ReceiverGone, RecordError};
+use crate::events::{EventLog, HOLD_LINES, ReceiverGone, Violation};
+pub(crate) use silence::Silence;
 
 /// How long the guest program may take to answer an attach. Generous: a guest that swaps is slow,
 /// not lost.
@@ -24,8 +28,18 @@ const ATTACH_ANSWER: Duration = Duration::from_secs(60);
 const WRITE: Duration = Duration::from_secs(60);
 /// What is kept of a reason that a guest gives.
 const REASON_BYTES: usize = 4096;
-/// Bytes that are read at once.
-const READ_BYTES: usize = 128 * 1024;
+/// Bytes that are read at once: as much as one message of the SSH connection brings.
+const READ_BYTES: usize = 32 * 1024;
+/// Recorded events of so many bytes are committed without waiting for the end of what was read.
+const COMMIT_BYTES: usize = 64 * 1024;
+/// How long the guest's events that cause none of ours may wait for their commit, so that a guest
+/// cannot fill the disk with them.
+const QUIET: Duration = Duration::from_secs(1);
+/// So many bytes of such events are committed at once.
+const QUIET_BYTES: usize = 1024 * 1024;
+/// How long the guest's last event may take to be on disk and acknowledged. It is a courtesy: the
+/// guest program would linger without it.
+const LAST_SYNC: Duration = Duration::from_secs(5);
 
 /// Why a stream ended before the job did.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +64,9 @@ impl From<FrameError> for Interrupted {
     }
 }
 
-impl From<RecordError> for Interrupted {
-    fn from(error: RecordError) -> Self {
-        match error {
-            RecordError::Violation(violation) => Self::Violation(violation.to_string()),
-            RecordError::ReceiverGone(gone) => Self::ReceiverGone(gone),
-        }
+impl From<Violation> for Interrupted {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation.to_string())
     }
 }
 
@@ -66,22 +77,45 @@ pub struct Conversation {
     next: u64,
     result: Option<JobResult>,
     last_contact: Instant,
+    silence: Silence,
+    /// Since when and of how many bytes there are guest's events to commit that caused none of ours.
+    quiet: Option<(Instant, usize)>,
 }
 
 impl Conversation {
-    /// A conversation that has not begun.
+    /// A conversation that has not begun in this process; `next` is the first event that is wanted,
+    /// [`EventLog::next_guest_event`].
     #[must_use]
-    pub fn new(job: JobId) -> Self {
-        Self { job, next: 1, result: None, last_contact: Instant::now() }
+    pub fn new(job: JobId, next: u64) -> Self {
+        Self {
+            job,
+            next,
+            result: None,
+            last_contact: Instant::now(),
+            silence: Silence::default(),
+            quiet: None,
+        }
     }
 
-    /// When the guest program was last heard, or the conversation was made.
+    /// When the guest was last heard, or the conversation was made.
     #[must_use]
     pub fn last_contact(&self) -> Instant {
         self.last_contact
     }
 
+    /// Waits until there is something to say in the log about the guest's silence, and says it.
+    ///
+    /// # Errors
+    /// The receiver is gone.
+    pub(crate) async fn watch_silence(&mut self, log: &mut EventLog) -> Result<(), ReceiverGone> {
+        sleep_until(self.silence.due(self.last_contact)).await;
+        self.silence.look(self.last_contact, log).await
+    }
+
     /// Takes the job's events from one stream until the job has ended, passing on a cancel.
+    ///
+    /// `heard` says when the connection below the stream last had a sign of life, which counts as
+    /// contact while the guest has nothing to say.
     ///
     /// # Errors
     /// The stream ended first; see [`Interrupted`] for whether another one may help.
@@ -91,6 +125,7 @@ impl Conversation {
         writer: W,
         log: &mut EventLog,
         cancel: &CancellationToken,
+        heard: impl Fn() -> Instant,
     ) -> Result<JobResult, Interrupted>
     where
         R: AsyncRead + Unpin,
@@ -105,7 +140,7 @@ impl Conversation {
             .await
             .map_err(|_| lost(format!("no answer to an attach in {ATTACH_ANSWER:?}")))??;
         self.last_contact = Instant::now();
-        // Beside the reading, which may wait for a slow receiver of the events.
+        // Both beside the reading, which may wait for a slow receiver of the events.
         let pass_cancel = async {
             cancel.cancelled().await;
             match write(&writer, &ToGuest::Cancel).await {
@@ -113,37 +148,46 @@ impl Conversation {
                 Err(error) => error,
             }
         };
-        tokio::select! {
-            result = self.read_events(&mut reader, decoder, &mut buffer, &writer, log) => result,
+        let acknowledged = watch::Sender::new(0);
+        let acknowledge = acknowledge(&writer, log.synced(), &acknowledged);
+        let ended = tokio::select! {
+            ended = self.read_events(&mut reader, decoder, &mut buffer, acknowledged.subscribe(), log, &heard) => ended,
             error = pass_cancel => Err(error),
+            error = acknowledge => Err(error),
+        };
+        match (ended, self.result) {
+            // The guest has nothing more to say that a new stream could bring.
+            (Err(Interrupted::Lost(_)), Some(result)) if !log.is_dirty() => Ok(result),
+            (ended, _) => ended,
         }
     }
 
-    async fn read_events<R, W>(
+    async fn read_events<R: AsyncRead + Unpin>(
         &mut self,
         reader: &mut R,
         mut decoder: Decoder,
         buffer: &mut [u8],
-        writer: &Mutex<W>,
+        mut acknowledged: watch::Receiver<u64>,
         log: &mut EventLog,
-    ) -> Result<JobResult, Interrupted>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        let mut acknowledged = self.next;
+        heard: &impl Fn() -> Instant,
+    ) -> Result<JobResult, Interrupted> {
         loop {
             while let Some(frame) = decoder.next_frame::<FromGuest>()? {
-                self.take(frame, log).await?;
-            }
-            if self.next > acknowledged {
-                acknowledged = self.next;
-                let written = write(writer, &ToGuest::Ack { seq: self.next - 1 }).await;
-                // With the result at hand the acknowledgement is a courtesy.
-                if let Some(result) = self.result {
-                    return Ok(result);
+                self.take(frame, log)?;
+                if log.pending_bytes() >= COMMIT_BYTES {
+                    self.commit(log).await?;
                 }
-                written?;
+            }
+            if log.has_events() || self.result.is_some() || self.is_quiet_over() {
+                self.commit(log).await?;
+            }
+            if let Some(result) = self.result {
+                let all = self.next - 1;
+                drop(timeout(LAST_SYNC, acknowledged.wait_for(|seq| *seq >= all)).await);
+                return Ok(result);
+            }
+            if log.is_dirty() {
+                self.quiet.get_or_insert_with(|| (Instant::now(), 0));
             }
             tokio::select! {
                 read = reader.read(buffer) => match read {
@@ -151,11 +195,42 @@ impl Conversation {
                     Ok(count) => {
                         self.last_contact = Instant::now();
                         decoder.push(&buffer[..count]);
+                        if let Some((_, bytes)) = &mut self.quiet {
+                            *bytes += count;
+                        }
                     }
                     Err(error) => return Err(lost(error)),
                 },
-                () = sleep(HOLD_LINES), if log.is_holding_lines() => log.flush_lines().await?,
+                () = sleep(HOLD_LINES), if log.is_holding_lines() => log.flush_lines(),
+                () = self.quiet_over() => {}
+                () = sleep_until(self.silence.due(self.last_contact.max(heard()))) => {}
             }
+            self.last_contact = self.last_contact.max(heard());
+            self.silence.look(self.last_contact, log).await?;
+        }
+    }
+
+    async fn commit(&mut self, log: &mut EventLog) -> Result<(), ReceiverGone> {
+        self.quiet = None;
+        if !log.is_dirty() {
+            return Ok(());
+        }
+        log.commit().await?;
+        // Nothing was read meanwhile, so that nothing was heard.
+        self.last_contact = Instant::now();
+        Ok(())
+    }
+
+    fn is_quiet_over(&self) -> bool {
+        let over =
+            |(since, bytes): (Instant, usize)| since.elapsed() >= QUIET || bytes >= QUIET_BYTES;
+        self.quiet.is_some_and(over)
+    }
+
+    async fn quiet_over(&self) {
+        match self.quiet {
+            Some((since, _)) => sleep_until(since + QUIET).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -191,10 +266,10 @@ impl Conversation {
         }
     }
 
-    async fn take(&mut self, frame: FromGuest, log: &mut EventLog) -> Result<(), Interrupted> {
+    fn take(&mut self, frame: FromGuest, log: &mut EventLog) -> Result<(), Interrupted> {
         match frame {
             FromGuest::Event { seq, event } if seq == self.next && self.result.is_none() => {
-                self.result = log.record(event).await?;
+                self.result = log.record(event)?;
                 self.next += 1;
                 Ok(())
             }
@@ -204,6 +279,32 @@ impl Conversation {
                 self.next,
                 name(&other)
             ))),
+        }
+    }
+}
+
+/// Acknowledges what is on disk as soon as it is, until that fails.
+async fn acknowledge<W>(
+    writer: &Mutex<W>,
+    mut synced: watch::Receiver<u64>,
+    acknowledged: &watch::Sender<u64>,
+) -> Interrupted
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut last = 0;
+    loop {
+        let seq = *synced.borrow_and_update();
+        if seq > last {
+            if let Err(error) = write(writer, &ToGuest::Ack { seq }).await {
+                return error;
+            }
+            last = seq;
+            acknowledged.send_replace(seq);
+        }
+        if synced.changed().await.is_err() {
+            // The log is gone and whoever held the conversation goes as well.
+            std::future::pending::<()>().await;
         }
     }
 }

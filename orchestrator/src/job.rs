@@ -1,4 +1,4 @@
-//! One job from its request to its final event.
+//! One job from its claim to its final event.
 //!
 //! ```text
 //!  begin try ─▶ image ─▶ queue ─▶ boot ─▶ ready ─▶ upload ─▶ steps ─▶ cleanup ─▶ finished
@@ -7,36 +7,45 @@
 //! ```
 //!
 //! A cancel is passed to the guest program once the steps run, and ends the job at once before. The
-//! machine is removed on every path; [`Machine`]'s own drop does it when this future is dropped.
+//! machine is removed on every path, except that it is [left](Words::leave) for the orchestrator's
+//! next start; [`Machine`]'s own drop does it when this future is dropped.
 
 use std::time::{Duration, SystemTime};
 
-use common::event::{Conclusion, Finished, JobEvent, JobResult, Kept, Phase};
+use common::event::{Conclusion, Finished, JobResult, Kept, Phase};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use common::time::Timestamp;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use vm_manager::machine::Machine;
+use vm_manager::ssh::Guest;
 
-use crate::Orchestrator;
 use crate::events::{EventLog, ReceiverGone};
-use crate::masking::Masker;
+use crate::lifecycle::RETRIES;
+use crate::machines::Machines;
+use crate::record::{LeaseLost, Recorder};
 use crate::steps::{self, StepsEnd};
+use crate::store::JobState;
 
-/// How often a job is tried on a fresh machine, the first time included.
-const TRIES: u32 = 2;
 /// How long the guest program gives steps that ask to run after a cancel or at the job's limit
 /// (`if: always()`), and the ladder on top of it.
 const AFTER_END: Duration = Duration::from_secs(5 * 60 + 10);
 /// How long after a cancel the machine is destroyed.
-const CANCEL: Duration = AFTER_END.saturating_add(Duration::from_secs(60));
+pub(crate) const CANCEL: Duration = AFTER_END.saturating_add(Duration::from_secs(60));
 /// What the host allows beyond the job's own limit before it ends a job that the guest program did
 /// not end.
 const DEADLINE_MARGIN: Duration = AFTER_END.saturating_add(Duration::from_secs(2 * 60));
 /// The longest that any job may run, whatever it asks for.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// What the sweeper allows beyond a wait that the job ends itself.
+const SWEEPER_MARGIN: Duration = Duration::from_secs(60);
+/// How long an image may be fetched or built and room be waited for.
+const PREPARING: Duration = Duration::from_secs(6 * 3600);
+/// How long it may take to log in and to place the guest program and the tree.
+const READY: Duration = Duration::from_secs(45 * 60);
+/// How long the machine may take to go and the last events to be written.
+const FINISHING: Duration = Duration::from_secs(5 * 60);
 
 /// How a job is ended from outside.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +56,19 @@ pub struct JobControl {
     pub destroy: CancellationToken,
 }
 
+/// What the service says to the worker of a job.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Words {
+    /// How its user ends it.
+    pub(crate) control: JobControl,
+    /// Its state took too long.
+    pub(crate) expire: CancellationToken,
+    /// Another host has the job: end without another word.
+    pub(crate) abandon: CancellationToken,
+    /// The service ends and comes back: leave the machine as it is.
+    pub(crate) leave: CancellationToken,
+}
+
 /// Why a try ended without a result of the job's own.
 #[derive(Debug)]
 pub(crate) enum TryError {
@@ -54,6 +76,10 @@ pub(crate) enum TryError {
     Infrastructure(Infrastructure),
     /// The job was cancelled before or while it ran.
     Cancelled,
+    /// The job is not ours any more.
+    Abandoned,
+    /// The machine is left for the next start of the service.
+    Left,
 }
 
 impl From<Infrastructure> for TryError {
@@ -68,47 +94,251 @@ impl From<ReceiverGone> for TryError {
     }
 }
 
-/// Runs a job; its last event is the final one.
-pub(crate) async fn run(
-    orchestrator: &Orchestrator,
-    request: JobRequest,
-    events: mpsc::Sender<JobEvent>,
-    control: JobControl,
-) -> Finished {
-    let body = &request.body;
-    let secrets = body.secrets.values().chain(&body.masks).map(|secret| secret.expose());
-    let steps = body.plan.steps.len();
-    let mut log = EventLog::new(request.envelope.job, steps, Masker::new(secrets), events);
-    loop {
-        log.begin_try();
-        let tried = tokio::select! {
-            tried = one_try(orchestrator, &request, &mut log, &control) => tried,
-            () = control.destroy.cancelled() => Err(TryError::Cancelled),
-        };
-        match tried {
-            Ok(result) => return log.finish(result, None).await,
-            Err(TryError::Cancelled) => {
-                let reason = "The job was cancelled.";
-                // Who cancelled may not be listening any more.
-                drop(log.abandon_step(Conclusion::Cancelled, reason).await);
-                return log.finish(JobResult::Cancelled, None).await;
-            }
-            Err(TryError::Infrastructure(cause)) => {
-                // The message may have bytes of the guest in it: it goes through the masker only.
-                tracing::warn!(job.id = %request.envelope.job, code = cause.cause.code(), "try failed");
-                let again = cause.cause.is_transient()
-                    && !log.user_step_started()
-                    && log.try_number() < TRIES
-                    && !control.cancel.is_cancelled();
-                let text = error_lines(&cause);
-                drop(log.abandon_step(Conclusion::Failure, &text).await);
-                if !again {
-                    return log.finish(JobResult::Failure, Some(cause)).await;
+impl From<LeaseLost> for TryError {
+    fn from(_: LeaseLost) -> Self {
+        Self::Abandoned
+    }
+}
+
+/// How the work on a job ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It has its final event.
+    Finished(Finished),
+    /// It goes on elsewhere or later; nothing was said about its end.
+    Dropped,
+}
+
+/// What a job is worked on with.
+pub(crate) struct Work<'a> {
+    pub(crate) machines: &'a Machines,
+    pub(crate) request: &'a JobRequest,
+    pub(crate) words: &'a Words,
+    pub(crate) record: Recorder,
+    /// Failures of the infrastructure before.
+    pub(crate) failures: u32,
+}
+
+/// Where the work begins.
+pub(crate) enum Begin {
+    /// With a new machine, in the try that the log has begun.
+    Fresh,
+    /// With a machine in which the steps may run already, for so long at most; the log goes on.
+    Adopted(Box<Machine>, Duration),
+}
+
+impl Work<'_> {
+    /// Works on the job until its end; its last event is the final one.
+    pub(crate) async fn run(mut self, mut log: EventLog, begin: Begin) -> Ended {
+        let mut begin = Some(begin);
+        loop {
+            let tried = {
+                let attempt = self.attempt(&mut log, begin.take());
+                let words = self.words;
+                tokio::select! {
+                    tried = attempt => tried,
+                    () = words.control.destroy.cancelled() => Err(TryError::Cancelled),
+                    () = words.abandon.cancelled() => Err(TryError::Abandoned),
+                    () = words.expire.cancelled() => Err(self.expired().into()),
                 }
-                drop(log.notice("Trying once more on a fresh machine.").await);
+            };
+            match tried {
+                Err(TryError::Abandoned | TryError::Left) => return Ended::Dropped,
+                Ok(result) => return Ended::Finished(log.finish(result, None).await),
+                Err(TryError::Cancelled) => {
+                    return Ended::Finished(finish_cancelled(log).await);
+                }
+                Err(TryError::Infrastructure(cause)) => {
+                    let again = self.is_worth_another(&cause, &log);
+                    if !again {
+                        return Ended::Finished(finish_failed(log, cause).await);
+                    }
+                    self.failures += 1;
+                    if self.record.end_try(Some(cause.cause)).await.is_err() {
+                        return Ended::Dropped;
+                    }
+                    drop(log.abandon_step(Conclusion::Failure, &error_lines(&cause)).await);
+                    drop(log.notice("Trying once more on a fresh machine.").await);
+                }
             }
         }
     }
+
+    fn is_worth_another(&self, cause: &Infrastructure, log: &EventLog) -> bool {
+        // The message may have bytes of the guest in it: it goes through the masker only.
+        let code = cause.cause.code();
+        tracing::warn!(job.id = %self.request.envelope.job, code, "try failed");
+        let again = cause.cause.is_transient()
+            && !log.user_step_started()
+            && self.failures < RETRIES
+            && !self.words.control.cancel.is_cancelled()
+            && !self.words.expire.is_cancelled();
+        if again {
+            crate::metrics::retried(cause.cause);
+        }
+        again
+    }
+
+    fn expired(&self) -> Infrastructure {
+        let state = self.record.state_now();
+        Infrastructure::new(
+            Cause::Deadline,
+            format!("the job was {} for longer than that may take", state.name()),
+        )
+    }
+
+    async fn attempt(
+        &self,
+        log: &mut EventLog,
+        begin: Option<Begin>,
+    ) -> Result<JobResult, TryError> {
+        match begin {
+            Some(Begin::Adopted(machine, left)) => return self.go_on(*machine, left, log).await,
+            Some(Begin::Fresh) => {}
+            None => log.begin_try(self.record.begin_try().await?),
+        }
+        let cancelled = self.words.control.cancel.cancelled();
+        self.record.enter(JobState::Preparing, PREPARING).await?;
+        let machine = tokio::select! {
+            machine = self.machines.prepare(self.request, &self.record, log) => machine?,
+            () = cancelled => return Err(TryError::Cancelled),
+        };
+        let ended = self.boot_and_run(&machine, log).await;
+        self.close(machine, ended, log).await
+    }
+
+    /// Goes on with a machine that runs since before this process.
+    async fn go_on(
+        &self,
+        machine: Machine,
+        left: Duration,
+        log: &mut EventLog,
+    ) -> Result<JobResult, TryError> {
+        log.notice("The orchestrator was restarted; going on with the same machine.").await?;
+        let ended = self.run_steps(&machine, None, left, log).await;
+        self.close(machine, ended, log).await
+    }
+
+    /// Removes the machine, keeps it for its user, or leaves it.
+    async fn close(
+        &self,
+        machine: Machine,
+        ended: Result<JobResult, TryError>,
+        log: &mut EventLog,
+    ) -> Result<JobResult, TryError> {
+        let failed = match &ended {
+            Err(TryError::Left) => {
+                machine.leave();
+                return ended;
+            }
+            Err(TryError::Abandoned) => {
+                machine.destroy().await;
+                return ended;
+            }
+            Ok(result) => *result == JobResult::Failure,
+            Err(TryError::Infrastructure(cause)) => {
+                !cause.cause.is_transient() || log.user_step_started()
+            }
+            Err(TryError::Cancelled) => false,
+        };
+        if log.user_step_started() {
+            self.record.step_started();
+        }
+        self.record.enter(JobState::Finishing, FINISHING).await?;
+        let running = machine.ended().borrow().is_none();
+        if let (true, Some(keep)) = (failed && running, self.request.body.keep) {
+            keep_machine(machine, keep, log).await?;
+        } else {
+            // The machine goes first: whoever receives the events may be slow.
+            let begun = Instant::now();
+            machine.destroy().await;
+            let took = begun.elapsed();
+            log.phase_was(Phase::Cleanup, took).await?;
+            self.record.phase_took(Phase::Cleanup, took);
+        }
+        ended
+    }
+
+    async fn boot_and_run(
+        &self,
+        machine: &Machine,
+        log: &mut EventLog,
+    ) -> Result<JobResult, TryError> {
+        let cancelled = self.words.control.cancel.cancelled();
+        let leave = self.words.leave.cancelled();
+        let guest = tokio::select! {
+            guest = self.boot(machine, log) => guest?,
+            () = cancelled => return Err(TryError::Cancelled),
+            // Nothing of the job is in it: the next start begins with a fresh one.
+            () = leave => return Err(TryError::Abandoned),
+        };
+        self.run_steps(machine, Some(guest), limit(self.request), log).await
+    }
+
+    /// From a started machine to one in which the job was started.
+    async fn boot(&self, machine: &Machine, log: &mut EventLog) -> Result<Guest, TryError> {
+        let ceiling = self.record.boot_ceiling(machine).await;
+        self.record.enter(JobState::Booting, ceiling + SWEEPER_MARGIN).await?;
+        let begun = Instant::now();
+        self.machines.follow_boot(machine, ceiling, log).await?;
+        self.record.booted(machine, begun.elapsed());
+        self.record.enter(JobState::Ready, READY).await?;
+        let guest = self.machines.place(self.request, machine, &self.record, log).await?;
+        // Recorded before the job can begin: what may have begun is never begun again.
+        let budget = limit(self.request) + SWEEPER_MARGIN;
+        self.record.enter(JobState::Running, budget).await?;
+        self.machines.start_job(self.request, machine, &guest).await?;
+        Ok(guest)
+    }
+
+    async fn run_steps(
+        &self,
+        machine: &Machine,
+        guest: Option<Guest>,
+        limit: Duration,
+        log: &mut EventLog,
+    ) -> Result<JobResult, TryError> {
+        if guest.is_some() {
+            log.phase(Phase::Steps, None).await?;
+        }
+        let begun = Instant::now();
+        let control = &self.words.control;
+        let end = {
+            let steps = steps::run(self.request, machine, guest, log, &control.cancel);
+            tokio::select! {
+                end = steps => end?,
+                () = deadline(limit, control) => StepsEnd::Late,
+                () = self.words.leave.cancelled() => return Err(TryError::Left),
+            }
+        };
+        self.record.phase_took(Phase::Steps, begun.elapsed());
+        match end {
+            StepsEnd::Finished(result) => Ok(result),
+            StepsEnd::Late if control.cancel.is_cancelled() => Err(TryError::Cancelled),
+            StepsEnd::Late => Err(Infrastructure::new(
+                Cause::Deadline,
+                format!(
+                    "the job did not end within its limit of {} s and the time that steps have \
+                     after it",
+                    self.request.envelope.deadlines.running.as_secs()
+                ),
+            )
+            .into()),
+        }
+    }
+}
+
+/// Ends a job as cancelled.
+pub(crate) async fn finish_cancelled(mut log: EventLog) -> Finished {
+    // Who cancelled may not be listening any more.
+    drop(log.abandon_step(Conclusion::Cancelled, "The job was cancelled.").await);
+    log.finish(JobResult::Cancelled, None).await
+}
+
+/// Ends a job by a failure of the infrastructure.
+pub(crate) async fn finish_failed(mut log: EventLog, cause: Infrastructure) -> Finished {
+    drop(log.abandon_step(Conclusion::Failure, &error_lines(&cause)).await);
+    log.finish(JobResult::Failure, Some(cause)).await
 }
 
 /// An infrastructure failure as lines of the log: the first line is the error, the rest explains.
@@ -126,37 +356,6 @@ fn error_lines(cause: &Infrastructure) -> String {
     text
 }
 
-async fn one_try(
-    orchestrator: &Orchestrator,
-    request: &JobRequest,
-    log: &mut EventLog,
-    control: &JobControl,
-) -> Result<JobResult, TryError> {
-    let cancelled = control.cancel.cancelled();
-    let machine = tokio::select! {
-        machine = orchestrator.prepare_machine(request, log) => machine?,
-        () = cancelled => return Err(TryError::Cancelled),
-    };
-    let ended = run_in_machine(orchestrator, request, &machine, log, control).await;
-    let failed = match &ended {
-        Ok(result) => *result == JobResult::Failure,
-        Err(TryError::Infrastructure(cause)) => {
-            !cause.cause.is_transient() || log.user_step_started()
-        }
-        Err(TryError::Cancelled) => false,
-    };
-    let running = machine.ended().borrow().is_none();
-    if let (true, Some(keep)) = (failed && running, request.body.keep) {
-        keep_machine(machine, keep, log).await?;
-    } else {
-        // The machine goes first: whoever receives the events may be slow.
-        let begun = Instant::now();
-        machine.destroy().await;
-        log.phase_was(Phase::Cleanup, begun.elapsed()).await?;
-    }
-    ended
-}
-
 async fn keep_machine(
     machine: Machine,
     keep: Duration,
@@ -169,42 +368,14 @@ async fn keep_machine(
     Ok(())
 }
 
-async fn run_in_machine(
-    orchestrator: &Orchestrator,
-    request: &JobRequest,
-    machine: &Machine,
-    log: &mut EventLog,
-    control: &JobControl,
-) -> Result<JobResult, TryError> {
-    let cancelled = control.cancel.cancelled();
-    let guest = tokio::select! {
-        guest = orchestrator.boot(request, machine, log) => guest?,
-        () = cancelled => return Err(TryError::Cancelled),
-    };
-    log.phase(Phase::Steps, None).await?;
-    let steps = steps::run(request, machine, guest, log, &control.cancel);
-    let end = tokio::select! {
-        end = steps => end?,
-        () = deadline(request, control) => StepsEnd::Late,
-    };
-    match end {
-        StepsEnd::Finished(result) => Ok(result),
-        StepsEnd::Late if control.cancel.is_cancelled() => Err(TryError::Cancelled),
-        StepsEnd::Late => Err(Infrastructure::new(
-            Cause::Deadline,
-            format!(
-                "the job did not end within its limit of {} s and the time that steps have after it",
-                request.envelope.deadlines.running.as_secs()
-            ),
-        )
-        .into()),
-    }
+/// How long the host lets the steps of a job run.
+fn limit(request: &JobRequest) -> Duration {
+    request.envelope.deadlines.running.min(LONGEST) + DEADLINE_MARGIN
 }
 
 /// Waits until the job must be over: its own deadline, or the ladder's after a cancel.
-async fn deadline(request: &JobRequest, control: &JobControl) {
-    let limit = request.envelope.deadlines.running.min(LONGEST);
-    let latest = Instant::now() + limit + DEADLINE_MARGIN;
+async fn deadline(limit: Duration, control: &JobControl) {
+    let latest = Instant::now() + limit;
     if timeout(latest - Instant::now(), control.cancel.cancelled()).await.is_ok() {
         sleep_until(latest.min(Instant::now() + CANCEL)).await;
     }

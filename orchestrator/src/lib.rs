@@ -1,19 +1,33 @@
 //! Takes JobRequests, owns their machines, and streams their events.
 //!
-//! [`Orchestrator::run`] takes one job from its request to its final event. [`events`] and
-//! [`masking`] are everything that goes out; [`attach`] is the conversation with the guest program;
-//! [`tree`] packs a local working tree.
+//! [`Service`] is the durable form: jobs from a queue, their state in a database, their logs in
+//! journals, all of which outlive the process. [`Orchestrator`] runs jobs for one process and keeps
+//! nothing. Both carry a job through in the same way: [`events`] and [`masking`] are everything that
+//! goes out, [`attach`] is the conversation with the guest program, [`tree`] packs a local working
+//! tree, [`lifecycle`] says what to do about a job that was left.
 //! Nothing here knows a runner protocol, and QEMU, QMP and SSH belong to `vm-manager`.
 
+pub mod api;
 pub mod attach;
+pub mod clock;
 pub mod events;
 mod job;
+pub mod journal;
+pub mod lifecycle;
 mod machines;
 pub mod masking;
+pub mod metrics;
 mod placing;
 pub mod program;
+mod record;
+mod segment;
+pub mod service;
+mod standalone;
 mod steps;
+pub mod store;
 pub mod tree;
 
 pub use job::JobControl;
-pub use machines::{Orchestrator, Settings};
+pub use machines::Settings;
+pub use service::{Service, ServiceSettings};
+pub use standalone::Orchestrator;

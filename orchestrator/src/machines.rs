@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::InstanceId;
-use common::event::{Finished, JobEvent, Phase};
+use common::event::Phase;
+use common::ids::{InstanceId, VmId};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use common::size::ByteSize;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use vm_manager::host::watchdog::{self, Watchdog};
 use vm_manager::host::{HostError, HostSettings, Instance, Promise, sweep_dead};
@@ -24,7 +24,8 @@ use vm_manager::machine::{Machine, MachineSpec};
 use vm_manager::ssh::Guest;
 
 use crate::events::{EventLog, ReceiverGone};
-use crate::job::{self, JobControl, TryError};
+use crate::job::TryError;
+use crate::record::Recorder;
 use crate::{placing, program};
 
 /// How long the watchdog may take to see that its instance is closed.
@@ -52,16 +53,18 @@ pub struct Settings {
     pub watchdog: Option<(PathBuf, Vec<OsString>)>,
 }
 
-/// Takes jobs and runs each in a machine of its own.
+/// The machines of this host: from a request to a guest that is ready for its job.
 #[derive(Debug)]
-pub struct Orchestrator {
+pub(crate) struct Machines {
     settings: Settings,
     catalogue: Catalogue,
+    /// Present for a service, whose machines outlive it.
+    service: Option<InstanceId>,
     /// Made when the first machine is needed.
     claim: Mutex<Option<Claim>>,
 }
 
-/// What this orchestrator holds on its host.
+/// What this process holds on its host.
 #[derive(Debug)]
 struct Claim {
     instance: Arc<Instance>,
@@ -69,39 +72,64 @@ struct Claim {
     upkeep: AbortOnDropHandle<()>,
 }
 
-impl Orchestrator {
-    /// An orchestrator for this host. Nothing is written before the first job.
+impl Machines {
+    /// The machines of a process that ends them when it ends. Nothing is written before the first.
     ///
     /// # Errors
     /// The catalogue cannot be read.
-    pub fn new(settings: Settings) -> Result<Self, CatalogueError> {
+    pub(crate) fn of_process(settings: Settings) -> Result<Self, CatalogueError> {
+        Self::new(settings, None)
+    }
+
+    /// The machines of a service, which a later process with the same id adopts.
+    ///
+    /// # Errors
+    /// The catalogue cannot be read.
+    pub(crate) fn of_service(settings: Settings, id: InstanceId) -> Result<Self, CatalogueError> {
+        Self::new(settings, Some(id))
+    }
+
+    fn new(settings: Settings, service: Option<InstanceId>) -> Result<Self, CatalogueError> {
         let catalogue = Catalogue::load(settings.catalogue.as_deref())?;
-        Ok(Self { settings, catalogue, claim: Mutex::default() })
+        Ok(Self { settings, catalogue, service, claim: Mutex::default() })
+    }
+
+    /// Everything that can be booted.
+    pub(crate) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
     }
 
     /// The image that a label names.
     ///
     /// # Errors
     /// There is none; the error names the nearest label.
-    pub fn image(&self, label: &str) -> Result<Arc<Entry>, UnknownLabel> {
+    pub(crate) fn image(&self, label: &str) -> Result<Arc<Entry>, UnknownLabel> {
         self.catalogue.get(label)
     }
 
-    /// Runs one job in a machine of its own. Its last event is the final one, which is also
-    /// returned. Any number of jobs may run at once: each waits for room on the host.
+    /// How machines run on this host.
     ///
-    /// Dropping the future destroys the job's machine.
-    pub async fn run(
-        &self,
-        request: JobRequest,
-        events: mpsc::Sender<JobEvent>,
-        control: JobControl,
-    ) -> Finished {
-        job::run(self, request, events, control).await
+    /// # Errors
+    /// The host's directories or QEMU cannot be used.
+    pub(crate) async fn acceleration(&self) -> Result<String, HostError> {
+        let instance = self.instance().await?;
+        let (_, accelerator) = instance.qemu().await?;
+        Ok(accelerator.acceleration.name().to_owned())
     }
 
-    /// Gives the host's resources back. Machines that are kept stay, guarded by the watchdog.
-    pub async fn shutdown(&self) {
+    /// The images that are on this host's disk.
+    ///
+    /// # Errors
+    /// The store of images cannot be read.
+    pub(crate) fn images(&self) -> Result<ImageStore, ImageError> {
+        let reserve = self.settings.host.disk_reserve;
+        let settings = StoreSettings { reserve, ..StoreSettings::default() };
+        ImageStore::open(&self.settings.images, settings)
+    }
+
+    /// Gives the host's resources back. Machines that are kept, or left to be adopted, stay, guarded
+    /// by the watchdog.
+    pub(crate) async fn shutdown(&self) {
         let claim = self.claim.lock().await.take();
         let Some(Claim { instance, watchdog, upkeep }) = claim else { return };
         upkeep.abort();
@@ -122,16 +150,19 @@ impl Orchestrator {
     }
 
     /// The way of a job's machine up to its start.
-    pub(crate) async fn prepare_machine(
+    pub(crate) async fn prepare(
         &self,
         request: &JobRequest,
+        record: &Recorder,
         log: &mut EventLog,
     ) -> Result<Machine, TryError> {
         let envelope = &request.envelope;
         let entry = self
             .image(&envelope.label)
             .map_err(|error| Infrastructure::new(Cause::ImageUnknown, error.to_string()))?;
+        let begun = Instant::now();
         let image = Arc::new(self.fetch_image(&entry, log).await?);
+        record.phase_took(Phase::Image, begun.elapsed());
         let instance = self.instance().await.map_err(|error| host_failure(&error))?;
         let cpus = envelope.size.cpus.unwrap_or(entry.cpus);
         let memory = envelope.size.memory.unwrap_or(entry.memory);
@@ -145,6 +176,7 @@ impl Orchestrator {
             })??;
         let detail = format!("{} with {cpus} CPU and {memory} of memory", entry.label);
         log.phase(Phase::Boot, Some(detail)).await?;
+        record.attach_vm(promise.vm()).await?;
         let spec = MachineSpec {
             image,
             cpus,
@@ -152,6 +184,7 @@ impl Orchestrator {
             hostname: format!("solstice-{}", envelope.job.short()),
             privileges: vm_manager::machine::Privileges::default(),
             promise: Some(promise),
+            adoptable: record.is_durable(),
         };
         let machine =
             Machine::start(&instance, spec).await.map_err(|error| error.infrastructure())?;
@@ -165,12 +198,22 @@ impl Orchestrator {
         Ok(machine)
     }
 
+    /// Takes over a machine that runs since before this process.
+    ///
+    /// # Errors
+    /// A sentence about why it cannot be used; it still runs, or is gone.
+    pub(crate) async fn adopt(&self, label: &str, vm: VmId) -> Result<Machine, String> {
+        let entry = self.image(label).map_err(|error| error.to_string())?;
+        let images = self.images().map_err(|error| error.to_string())?;
+        let image = images.find(&entry).map_err(|error| error.to_string())?;
+        let image = image.ok_or_else(|| format!("the image {label} is gone"))?;
+        let instance = self.instance().await.map_err(|error| error.to_string())?;
+        Machine::adopt(&instance, vm, Arc::new(image)).await.map_err(|error| error.to_string())
+    }
+
     async fn fetch_image(&self, entry: &Arc<Entry>, log: &mut EventLog) -> Result<Image, TryError> {
         log.phase(Phase::Image, Some(entry.label.clone())).await?;
-        let reserve = self.settings.host.disk_reserve;
-        let settings = StoreSettings { reserve, ..StoreSettings::default() };
-        let store = ImageStore::open(&self.settings.images, settings)
-            .map_err(|error| image_failure(&error))?;
+        let store = self.images().map_err(|error| image_failure(&error))?;
         let (sender, mut progress) = mpsc::channel(WAITING_PROGRESS);
         // Progress that nobody takes in time is dropped.
         let report = move |step: Progress| drop(sender.try_send(step));
@@ -190,30 +233,48 @@ impl Orchestrator {
         }
     }
 
-    /// From a started machine to one with the guest program and the tree in it and the job started.
-    pub(crate) async fn boot(
+    /// Waits until the guest answers, with its console in the log.
+    pub(crate) async fn follow_boot(
+        &self,
+        machine: &Machine,
+        ceiling: Duration,
+        log: &mut EventLog,
+    ) -> Result<(), TryError> {
+        follow_boot(machine, ceiling, log).await
+    }
+
+    /// Logs in, and places the guest program and the tree.
+    pub(crate) async fn place(
         &self,
         request: &JobRequest,
         machine: &Machine,
+        record: &Recorder,
         log: &mut EventLog,
     ) -> Result<Guest, TryError> {
-        let entry = &machine.image().entry;
-        follow_boot(machine, entry.boot_ceiling, log).await?;
         log.phase(Phase::Ready, None).await?;
+        let begun = Instant::now();
         let guest = machine.login().await.map_err(|error| error.infrastructure())?;
-        let place = self.place(request, machine, &guest, log);
-        let mut ended = machine.ended();
-        let end = tokio::select! {
-            placed = place => return placed.map(|()| guest),
-            end = async { ended.wait_for(Option::is_some).await.map(|end| end.clone()) } => end,
-        };
-        Err(match end.ok().flatten() {
-            Some(end) => machine.failure(&end).into(),
-            None => Infrastructure::new(Cause::Internal, "nobody watches the machine").into(),
-        })
+        record.phase_took(Phase::Ready, begun.elapsed());
+        let begun = Instant::now();
+        or_ended(machine, self.upload(request, machine, &guest, log)).await?;
+        record.phase_took(Phase::Upload, begun.elapsed());
+        Ok(guest)
     }
 
-    async fn place(
+    /// Hands the job to the guest program.
+    pub(crate) async fn start_job(
+        &self,
+        request: &JobRequest,
+        machine: &Machine,
+        guest: &Guest,
+    ) -> Result<(), TryError> {
+        let entry = &machine.image().entry;
+        let name = machine.name().to_string();
+        let start = async { Ok(placing::start(guest, entry, &name, request).await?) };
+        or_ended(machine, start).await
+    }
+
+    async fn upload(
         &self,
         request: &JobRequest,
         machine: &Machine,
@@ -225,29 +286,27 @@ impl Orchestrator {
         let program = program::find(programs, &entry.runner_os, &entry.runner_arch)?;
         log.phase(Phase::Upload, None).await?;
         placing::program(guest, &program).await?;
-        if let Some(root) = &request.body.tree {
-            let size = placing::tree(guest, root).await?;
-            let bytes = ByteSize(size.bytes);
-            log.notice(&format!("Placed the working tree: {} files, {bytes}.", size.files)).await?;
-            if size.history_is_elsewhere {
-                log.notice(
-                    "##[warning]The tree has no history: its .git is not a directory but leads to \
-                     another one (a linked work tree or a submodule).",
-                )
-                .await?;
-            }
-        }
-        placing::start(guest, entry, &machine.name().to_string(), request).await?;
+        let Some(root) = &request.body.tree else { return Ok(()) };
+        let size = placing::tree(guest, root).await?;
+        let bytes = ByteSize(size.bytes);
+        log.notice(&format!("Placed the working tree: {} files, {bytes}.", size.files)).await?;
         Ok(())
     }
 
-    async fn instance(&self) -> Result<Arc<Instance>, HostError> {
+    /// This process's claim on the host.
+    ///
+    /// # Errors
+    /// The directories cannot be used, or another process has the service's.
+    pub(crate) async fn instance(&self) -> Result<Arc<Instance>, HostError> {
         let mut claim = self.claim.lock().await;
         if let Some(claim) = claim.as_ref() {
             return Ok(Arc::clone(&claim.instance));
         }
         self.sweep().await;
-        let instance = Instance::create(&self.settings.host)?;
+        let instance = match self.service {
+            Some(id) => Instance::open_service(&self.settings.host, id)?,
+            None => Instance::create(&self.settings.host)?,
+        };
         let watchdog = self.guard(instance.id())?;
         let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep(Arc::clone(&instance))));
         *claim = Some(Claim { instance: Arc::clone(&instance), watchdog, upkeep });
@@ -293,6 +352,22 @@ async fn upkeep(instance: Arc<Instance>) {
             tracing::warn!(%error, "cannot look after the machines; trying again");
         }
     }
+}
+
+/// Does something in a guest; the end of its machine explains more than what it breaks.
+async fn or_ended<T>(
+    machine: &Machine,
+    work: impl Future<Output = Result<T, TryError>>,
+) -> Result<T, TryError> {
+    let mut ended = machine.ended();
+    let end = tokio::select! {
+        done = work => return done,
+        end = async { ended.wait_for(Option::is_some).await.map(|end| end.clone()) } => end,
+    };
+    Err(match end.ok().flatten() {
+        Some(end) => machine.failure(&end).into(),
+        None => Infrastructure::new(Cause::Internal, "nobody watches the machine").into(),
+    })
 }
 
 /// Waits for room, and says so in the log if there is none at once.

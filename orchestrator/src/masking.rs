@@ -8,7 +8,7 @@ mod derived;
 mod lines;
 mod scan;
 
-pub use lines::LineMasker;
+pub use lines::{HeldLines, LineMasker};
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -42,6 +42,8 @@ pub struct Masker {
 pub enum Added {
     /// It will be masked from now on.
     Taken,
+    /// It was masked before already.
+    Known,
     /// It is empty or white space, and masking it would destroy the log.
     Empty,
     /// It is one value too many, or too long; see [`common::limits::MASKS`] and
@@ -66,7 +68,7 @@ impl Masker {
             return Added::Empty;
         }
         if self.known.contains(value.as_bytes()) {
-            return Added::Taken;
+            return Added::Known;
         }
         if self.values >= MASKS || value.len() > MASK_BYTES {
             return Added::TooMany;

@@ -9,7 +9,7 @@ use common::request::JobRequest;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vm_manager::machine::{ConsoleCause, Machine};
-use vm_manager::ssh::Guest;
+use vm_manager::ssh::{Guest, Stdin, StreamReader};
 
 use crate::attach::{Conversation, Interrupted};
 use crate::events::EventLog;
@@ -37,15 +37,20 @@ pub(crate) enum StepsEnd {
     Late,
 }
 
-/// Follows the job in its machine until either ends.
+/// Follows the job in its machine until either ends. Without a connection, such as to a machine that
+/// was adopted, one is made.
 pub(crate) async fn run(
     request: &JobRequest,
     machine: &Machine,
-    guest: Guest,
+    guest: Option<Guest>,
     log: &mut EventLog,
     cancel: &CancellationToken,
 ) -> Result<StepsEnd, TryError> {
-    let mut conversation = Conversation::new(request.envelope.job);
+    if let Some(result) = log.result() {
+        // It was the last that a process before this one took from the guest.
+        return Ok(StepsEnd::Finished(result));
+    }
+    let mut conversation = Conversation::new(request.envelope.job, log.next_guest_event());
     let mut ended = machine.ended();
     let followed = {
         let follow = follow(&mut conversation, request, machine, guest, log, cancel);
@@ -91,21 +96,23 @@ async fn follow(
     conversation: &mut Conversation,
     request: &JobRequest,
     machine: &Machine,
-    guest: Guest,
+    mut guest: Option<Guest>,
     log: &mut EventLog,
     cancel: &CancellationToken,
 ) -> Result<JobResult, Interrupted> {
     let command = placing::attach_command(request.envelope.job);
-    let mut guest = Some(guest);
     loop {
         let attempt = async {
-            let connection = match guest.take() {
-                Some(connection) if !connection.is_closed() => connection,
-                _ => machine.connect().await.map_err(|error| lost(&error))?,
+            let connect = open_stream(machine, guest.take(), &command);
+            tokio::pin!(connect);
+            let (connection, reader, writer) = loop {
+                tokio::select! {
+                    connected = &mut connect => break connected?,
+                    said = conversation.watch_silence(log) => said?,
+                }
             };
-            let (reader, writer) =
-                connection.exec_stream(&command).await.map_err(|error| lost(&error))?;
-            let held = conversation.hold(reader, writer, log, cancel).await;
+            let heard = || connection.last_heard();
+            let held = conversation.hold(reader, writer, log, cancel, heard).await;
             guest = Some(connection);
             held
         };
@@ -116,11 +123,32 @@ async fn follow(
                     return Err(Interrupted::Lost(reason));
                 }
                 tracing::info!(job.id = %request.envelope.job, "attaching again");
-                sleep(RECONNECT).await;
+                let pause = sleep(RECONNECT);
+                tokio::pin!(pause);
+                loop {
+                    tokio::select! {
+                        () = &mut pause => break,
+                        said = conversation.watch_silence(log) => said?,
+                    }
+                }
             }
             other => return other,
         }
     }
+}
+
+/// Starts the guest program's side of the conversation, over this connection or a new one.
+async fn open_stream(
+    machine: &Machine,
+    guest: Option<Guest>,
+    command: &str,
+) -> Result<(Guest, StreamReader, Stdin), Interrupted> {
+    let connection = match guest {
+        Some(connection) if !connection.is_closed() => connection,
+        _ => machine.connect().await.map_err(|error| lost(&error))?,
+    };
+    let (reader, writer) = connection.exec_stream(command).await.map_err(|error| lost(&error))?;
+    Ok((connection, reader, writer))
 }
 
 fn lost(error: &dyn std::error::Error) -> Interrupted {

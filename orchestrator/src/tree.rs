@@ -1,6 +1,6 @@
 //! The local working tree on its way into a guest: a tar stream of what git would see.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,8 +17,6 @@ pub struct TreeSize {
     pub files: u64,
     /// Bytes of their content.
     pub bytes: u64,
-    /// Whether the repository itself is missing because `.git` leads to another directory.
-    pub history_is_elsewhere: bool,
 }
 
 /// Why a tree could not be read.
@@ -32,11 +30,13 @@ pub enum TreeError {
         /// Why.
         source: io::Error,
     },
-    /// git did not list the files.
-    #[error("git cannot list the files of {path}: {reason}")]
+    /// git did not answer.
+    #[error("git cannot {to} of {path}: {reason}")]
     Git {
         /// The tree.
         path: PathBuf,
+        /// What it was asked for.
+        to: &'static str,
         /// What git said.
         reason: String,
     },
@@ -45,8 +45,12 @@ pub enum TreeError {
     Send(io::Error),
 }
 
+/// What goes into the archive: paths in it, and where each is read.
+type Files = BTreeMap<PathBuf, PathBuf>;
+
 /// Writes a tree as an uncompressed tar stream: in a git repository the tracked and the untracked
-/// files that are not ignored, and the repository itself; elsewhere every file.
+/// files that are not ignored, and the repository itself; elsewhere every file. A linked work tree
+/// gets a repository of its own.
 ///
 /// Blocks; files that vanish meanwhile are left out.
 ///
@@ -55,65 +59,100 @@ pub enum TreeError {
 pub fn write_tar(root: &Path, output: impl Write) -> Result<TreeSize, TreeError> {
     let mut files = if root.join(".git").exists() {
         let mut files = git_files(root)?;
-        // A linked work tree has a file here that points out of the tree: it means nothing in a
-        // guest.
-        if root.join(".git").is_dir() {
-            walk(root, Path::new(".git"), &mut files)?;
-        }
+        repository(root, &mut files)?;
         files
     } else {
-        let mut files = BTreeSet::new();
+        let mut files = Files::new();
         walk(root, Path::new(""), &mut files)?;
         files
     };
     files.remove(Path::new(""));
     let mut tar = Builder::new(output);
     tar.follow_symlinks(false);
-    let history_is_elsewhere = root.join(".git").is_file();
-    let mut size = TreeSize { history_is_elsewhere, ..TreeSize::default() };
-    for path in files {
-        append(&mut tar, root, &path, &mut size)?;
+    let mut size = TreeSize::default();
+    for (path, source) in files {
+        append(&mut tar, &path, source, &mut size)?;
     }
     tar.into_inner().and_then(|mut output| output.flush()).map_err(TreeError::Send)?;
     Ok(size)
 }
 
 /// The files that git tracks, and those that it neither tracks nor ignores.
-fn git_files(root: &Path) -> Result<BTreeSet<PathBuf>, TreeError> {
-    let failed = |reason: String| TreeError::Git { path: root.to_owned(), reason };
+fn git_files(root: &Path) -> Result<Files, TreeError> {
+    let arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let listed = ask_git(root, "list the files", &arguments)?;
+    let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let files = names.map(|name| {
+        let path = PathBuf::from(OsStr::from_bytes(name));
+        let source = root.join(&path);
+        (path, source)
+    });
+    Ok(files.collect())
+}
+
+/// What a linked work tree does not share with the repository that it is linked to
+/// (gitrepository-layout(5)), and so has in its own part.
+const OF_ONE_TREE: [&str; 4] = ["HEAD", "index", "logs/HEAD", "worktrees"];
+
+/// How the two parts find each other; in one directory they need not.
+const LINKS: [&str; 3] = ["commondir", "gitdir", "locked"];
+
+/// Adds the repository. That of a linked work tree is made of its own part and what all work trees
+/// share; a guest has neither of those places.
+fn repository(root: &Path, files: &mut Files) -> Result<(), TreeError> {
+    let inside = Path::new(".git");
+    if root.join(inside).is_dir() {
+        return walk(&root.join(inside), inside, files);
+    }
+    let place = |which: &str| {
+        let path = ask_git(root, "find the repository", &["rev-parse", which])?;
+        Ok(root.join(OsStr::from_bytes(path.trim_ascii_end())))
+    };
+    let (own, shared) = (place("--git-dir")?, place("--git-common-dir")?);
+    walk(&shared, inside, files)?;
+    if own != shared {
+        for name in OF_ONE_TREE.map(|name| inside.join(name)) {
+            files.retain(|path, _| !path.starts_with(&name));
+        }
+        walk(&own, inside, files)?;
+        for name in LINKS {
+            files.remove(&inside.join(name));
+        }
+    }
+    Ok(())
+}
+
+fn ask_git(root: &Path, to: &'static str, arguments: &[&str]) -> Result<Vec<u8>, TreeError> {
+    let failed = |reason: String| TreeError::Git { path: root.to_owned(), to, reason };
     let output = Command::new("git")
         .arg("-C")
         .arg(root)
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
-    let names = output.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
 }
 
 /// The mark of a directory that can be made again, such as Cargo's `target`.
 const CACHE_MARK: &str = "CACHEDIR.TAG";
 
-/// Adds everything below `directory`, itself included; directories that are marked as caches are
-/// left out.
-fn walk(root: &Path, directory: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), TreeError> {
-    let path = root.join(directory);
-    let failed = |source| TreeError::Read { path: path.clone(), source };
-    files.insert(directory.to_owned());
-    for entry in path.read_dir().map_err(failed)? {
+/// Adds everything below the directory `source` as `directory`, itself included; directories that
+/// are marked as caches are left out.
+fn walk(source: &Path, directory: &Path, files: &mut Files) -> Result<(), TreeError> {
+    let failed = |error| TreeError::Read { path: source.to_owned(), source: error };
+    files.insert(directory.to_owned(), source.to_owned());
+    for entry in source.read_dir().map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let below = directory.join(entry.file_name());
-        if entry.file_type().map_err(failed)?.is_dir() {
-            if entry.path().join(CACHE_MARK).is_file() {
-                continue;
-            }
-            walk(root, &below, files)?;
-        } else {
-            files.insert(below);
+        let (path, below) = (entry.path(), directory.join(entry.file_name()));
+        if !entry.file_type().map_err(failed)?.is_dir() {
+            files.insert(below, path);
+        } else if !path.join(CACHE_MARK).is_file() {
+            walk(&path, &below, files)?;
         }
     }
     Ok(())
@@ -121,11 +160,10 @@ fn walk(root: &Path, directory: &Path, files: &mut BTreeSet<PathBuf>) -> Result<
 
 fn append(
     tar: &mut Builder<impl Write>,
-    root: &Path,
     path: &Path,
+    full: PathBuf,
     size: &mut TreeSize,
 ) -> Result<(), TreeError> {
-    let full = root.join(path);
     let metadata = match full.symlink_metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -145,7 +183,9 @@ fn append(
         let mut header = Header::new_gnu();
         header.set_metadata(&metadata);
         if is_git_config(path) {
-            let text = git_config(file).map_err(|source| TreeError::Read { path: full, source })?;
+            let own = path == Path::new(".git/config");
+            let text = git_config(file, own);
+            let text = text.map_err(|source| TreeError::Read { path: full, source })?;
             header.set_size(text.len() as u64);
             tar.append_data(&mut header, path, text.as_slice()).map_err(TreeError::Send)?;
         } else {
@@ -175,8 +215,9 @@ fn is_git_config(path: &Path) -> bool {
 const GIT_CONFIG_BYTES: u64 = 1024 * 1024;
 
 /// A git configuration without the credentials that people and tools leave in it: they are the
-/// host's and must not enter a guest.
-fn git_config(file: File) -> io::Result<Vec<u8>> {
+/// host's and must not enter a guest. Our `own`, and not that of a submodule, belongs to the tree
+/// around it from now on, which a linked work tree or a submodule has in another way.
+fn git_config(file: File, own: bool) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.take(GIT_CONFIG_BYTES).read_to_end(&mut text)?;
     let mut clean = Vec::with_capacity(text.len());
@@ -185,7 +226,7 @@ fn git_config(file: File) -> io::Result<Vec<u8>> {
             Some(at) => (line[..at].trim_ascii().to_ascii_lowercase(), &line[at..]),
             None => (Vec::new(), line),
         };
-        if key == b"extraheader" {
+        if key == b"extraheader" || own && matches!(&key[..], b"bare" | b"worktree") {
             continue;
         }
         clean.extend_from_slice(&line[..line.len() - value.len()]);
@@ -211,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    fn git(directory: &Path, arguments: &[&str]) {
+    fn git(directory: &Path, arguments: &[&str]) -> String {
         let done = Command::new("git")
             .arg("-C")
             .arg(directory)
@@ -220,6 +261,7 @@ mod tests {
             .output()
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
     }
 
     fn names(root: &Path) -> Vec<String> {
@@ -230,6 +272,15 @@ mod tests {
             entry.unwrap().path().unwrap().to_string_lossy().trim_end_matches('/').to_owned()
         });
         names.filter(|name| !name.starts_with(".git/") && name != ".git").collect()
+    }
+
+    /// Where a tree arrives.
+    fn sent(root: &Path) -> tempfile::TempDir {
+        let mut bytes = Vec::new();
+        write_tar(root, &mut bytes).unwrap();
+        let there = tempfile::tempdir().unwrap();
+        tar::Archive::new(bytes.as_slice()).unpack(there.path()).unwrap();
+        there
     }
 
     #[test]
@@ -248,11 +299,7 @@ mod tests {
         fs::write(root.join("new/un tracked\n"), "12").unwrap();
         std::os::unix::fs::symlink("tracked", root.join("link")).unwrap();
         assert_eq!(names(root), [".gitignore", "link", "new/un tracked\n", "tracked"]);
-        let unpacked = tempfile::tempdir().unwrap();
-        let mut bytes = Vec::new();
-        write_tar(root, &mut bytes).unwrap();
-        tar::Archive::new(bytes.as_slice()).unpack(unpacked.path()).unwrap();
-        git(unpacked.path(), &["log", "-1"]);
+        git(sent(root).path(), &["log", "-1"]);
     }
 
     #[test]
@@ -271,10 +318,7 @@ mod tests {
         git(root, &["config", "http.https://forge.example/.extraheader", "basic c2VjcmV0"]);
         git(root, &["remote", "add", "a", "https://me:hunter2@forge.example/a/b?x=@"]);
         git(root, &["remote", "add", "b", "git@forge.example:a/b"]);
-        let mut bytes = Vec::new();
-        write_tar(root, &mut bytes).unwrap();
-        let unpacked = tempfile::tempdir().unwrap();
-        tar::Archive::new(bytes.as_slice()).unpack(unpacked.path()).unwrap();
+        let unpacked = sent(root);
         let config = fs::read_to_string(unpacked.path().join(".git/config")).unwrap();
         assert!(!config.contains("hunter2") && !config.contains("c2VjcmV0"), "{config}");
         assert!(config.contains("url = https://forge.example/a/b?x=@"), "{config}");
@@ -322,9 +366,34 @@ mod tests {
         git(root, &["commit", "-q", "-m", "m"]);
         let linked = root.join("linked");
         git(root, &["worktree", "add", "-q", linked.to_str().unwrap()]);
-        let size = write_tar(&linked, Vec::new()).unwrap();
-        assert!(size.history_is_elsewhere);
-        assert_eq!(size.files, 1);
+        git(&linked, &["commit", "-q", "--allow-empty", "-m", "of the linked tree"]);
+        fs::write(linked.join("b"), "2").unwrap();
+        git(&linked, &["add", "b"]);
+        git(root, &["config", "core.bare", "true"]);
+        assert_eq!(names(&linked), ["a", "b"]);
+        let there = sent(&linked);
+        fs::remove_dir_all(root).unwrap();
+        let asked = |arguments: &[&str]| git(there.path(), arguments);
+        assert_eq!(asked(&["log", "--format=%s"]), "of the linked tree\nm\n");
+        assert_eq!(asked(&["status", "--porcelain", "--branch"]), "## linked\nA  b\n");
+        assert_eq!(asked(&["fsck"]), "");
+        assert_eq!(asked(&["worktree", "list"]).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_submodule_is_a_repository_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let (inner, outer) = (directory.path().join("inner"), directory.path().join("outer"));
+        for root in [&inner, &outer] {
+            fs::create_dir(root).unwrap();
+            git(root, &["init", "-q"]);
+            git(root, &["commit", "-q", "--allow-empty", "-m", "m"]);
+        }
+        let source = inner.to_str().unwrap();
+        git(&outer, &["-c", "protocol.file.allow=always", "submodule", "add", "-q", source, "sub"]);
+        let there = sent(&outer.join("sub"));
+        assert_eq!(git(there.path(), &["log", "--format=%s"]), "m\n");
+        assert_eq!(git(there.path(), &["status", "--porcelain"]), "");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) struct Scanner {
     /// Each pattern is in exactly one of these; later ones are smaller.
     parts: Vec<Part>,
     fresh: Vec<Vec<u8>>,
-    /// Counts the rebuilds: a position of an older generation starts afresh.
+    /// Counts the rebuilds: a position of an older generation is brought up to date.
     generation: u64,
 }
 
@@ -56,11 +56,7 @@ impl Scanner {
         position: &mut Position,
         text: &[u8],
     ) -> (Vec<Range<usize>>, usize) {
-        self.absorb_fresh();
-        if position.generation != self.generation {
-            position.generation = self.generation;
-            position.states = self.parts.iter().map(|part| part.start).collect();
-        }
+        self.refresh(position, b"");
         let mut ranges = Vec::new();
         let mut reach = 0;
         for (part, state) in self.parts.iter().zip(&mut position.states) {
@@ -75,6 +71,22 @@ impl Scanner {
             }
         }
         (merge(ranges), reach)
+    }
+
+    /// Brings a position up to date with patterns that were added since: `tail` is what stood before
+    /// it in its stream, back to where no pattern had begun.
+    pub(super) fn refresh(&mut self, position: &mut Position, tail: &[u8]) {
+        self.absorb_fresh();
+        if position.generation == self.generation {
+            return;
+        }
+        position.generation = self.generation;
+        position.states = self.parts.iter().map(|part| part.start).collect();
+        for (part, state) in self.parts.iter().zip(&mut position.states) {
+            for byte in tail {
+                *state = part.automaton.next_state(Anchored::No, *state, *byte);
+            }
+        }
     }
 
     /// Whether a pattern has begun and may go on.

@@ -97,6 +97,51 @@ fn a_value_added_later_counts_for_all_later_lines_of_both_streams() {
 }
 
 #[test]
+fn a_value_added_in_the_middle_of_another_uncovers_nothing() {
+    for is_resumed in [false, true] {
+        let mut masker = Masker::new(["{\n1\n}"]);
+        let mut lines = LineMasker::default();
+        let mut ready = Vec::new();
+        lines.push(&mut masker, line(Stream::Stdout, "x={"), &mut ready);
+        // What was given out meanwhile still counts as the value's beginning.
+        lines.flush(&masker, &mut ready);
+        lines.push(&mut masker, line(Stream::Stdout, "1"), &mut ready);
+        if is_resumed {
+            masker = Masker::new(["another", "{\n1\n}"]);
+            lines = LineMasker::resume(lines.held());
+        } else {
+            masker.add("another");
+        }
+        lines.push(&mut masker, line(Stream::Stdout, "} y"), &mut ready);
+        lines.push(&mut masker, line(Stream::Stdout, "1"), &mut ready);
+        let shown: Vec<_> = ready.iter().map(|line| line.text.to_text().into_owned()).collect();
+        assert_eq!(shown, ["x=***", "***", "*** y", "1"], "resumed: {is_resumed}");
+    }
+}
+
+#[test]
+fn no_more_is_held_than_any_value_needs() {
+    let secret = format!("begin\n{}", "middle\n".repeat(9000));
+    let mut masker = Masker::new([secret.as_str()]);
+    let mut lines = LineMasker::default();
+    let mut ready = Vec::new();
+    let long = "m".repeat(60_000);
+    let mut check = |stream: Stream, text: &str| {
+        lines.push(&mut masker, line(stream, text), &mut ready);
+        assert!(lines.pending_bytes() <= 4 * MASK_BYTES);
+        ready.drain(..).for_each(|line| assert!(!line.text.to_text().contains("middle")));
+    };
+    check(Stream::Stdout, "begin");
+    for _ in 0..20 {
+        check(Stream::Stdout, "middle");
+        check(Stream::Stderr, &long);
+    }
+    for _ in 0..20_000 {
+        check(Stream::Stdout, "middle");
+    }
+}
+
+#[test]
 fn a_long_value_in_wrapped_base64_is_not_readable() {
     let token: String = (0..93).map(|n| char::from(b'!' + (n * 7 % 90) as u8)).collect();
     for columns in [64, 76] {
@@ -142,7 +187,7 @@ fn a_value_too_many_is_refused() {
         masker.mask(b"a line between");
     }
     assert_eq!(masker.add("one more"), Added::TooMany);
-    assert_eq!(masker.add("value-00001"), Added::Taken, "known values cost nothing");
+    assert_eq!(masker.add("value-00001"), Added::Known, "known values cost nothing");
     assert_eq!(masker.mask_text("a value-09999 b"), "a *** b");
 }
 

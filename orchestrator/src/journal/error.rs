@@ -1,0 +1,26 @@
+//! What can go wrong with a journal.
+
+use std::path::PathBuf;
+
+use common::JobId;
+
+use crate::segment::SegmentError;
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// There is one already; it can be reopened.
+    #[error("job {job} has a journal already")]
+    Exists {
+        /// The job.
+        job: JobId,
+    },
+    /// Its file cannot be used.
+    #[error("the journal {}: {error}", path.display())]
+    Segment {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: SegmentError,
+    },
+}

@@ -1,0 +1,77 @@
+//! Jobs that end without a machine: cancelled while they waited, or without a host that can run them.
+
+use std::sync::Arc;
+
+use common::ids::JobId;
+use common::infrastructure::Infrastructure;
+
+use super::Inner;
+use super::worker::Held;
+use crate::events::EventLog;
+use crate::job::{finish_cancelled, finish_failed};
+use crate::record::Stage;
+use crate::store::{Claimed, JobState};
+
+/// How a job ends without a machine.
+pub(super) enum Answer {
+    /// Its end was asked for.
+    Cancelled,
+    /// The infrastructure is to blame.
+    Failed(Infrastructure),
+}
+
+impl Inner {
+    /// Ends a waiting job as cancelled, in the background.
+    pub(super) fn answer_cancelled(self: &Arc<Self>, job: JobId) {
+        self.answer_waiting(job, Answer::Cancelled);
+    }
+
+    /// Ends a waiting job, in the background. Of several hosts that try it one does it.
+    pub(super) fn answer_waiting(self: &Arc<Self>, job: JobId, answer: Answer) {
+        let inner = Arc::clone(self);
+        self.working.spawn(async move {
+            match inner.store.take(job, inner.host).await {
+                Ok(Some(claimed)) => inner.answer_claimed(claimed, answer).await,
+                // Another host was first, or it is over.
+                Ok(None) => {}
+                // The sweep finds it again.
+                Err(error) => tracing::warn!(job.id = %job, %error, "cannot end a waiting job"),
+            }
+        });
+    }
+
+    async fn answer_claimed(self: &Arc<Self>, claimed: Claimed, answer: Answer) {
+        let number = claimed.try_number;
+        let held = Held {
+            message: claimed.message,
+            lease: claimed.lease,
+            size: claimed.size,
+            failures: claimed.failures,
+        };
+        self.end_held(&held, number, answer).await;
+    }
+
+    /// Ends a job that this host holds, in a try of its own.
+    pub(super) async fn end_held(self: &Arc<Self>, held: &Held, number: u32, answer: Answer) {
+        let stage = Stage::new(self.clock.clone(), JobState::Finishing, super::LEAVE);
+        let hold = self.hold(held, Arc::new(stage));
+        let log =
+            held.message.open(&self.keys).map_err(|error| error.to_string()).and_then(|request| {
+                self.begin_log(&held.message, &request).map_err(|cause| cause.message)
+            });
+        let mut log: EventLog = match log {
+            Ok(log) => log,
+            Err(reason) => {
+                crate::metrics::error("journal");
+                tracing::error!(job.id = %hold.job, reason, "cannot end a job with a log");
+                return;
+            }
+        };
+        log.begin_try(number);
+        let finished = match answer {
+            Answer::Cancelled => finish_cancelled(log).await,
+            Answer::Failed(cause) => finish_failed(log, cause).await,
+        };
+        self.conclude(&hold, &finished).await;
+    }
+}

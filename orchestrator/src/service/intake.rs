@@ -1,0 +1,171 @@
+//! From the queue into the table of jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use queue::message::JobMessage;
+use queue::{Delivery, JobReceiver};
+use tokio::time::sleep;
+
+use super::Inner;
+use crate::metrics;
+use crate::store::{Accepted, NewJob, Size, StoreError};
+
+/// Jobs that are on their way from the queue into the table at the same time.
+const PREFETCH: u16 = 64;
+/// The pause before the queue or the database is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Inner {
+    /// Takes jobs in until the service ends. While the database is away, the queue keeps them.
+    pub(super) async fn take_in(self: &Arc<Self>) {
+        while !self.stop.is_cancelled() {
+            let receiver = tokio::select! {
+                receiver = self.queue.jobs(PREFETCH) => receiver,
+                () = self.stop.cancelled() => return,
+            };
+            match receiver {
+                Ok(mut receiver) => self.take_from(&mut receiver).await,
+                Err(error) => {
+                    metrics::error("queue");
+                    tracing::warn!(%error, "cannot take jobs; trying again");
+                    self.pause(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn take_from(self: &Arc<Self>, receiver: &mut JobReceiver) {
+        loop {
+            let first = tokio::select! {
+                first = receiver.next() => first,
+                () = self.stop.cancelled() => return,
+            };
+            let mut deliveries = match first {
+                Ok(delivery) => vec![delivery],
+                Err(error) => {
+                    tracing::warn!(%error, "the queue of jobs ended; trying again");
+                    self.pause(PAUSE).await;
+                    return;
+                }
+            };
+            // What is there already goes into the table in the same transaction.
+            while deliveries.len() < usize::from(PREFETCH)
+                && let Some(Ok(delivery)) = receiver.next().now_or_never()
+            {
+                deliveries.push(delivery);
+            }
+            self.accept(deliveries).await;
+        }
+    }
+
+    async fn accept(self: &Arc<Self>, deliveries: Vec<Delivery<JobMessage>>) {
+        let (mut jobs, mut waiting) = (Vec::new(), Vec::new());
+        for delivery in deliveries {
+            match self.examine(&delivery) {
+                Ok(job) => {
+                    jobs.push(job);
+                    waiting.push(delivery);
+                }
+                Err(reason) => refuse(delivery, &reason).await,
+            }
+        }
+        if jobs.is_empty() {
+            return;
+        }
+        let Some(accepted) = self.store_all(&jobs).await else { return };
+        for ((delivery, job), accepted) in waiting.into_iter().zip(jobs).zip(accepted) {
+            self.settle(delivery, &job.message, accepted).await;
+        }
+        self.wake.notify_one();
+    }
+
+    /// Checks a job as far as that can be done before it runs.
+    fn examine(&self, delivery: &Delivery<JobMessage>) -> Result<NewJob, String> {
+        let message = delivery.message.as_ref().map_err(ToString::to_string)?;
+        // Whoever can open it can also read its events.
+        message.open(&self.keys).map_err(|error| error.to_string())?;
+        Ok(NewJob { message: message.clone(), size: self.size_of(message) })
+    }
+
+    /// The machine's size, as far as this host knows the label.
+    pub(super) fn size_of(&self, message: &JobMessage) -> Option<Size> {
+        let envelope = message.envelope();
+        let offer = self.offer(&envelope.label);
+        let cpus = envelope.size.cpus.or(offer.map(|offer| offer.size.cpus))?;
+        let memory = envelope.size.memory.or(offer.map(|offer| offer.size.memory))?;
+        Some(Size { cpus, memory })
+    }
+
+    /// Writes jobs into the table, however long the database is away; `None` if the service ends.
+    async fn store_all(&self, jobs: &[NewJob]) -> Option<Vec<Accepted>> {
+        loop {
+            match self.store.accept(jobs).await {
+                Ok(accepted) => return Some(accepted),
+                Err(error) => {
+                    metrics::error("store");
+                    tracing::warn!(%error, jobs = jobs.len(), "cannot accept jobs; trying again");
+                }
+            }
+            if self.stop.is_cancelled() {
+                return None;
+            }
+            self.pause(PAUSE).await;
+        }
+    }
+
+    async fn settle(
+        self: &Arc<Self>,
+        delivery: Delivery<JobMessage>,
+        message: &JobMessage,
+        accepted: Accepted,
+    ) {
+        let job = message.envelope().job;
+        match accepted {
+            Accepted::Conflict => {
+                let reason = "another job with the same id was accepted before";
+                return refuse(delivery, reason).await;
+            }
+            Accepted::New => tracing::info!(job.id = %job, "accepted"),
+            Accepted::WithoutReservation => {
+                tracing::info!(job.id = %job, "accepted without a valid reservation");
+            }
+            Accepted::Known => tracing::info!(job.id = %job, "came again"),
+            Accepted::Cancelled => {
+                tracing::info!(job.id = %job, "its end was asked for before it came");
+                self.answer_cancelled(job);
+            }
+        }
+        if let Err(error) = delivery.acknowledge().await {
+            // It comes again and is known then.
+            tracing::info!(job.id = %job, %error, "cannot acknowledge a job");
+        }
+    }
+
+    /// Accepts a job that came another way than by the queue.
+    pub(super) async fn accept_one(&self, message: JobMessage) -> Result<Accepted, StoreError> {
+        let size = self.size_of(&message);
+        let accepted = self.store.accept(&[NewJob { message, size }]).await?;
+        self.wake.notify_one();
+        accepted.first().copied().ok_or(StoreError::Malformed {
+            reason: "one job was given and none accepted".to_owned(),
+        })
+    }
+
+    /// Waits, unless the service ends.
+    pub(super) async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = sleep(time) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+}
+
+async fn refuse(delivery: Delivery<JobMessage>, reason: &str) {
+    metrics::error("message");
+    tracing::warn!(reason, "a message on the queue of jobs cannot be used");
+    if let Err(error) = delivery.reject(reason).await {
+        tracing::info!(%error, "cannot put a message aside");
+    }
+}

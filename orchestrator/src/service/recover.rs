@@ -1,0 +1,271 @@
+//! Going on with what an earlier process, a worker that failed, or a dead host left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::event::{Finished, JobResult};
+use common::ids::VmId;
+use common::infrastructure::{Cause, Infrastructure};
+use common::request::JobRequest;
+use vm_manager::host::FoundMachine;
+use vm_manager::machine::Machine;
+
+use super::answer::Answer;
+use super::worker::{Held, reply_address, resume};
+use super::{Inner, StartError};
+use crate::events::EventLog;
+use crate::job::Begin;
+use crate::journal::Reopened;
+use crate::lifecycle::{Action, LogSeen, MachineSeen, Observed, RETRIES, decide};
+use crate::record::Stage;
+use crate::store::{Active, JobState, Size};
+
+/// What an adopted job may still run, at least: enough to hear of an end that has come already.
+const LEAST_LEFT: Duration = Duration::from_secs(30);
+
+impl Inner {
+    /// Goes on with everything that is recorded for this host.
+    pub(super) async fn recover(self: &Arc<Self>) -> Result<(), StartError> {
+        let machines = self.found().await?;
+        let active = self.store.active(self.host).await?;
+        if !active.is_empty() {
+            tracing::info!(jobs = active.len(), "going on with jobs of an earlier process");
+        }
+        for left in active {
+            self.settle_left(left, &machines).await;
+        }
+        for job in self.store.undelivered(self.host).await? {
+            self.publish_rest(&job).await;
+        }
+        Ok(())
+    }
+
+    /// The machines of this host, with and without an owner in this process.
+    pub(super) async fn found(&self) -> Result<Vec<FoundMachine>, vm_manager::host::HostError> {
+        self.machines.instance().await?.machines()
+    }
+
+    /// Looks at a job without a worker, and does what is to be done about it.
+    pub(super) async fn settle_left(self: &Arc<Self>, left: Active, machines: &[FoundMachine]) {
+        let found = left.vm.and_then(|vm| machines.iter().find(|found| found.vm == vm));
+        let mut machine = match found {
+            None => MachineSeen::None,
+            Some(found) if found.running => MachineSeen::Running,
+            Some(_) => MachineSeen::Gone,
+        };
+        let job = left.job.id;
+        let request = match left.message.open(&self.keys) {
+            Ok(request) => Arc::new(request),
+            Err(error) => {
+                crate::metrics::error("message");
+                tracing::error!(job.id = %job, %error, "a recorded job cannot be read");
+                return;
+            }
+        };
+        let reopened = match self.journals.reopen(job, reply_address(&left.message)) {
+            Ok(reopened) => reopened,
+            Err(error) => {
+                crate::metrics::error("journal");
+                tracing::error!(job.id = %job, %error, "a job's journal cannot be read");
+                None
+            }
+        };
+        let log = seen_of(reopened.as_ref());
+        let mut adopted = None;
+        loop {
+            let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
+            let seen = Observed {
+                ours: true,
+                worker: false,
+                machine,
+                log,
+                cancel: left.job.cancel_requested,
+                late: left.job.deadline.is_some_and(|deadline| deadline < now),
+                tries_left: left.failures <= RETRIES,
+            };
+            let action = decide(left.job.state, &seen);
+            tracing::info!(job.id = %job, state = left.job.state.name(), ?action, "a job was left");
+            if action == Action::Adopt && adopted.is_none() {
+                let Some(vm) = left.vm else { return };
+                match self.machines.adopt(&left.job.label, vm).await {
+                    Ok(machine) => adopted = Some(machine),
+                    Err(reason) => {
+                        tracing::warn!(job.id = %job, vm.id = %vm, reason, "cannot go on with a machine");
+                        self.remove_machine(vm).await;
+                        machine = MachineSeen::Gone;
+                        continue;
+                    }
+                }
+            }
+            return self.act(left, request, reopened, action, adopted).await;
+        }
+    }
+
+    async fn act(
+        self: &Arc<Self>,
+        left: Active,
+        request: Arc<JobRequest>,
+        reopened: Option<Reopened>,
+        action: Action,
+        adopted: Option<Machine>,
+    ) {
+        let job = left.job.id;
+        let Some(lease) = left.job.lease else { return };
+        let size = left.job.size.unwrap_or(Size { cpus: 1, memory: common::size::ByteSize(0) });
+        let held = Held { message: left.message, lease, size, failures: left.failures };
+        if !matches!(action, Action::Adopt | Action::Leave)
+            && let Some(vm) = left.vm
+        {
+            self.remove_machine(vm).await;
+        }
+        match action {
+            Action::Adopt => {
+                let (Some(machine), Some(reopened)) = (adopted, reopened) else { return };
+                let remaining = left.job.deadline.map(|until| until.since(self.clock.now()));
+                let remaining = remaining.unwrap_or_default().max(LEAST_LEFT);
+                let log = resume(&request, reopened.sender, reopened.state);
+                self.go_on(
+                    held,
+                    left.job.state,
+                    left.job.cancel_requested,
+                    machine,
+                    remaining,
+                    log,
+                );
+            }
+            Action::TryAgain => self.try_again(held).await,
+            Action::RecordEnd => {
+                let finished = reopened.and_then(|reopened| reopened.finished);
+                self.record_end(&held, finished).await;
+            }
+            Action::FinishAsSaid => self.finish_as_said(&held, &request, reopened).await,
+            Action::FinishCancelled => self.end_left(&held, Answer::Cancelled).await,
+            Action::Fail(cause) => {
+                let message = sentence(cause, left.job.state);
+                self.end_left(&held, Answer::Failed(Infrastructure::new(cause, message))).await;
+            }
+            Action::Leave | Action::RemoveMachine | Action::Abandon => {}
+            Action::PassCancel | Action::Expire => {
+                tracing::error!(job.id = %job, ?action, "a job without a worker");
+            }
+        }
+    }
+
+    fn go_on(
+        self: &Arc<Self>,
+        held: Held,
+        state: JobState,
+        cancel: bool,
+        machine: Machine,
+        remaining: Duration,
+        log: EventLog,
+    ) {
+        let job = held.message.envelope().job;
+        let begin = Begin::Adopted(Box::new(machine), remaining);
+        self.start_worker(held, move |_, _, _| async move { Ok((log, begin)) });
+        if let Some(worker) = self.workers().get(&job) {
+            worker.stage.enter(state, remaining);
+        }
+        if cancel || state == JobState::Cancelling {
+            self.pass_cancel(job);
+        }
+    }
+
+    /// A fresh machine for a job of which only a boot was lost. That counts as no failure.
+    async fn try_again(self: &Arc<Self>, held: Held) {
+        let job = held.message.envelope().job;
+        let begun = async {
+            self.store.end_try(job, held.lease, None).await?;
+            self.store.begin_try(job, held.lease).await
+        };
+        match begun.await {
+            Ok(number) => self.start_worker(held, move |inner, held, request| async move {
+                let mut log = inner.begin_log(&held.message, &request)?;
+                log.begin_try(number);
+                drop(log.notice("The orchestrator was restarted; beginning again.").await);
+                Ok((log, Begin::Fresh))
+            }),
+            // The sweep finds it again.
+            Err(error) => tracing::warn!(job.id = %job, %error, "cannot begin a job again"),
+        }
+    }
+
+    /// What the log lost with its host is unknown, so the end stands in a try of its own.
+    async fn end_left(self: &Arc<Self>, held: &Held, answer: Answer) {
+        let job = held.message.envelope().job;
+        match self.store.begin_try(job, held.lease).await {
+            Ok(number) => self.end_held(held, number, answer).await,
+            Err(error) => tracing::warn!(job.id = %job, %error, "cannot end a job that was left"),
+        }
+    }
+
+    async fn finish_as_said(&self, held: &Held, request: &JobRequest, reopened: Option<Reopened>) {
+        let Some(Reopened { sender, state: Some(state), .. }) = reopened else { return };
+        let result = state.result.unwrap_or(JobResult::Failure);
+        let finished = resume(request, sender, Some(state)).finish(result, None).await;
+        self.record_end(held, Some(finished)).await;
+    }
+
+    async fn record_end(&self, held: &Held, finished: Option<Finished>) {
+        let Some(finished) = finished else { return };
+        let stage = Stage::new(self.clock.clone(), JobState::Finishing, super::LEAVE);
+        self.conclude(&self.hold(held, Arc::new(stage)), &finished).await;
+    }
+
+    /// Goes on publishing what a finished job's forge runner has not got yet.
+    async fn publish_rest(&self, job: &crate::store::Job) {
+        let message = match self.store.message(job.id).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(error) => {
+                return tracing::warn!(job.id = %job.id, %error, "cannot publish a job's end");
+            }
+        };
+        match self.journals.reopen(job.id, reply_address(&message)) {
+            // The sender may go: the journal publishes what is there.
+            Ok(Some(_)) => {}
+            Ok(None) => tracing::warn!(job.id = %job.id, "the journal of a finished job is gone"),
+            Err(error) => tracing::warn!(job.id = %job.id, %error, "cannot publish a job's end"),
+        }
+    }
+
+    /// Ends a machine that nobody needs.
+    pub(super) async fn remove_machine(&self, vm: VmId) {
+        let removed = match self.machines.instance().await {
+            // Processes are waited for and files removed.
+            Ok(instance) => tokio::task::spawn_blocking(move || instance.destroy(vm)).await,
+            Err(error) => Ok(Err(error)),
+        };
+        match removed {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(vm.id = %vm, %error, "cannot remove a machine"),
+            Err(error) => tracing::warn!(vm.id = %vm, %error, "cannot remove a machine"),
+        }
+    }
+}
+
+fn seen_of(reopened: Option<&Reopened>) -> LogSeen {
+    let Some(reopened) = reopened else { return LogSeen::None };
+    if reopened.finished.is_some() {
+        return LogSeen::Final;
+    }
+    match &reopened.state {
+        None => LogSeen::None,
+        Some(state) if state.result.is_some() => LogSeen::Ended,
+        Some(state) if state.user_step_started => LogSeen::StepStarted,
+        Some(_) => LogSeen::Open,
+    }
+}
+
+fn sentence(cause: Cause, state: JobState) -> String {
+    match cause {
+        Cause::Deadline => {
+            format!("the job was {} for longer than that may take", state.name())
+        }
+        _ => format!(
+            "the machine was lost while the job was {}; its steps may have begun, so it is not run \
+             again",
+            state.name()
+        ),
+    }
+}

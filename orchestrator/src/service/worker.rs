@@ -1,0 +1,231 @@
+//! A worker carries one job through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::event::{Finished, Phase};
+use common::ids::{JobId, LeaseId};
+use common::infrastructure::{Cause, Infrastructure};
+use common::request::JobRequest;
+use queue::Address;
+use queue::message::JobMessage;
+
+use super::{Inner, journal_failure};
+use crate::events::{EventLog, Outlet};
+use crate::job::{self, Begin, Ended, Words, Work};
+use crate::journal::JournalSender;
+use crate::metrics;
+use crate::record::{Hold, Recorder, Stage};
+use crate::standalone::{masker, new_log};
+use crate::store::{Claimed, JobState, Size};
+
+/// How long a job may be claimed before its worker does anything.
+const CLAIMED: Duration = Duration::from_secs(60);
+
+/// A job that this process works on.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(super) words: Words,
+    pub(super) stage: Arc<Stage>,
+    pub(super) size: Size,
+}
+
+/// A job that this host holds.
+pub(super) struct Held {
+    pub(super) message: JobMessage,
+    pub(super) lease: LeaseId,
+    pub(super) size: Size,
+    pub(super) failures: u32,
+}
+
+impl Inner {
+    /// Starts the worker of a job that was just taken from the table.
+    pub(super) fn start_claimed(self: &Arc<Self>, claimed: Claimed) {
+        let waited = self.clock.now().since(claimed.created);
+        metrics::queue_wait(waited);
+        let number = claimed.try_number;
+        let held = Held {
+            message: claimed.message,
+            lease: claimed.lease,
+            size: claimed.size,
+            failures: claimed.failures,
+        };
+        self.start_worker(held, move |inner, held, request| async move {
+            let mut log = inner.begin_log(&held.message, &request)?;
+            log.begin_try(number);
+            if number == 1 {
+                drop(log.phase_was(Phase::Queue, waited).await);
+            }
+            Ok((log, Begin::Fresh))
+        });
+    }
+
+    /// Starts a worker, whose log and beginning `open` provides.
+    pub(super) fn start_worker<F, O>(self: &Arc<Self>, held: Held, open: O)
+    where
+        O: FnOnce(Arc<Self>, Arc<Held>, Arc<JobRequest>) -> F + Send + 'static,
+        F: Future<Output = Result<(EventLog, Begin), Infrastructure>> + Send,
+    {
+        let job = held.message.envelope().job;
+        let stage = Arc::new(Stage::new(self.clock.clone(), JobState::Claimed, CLAIMED));
+        let words = Words::default();
+        let worker = Worker { words: words.clone(), stage: Arc::clone(&stage), size: held.size };
+        if self.workers().insert(job, worker).is_some() {
+            tracing::error!(job.id = %job, "a job has two workers; the first is ended");
+        }
+        let inner = Arc::clone(self);
+        let held = Arc::new(held);
+        self.working.spawn(async move {
+            // However this ends, the next look at the table finds the room that was used.
+            let _leave = LeaveWorkers { inner: Arc::clone(&inner), job, stage: Arc::clone(&stage) };
+            inner.carry(held, &words, stage, open).await;
+        });
+    }
+
+    async fn carry<F, O>(
+        self: &Arc<Self>,
+        held: Arc<Held>,
+        words: &Words,
+        stage: Arc<Stage>,
+        open: O,
+    ) where
+        O: FnOnce(Arc<Self>, Arc<Held>, Arc<JobRequest>) -> F + Send,
+        F: Future<Output = Result<(EventLog, Begin), Infrastructure>> + Send,
+    {
+        let job = held.message.envelope().job;
+        let hold = self.hold(&held, stage);
+        let request = match held.message.open(&self.keys) {
+            Ok(request) => Arc::new(request),
+            Err(error) => {
+                let text = format!("the job cannot be read: {error}");
+                let cause = Infrastructure::new(Cause::Internal, text);
+                return self.end_without_log(&hold, cause).await;
+            }
+        };
+        let opened = open(Arc::clone(self), Arc::clone(&held), Arc::clone(&request)).await;
+        let (log, begin) = match opened {
+            Ok(opened) => opened,
+            Err(cause) => return self.end_without_log(&hold, cause).await,
+        };
+        let work = Work {
+            machines: &self.machines,
+            request: &request,
+            words,
+            record: Recorder::Store(hold.clone()),
+            failures: held.failures,
+        };
+        match work.run(log, begin).await {
+            Ended::Finished(finished) => self.conclude(&hold, &finished).await,
+            Ended::Dropped => tracing::info!(job.id = %job, "left"),
+        }
+    }
+
+    /// A hold on a job.
+    pub(super) fn hold(&self, held: &Held, stage: Arc<Stage>) -> Hold {
+        Hold {
+            store: self.store.clone(),
+            job: held.message.envelope().job,
+            lease: held.lease,
+            stage,
+            notes: self.notes.clone(),
+            label: held.message.envelope().label.clone(),
+            size: held.size,
+        }
+    }
+
+    /// Records the end of a job whose final event is in its journal.
+    pub(super) async fn conclude(&self, hold: &Hold, finished: &Finished) {
+        let recorded =
+            hold.insist(|| hold.store.finish(hold.job, Some(hold.lease), finished)).await;
+        if let Ok(true) = recorded {
+            metrics::finished(finished);
+            let code = finished.infrastructure.as_ref().map(|cause| cause.cause.code());
+            tracing::info!(job.id = %hold.job, result = finished.result.name(), code, "done");
+        }
+    }
+
+    /// Ends a job that cannot have a log: operators see the cause, and a forge runner is told by
+    /// nobody but its own deadline.
+    async fn end_without_log(&self, hold: &Hold, cause: Infrastructure) {
+        metrics::error("journal");
+        tracing::error!(job.id = %hold.job, code = cause.cause.code(), "{}", cause.message);
+        let result = common::event::JobResult::Failure;
+        self.conclude(hold, &Finished { result, infrastructure: Some(cause) }).await;
+    }
+
+    /// The log of a job that has none here, or goes on with the one that it has.
+    pub(super) fn begin_log(
+        &self,
+        message: &JobMessage,
+        request: &JobRequest,
+    ) -> Result<EventLog, Infrastructure> {
+        let job = message.envelope().job;
+        let address = reply_address(message);
+        let failed = |error| journal_failure(&error);
+        let earlier = self.journals.reopen(job, address.clone()).map_err(failed)?;
+        match earlier {
+            Some(earlier) => Ok(resume(request, earlier.sender, earlier.state)),
+            None => {
+                let sender = self.journals.create(job, address).map_err(failed)?;
+                Ok(new_log(request, Outlet::Journal(sender)))
+            }
+        }
+    }
+
+    /// Tells the worker of a job that its end was asked for.
+    pub(super) fn pass_cancel(&self, job: JobId) {
+        if let Some(worker) = self.workers().get(&job) {
+            worker.words.control.cancel.cancel();
+            worker.stage.enter(JobState::Cancelling, job::CANCEL);
+        }
+    }
+
+    /// Destroys the machine of a job at once.
+    pub(super) fn destroy(&self, job: JobId) {
+        if let Some(worker) = self.workers().get(&job) {
+            worker.words.control.destroy.cancel();
+        }
+    }
+}
+
+/// A log that goes on.
+pub(super) fn resume(
+    request: &JobRequest,
+    sender: JournalSender,
+    state: Option<crate::events::LogState>,
+) -> EventLog {
+    match state {
+        Some(state) => {
+            let job = request.envelope.job;
+            let steps = request.body.plan.steps.len();
+            EventLog::resume(job, steps, masker(request), Outlet::Journal(sender), state)
+        }
+        None => new_log(request, Outlet::Journal(sender)),
+    }
+}
+
+/// Where a job's events go; nowhere for a local one.
+pub(super) fn reply_address(message: &JobMessage) -> Option<Address> {
+    let text = &message.envelope().reply_to;
+    // Decoding a message checks it.
+    if text.is_empty() { None } else { text.parse().ok() }
+}
+
+/// Takes a worker off the list when it ends, also by a panic.
+struct LeaveWorkers {
+    inner: Arc<Inner>,
+    job: JobId,
+    stage: Arc<Stage>,
+}
+
+impl Drop for LeaveWorkers {
+    fn drop(&mut self) {
+        let mut workers = self.inner.workers();
+        // Not another one that has begun since.
+        if workers.get(&self.job).is_some_and(|worker| Arc::ptr_eq(&worker.stage, &self.stage)) {
+            workers.remove(&self.job);
+        }
+        drop(workers);
+        self.inner.wake.notify_one();
+    }
+}
