@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use common::plan::Dialect;
 use common::size::ByteSize;
+use orchestrator::store::JobState;
 
 /// The longest time that a job may run, whatever `timeout-minutes` and `--timeout` say: what GitHub
 /// gives a job on a runner of one's own.
@@ -25,6 +27,7 @@ Examples:
   solstice run examples/hello.yml       a workflow file
   solstice shell debian-12              a terminal in a fresh machine
   solstice doctor                       what this host lacks
+  solstice jobs                         what the service of this host does
 
 Exit codes: 0 passed, 1 failed, 2 infrastructure, 64 usage, 130 cancelled.";
 
@@ -37,8 +40,13 @@ Examples:
   solstice run ci.yml --keep            keep the machine of a failed job for 2 hours
   solstice run ci.yml --json | jq .     one event per line
 
+Where a service runs on this host (`solstice serve`), it runs the jobs.
 Ctrl-C cancels the jobs; a second Ctrl-C destroys their machines at once.
 Exit codes: 0 passed, 1 failed, 2 infrastructure, 64 usage, 130 cancelled.";
+
+const SERVE_EXAMPLES: &str = "\
+It needs no configuration. TERM or Ctrl-C ends it; jobs whose steps run go on in their machines
+for 10 minutes, and the next start goes on with them. docs/operations.md says more.";
 
 const SHELL_EXAMPLES: &str = "\
 Examples:
@@ -51,6 +59,38 @@ Examples:
   solstice cp ./fix.patch build-1f2e3d:/tmp/
 
 A directory is copied as an archive: tar -cf dir.tar dir, and the archive by cp.";
+
+const JOBS_EXAMPLES: &str = "\
+Examples:
+  solstice jobs                         those that are not over
+  solstice jobs --all --repository me/app
+  solstice jobs --state queued --state running --json | jq '.[].id'";
+
+const JOB_HELP: &str = "\
+JOB is an id, or a beginning or an end of one that no other job shares, such as the short form that
+`solstice jobs` shows.";
+
+const LOGS_EXAMPLES: &str = "\
+Examples:
+  solstice logs 5f3a90c1b2d4            what there is
+  solstice logs -f 5f3a90c1b2d4         up to the job's end, with its exit code
+  solstice logs 5f3a90c1b2d4 --json | jq .
+
+JOB is an id, or a beginning or an end of one that no other job shares.
+With -f, Ctrl-C ends the command (130) and not the job.";
+
+const CANCEL_EXAMPLES: &str = "\
+Examples:
+  solstice cancel 5f3a90c1b2d4
+  solstice cancel --now 5f3a 77e0       destroy their machines at once
+
+JOB is an id, or a beginning or an end of one that no other job shares.";
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  solstice drain --wait                 before an upgrade of this host
+  solstice drain --off                  take jobs again
+  solstice drain builder-2              another host of the installation";
 
 /// Runs CI jobs of GitHub and Forgejo in fresh virtual machines.
 #[derive(Debug, Parser)]
@@ -86,9 +126,41 @@ pub enum Command {
         #[arg(required = true, value_name = "RUN")]
         runs: Vec<String>,
     },
+    /// List the jobs of the service.
+    #[command(after_help = JOBS_EXAMPLES)]
+    Jobs(JobsArgs),
+    /// Show everything that is known about a job.
+    #[command(after_help = JOB_HELP)]
+    Show(JobArgs),
+    /// Print a job's log.
+    #[command(after_help = LOGS_EXAMPLES)]
+    Logs(LogsArgs),
+    /// End jobs.
+    #[command(after_help = CANCEL_EXAMPLES)]
+    Cancel(CancelArgs),
+    /// Run a job that is over once more, as a new job.
+    #[command(after_help = JOB_HELP)]
+    Retry(JobArgs),
+    /// List the hosts of the installation.
+    Hosts {
+        /// Print a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a host take nothing new and finish what runs.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
     /// List, fetch, build and remove images.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Run the service of this host: jobs from a queue, kept across restarts.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve,
+    /// Run the service as one of several hosts that share a broker and a database.
+    Orchestrator,
+    /// Check the settings, or print an example of them.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Check this host and say what to do about each finding.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -186,11 +258,15 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Machine")]
     pub keep: bool,
 
+    /// Run the jobs in this process, also where a service runs on this host.
+    #[arg(long, help_heading = "Machine")]
+    pub standalone: bool,
+
     /// Show what Solstice does, the machine's console, and the outputs of jobs.
     #[arg(long, short, help_heading = "Output")]
     pub verbose: bool,
 
-    /// Print one JobEvent per line and a summary object last.
+    /// Print one JobEvent per line, each with its job's `name`, and a summary object last.
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }
@@ -224,6 +300,102 @@ pub struct CpArgs {
     pub destination: String,
 }
 
+/// Options of `solstice jobs`.
+#[derive(Debug, Default, Args)]
+pub struct JobsArgs {
+    /// Only jobs in this state; may be given several times [default: every state but done].
+    #[arg(long = "state", value_name = "STATE", value_parser = job_state())]
+    pub states: Vec<JobState>,
+
+    /// Only jobs of this repository.
+    #[arg(long, value_name = "OWNER/NAME")]
+    pub repository: Option<String>,
+
+    /// Only jobs with this label.
+    #[arg(long, value_name = "LABEL")]
+    pub label: Option<String>,
+
+    /// Jobs that are over as well.
+    #[arg(long)]
+    pub all: bool,
+
+    /// At most so many, newest first [default: 10000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub most: Option<u32>,
+
+    /// Print a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One job.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// The job.
+    #[arg(value_name = "JOB")]
+    pub job: String,
+
+    /// Print a JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `solstice logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The job.
+    #[arg(value_name = "JOB")]
+    pub job: String,
+
+    /// Wait for more until the job is over, and end with its exit code.
+    #[arg(long, short)]
+    pub follow: bool,
+
+    /// Show the machine's console and the outputs of the job.
+    #[arg(long, short)]
+    pub verbose: bool,
+
+    /// Print one JobEvent per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `solstice cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The jobs.
+    #[arg(required = true, value_name = "JOB")]
+    pub jobs: Vec<String>,
+
+    /// Destroy their machines at once; steps that ask to run after a cancel do not.
+    #[arg(long)]
+    pub now: bool,
+
+    /// Print a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `solstice drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The host's name or id [default: the host of the service on this machine].
+    #[arg(value_name = "HOST")]
+    pub host: Option<String>,
+
+    /// Take jobs again.
+    #[arg(long, conflicts_with = "wait")]
+    pub off: bool,
+
+    /// Wait until nothing runs on the host any more.
+    #[arg(long)]
+    pub wait: bool,
+
+    /// Print a JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What to do with images.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
@@ -254,6 +426,19 @@ pub enum ImageCommand {
         #[arg(required = true, value_name = "LABEL")]
         labels: Vec<String>,
     },
+}
+
+/// What to do with the settings.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the settings and print every effective value with its origin.
+    Check {
+        /// Print a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a settings file with every key.
+    Example,
 }
 
 /// Options of `solstice doctor`.
@@ -289,6 +474,12 @@ fn secret_name(text: &str) -> Result<String, String> {
 pub(crate) fn is_name(text: &str) -> bool {
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     starts_well && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// The names of states, which completion scripts offer.
+fn job_state() -> impl TypedValueParser<Value = JobState> {
+    PossibleValuesParser::new(JobState::ALL.map(JobState::name))
+        .map(|name| JobState::from_name(&name).expect("the parser knows only names of states"))
 }
 
 fn dialect(text: &str) -> Result<Dialect, String> {

@@ -22,6 +22,10 @@ pub(crate) fn host_settings(settings: &Settings) -> HostSettings {
             settings::Acceleration::Kvm => Some(Acceleration::Kvm),
             settings::Acceleration::Tcg => Some(Acceleration::Tcg),
         },
+        limits: vm_manager::host::CapacityLimits {
+            cpus: settings.service.max_cpus,
+            memory: settings.service.max_memory,
+        },
     }
 }
 
@@ -75,6 +79,7 @@ pub(crate) fn watch_instance(
         qemu_img: PathBuf::new(),
         disk_reserve: common::size::ByteSize(0),
         acceleration: None,
+        limits: vm_manager::host::CapacityLimits::default(),
     };
     watchdog::guard(&settings, id).map_err(|error| CommandError::infrastructure(error.to_string()))
 }

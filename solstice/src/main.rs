@@ -13,6 +13,9 @@ const LOG_VARIABLE: &str = "SOLSTICE_LOG";
 /// The diagnostic log of `--verbose`.
 const VERBOSE: &str = "solstice=debug,orchestrator=debug,vm_manager=debug";
 
+/// The diagnostic log of the service.
+const SERVICE: &str = "warn,solstice=info,orchestrator=info,queue=info,vm_manager=info";
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -22,7 +25,11 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Passed }.into();
         }
     };
-    start_log(matches!(&cli.command, Command::Run(run) if run.verbose));
+    start_log(match &cli.command {
+        Command::Run(run) if run.verbose => VERBOSE,
+        Command::Serve | Command::Orchestrator => SERVICE,
+        _ => "off",
+    });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -42,8 +49,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_log(verbose: bool) {
-    let default = if verbose { VERBOSE } else { "off" };
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+fn start_log(default: &str) {
+    let mut filter =
+        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(default));
+    // Whatever was asked for: the broker's library would write whole messages.
+    for directive in queue::rabbit::LOG_DIRECTIVES {
+        filter = filter.add_directive(directive.parse().expect("a directive of our own"));
+    }
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
 }

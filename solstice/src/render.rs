@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use human::Human;
 pub(crate) use json::Json;
 pub(crate) use output::Output;
-pub(crate) use report::{JobReport, Report};
+pub(crate) use report::{JobReport, Report, human_duration};
 
 /// Cancels a token as soon as nobody reads standard output any more, also while nothing is written.
 /// Where standard output is no pipe this cannot be seen, and the next write has to tell.

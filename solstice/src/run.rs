@@ -2,7 +2,8 @@
 //!
 //! [`discover`] finds the file, [`git`] and [`event`] make up what a forge would have said,
 //! [`planner`] makes requests of jobs, [`schedule`] says which may run, [`drive`] hands them to the
-//! host through [`mod@execute`] and shows what comes back.
+//! host through [`mod@execute`] and shows what comes back. Where a service runs on this host, it runs
+//! the jobs.
 //! Nothing here knows a machine.
 
 mod discover;
@@ -33,7 +34,7 @@ use crate::stop::Stop;
 use discover::WorkflowFile;
 use drive::Drive;
 use event::GithubContext;
-use execute::{Host, Labels, Runner};
+use execute::{Host, Labels, Remote, Runner};
 use planner::{Wishes, WorkflowPlanner, context_of};
 use schedule::{Node, Schedule, Start};
 
@@ -45,9 +46,9 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
     let directory = std::env::current_dir()
         .map_err(|error| CommandError::usage(format!("there is no working directory: {error}")))?;
     let prepared = prepare(&directory, &arguments).await?;
+    let service = if arguments.standalone { None } else { Remote::find(settings).await? };
     let stop = Stop::on_signals()
         .map_err(|error| CommandError::infrastructure(format!("cannot handle signals: {error}")))?;
-    let host = Arc::new(Host::open(settings)?);
     let closed = CancellationToken::new();
     watch_readers(closed.clone());
     let render = |several| -> Box<dyn Render> {
@@ -58,6 +59,10 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
             Box::new(Human::new(output, several, arguments.verbose))
         }
     };
+    if let Some(service) = service {
+        return execute(&prepared, &arguments, Arc::new(service), &stop, closed, render).await;
+    }
+    let host = Arc::new(Host::open(settings)?);
     let ended = execute(&prepared, &arguments, Arc::clone(&host), &stop, closed, render).await;
     host.close().await;
     ended

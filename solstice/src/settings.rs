@@ -5,6 +5,8 @@
 
 mod defaults;
 mod file;
+mod keys;
+mod service;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,6 +16,11 @@ use common::size::ByteSize;
 
 use crate::exit::CommandError;
 use file::Given;
+use keys::{KEYS, Key};
+
+pub use keys::{Entry, entries, key_names};
+pub(crate) use service::with_password;
+pub use service::{Database, Queue, ServiceKeys};
 
 /// Settings of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +43,12 @@ pub struct Settings {
     pub guest_programs: Vec<PathBuf>,
     /// Which acceleration machines use.
     pub acceleration: Acceleration,
+    /// Settings of the service.
+    pub service: ServiceKeys,
     /// The file that was read, if there was one.
     pub source: Option<PathBuf>,
+    /// Where each key that was given comes from.
+    pub origins: BTreeMap<&'static str, String>,
     /// Sentences about settings that look like mistakes.
     pub warnings: Vec<String>,
 }
@@ -51,6 +62,25 @@ pub enum Acceleration {
     Kvm,
     /// Emulation.
     Tcg,
+}
+
+impl Settings {
+    /// The operators' socket.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        let socket = self.service.socket.clone();
+        socket.unwrap_or_else(|| self.runtime_dir.join("solstice.sock"))
+    }
+
+    /// The file of the jobs, where they are not in a database of several hosts.
+    #[must_use]
+    pub fn database_path(&self) -> Option<PathBuf> {
+        match &self.service.database {
+            Database::Default => Some(self.state_dir.join("solstice.db")),
+            Database::File(path) => Some(path.clone()),
+            Database::Postgres(_) => None,
+        }
+    }
 }
 
 impl Acceleration {
@@ -100,42 +130,11 @@ impl Surroundings {
     }
 }
 
-/// A key of `solstice.toml`.
-struct Key {
-    name: &'static str,
-    apply: fn(&mut Settings, &Given) -> Result<(), String>,
-}
-
-impl Key {
-    /// The environment variable that overrides the key.
-    fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_ascii_uppercase())
-    }
-}
-
 /// What the names of all environment variables of Solstice begin with.
 const PREFIX: &str = "SOLSTICE_";
 
 /// Variables of Solstice that override no key.
 const OTHER_VARIABLES: &[&str] = &["SOLSTICE_CONFIG", "SOLSTICE_LOG"];
-
-/// Every key.
-const KEYS: &[Key] = &[
-    Key { name: "state_dir", apply: |s, given| given.path().map(|v| s.state_dir = v) },
-    Key { name: "image_dir", apply: |s, given| given.path().map(|v| s.image_dir = Some(v)) },
-    Key { name: "runtime_dir", apply: |s, given| given.path().map(|v| s.runtime_dir = v) },
-    Key { name: "catalogue", apply: |s, given| given.path().map(|v| s.catalogue = Some(v)) },
-    Key { name: "disk_reserve", apply: |s, given| given.size().map(|v| s.disk_reserve = v) },
-    Key { name: "qemu", apply: |s, given| given.program().map(|v| s.qemu = Some(v)) },
-    Key { name: "qemu_img", apply: |s, given| given.program().map(|v| s.qemu_img = Some(v)) },
-    Key { name: "guest_programs", apply: |s, given| given.paths().map(|v| s.guest_programs = v) },
-    Key { name: "acceleration", apply: |s, given| acceleration(given).map(|v| s.acceleration = v) },
-];
-
-/// The names of the keys, for the document's test.
-pub fn key_names() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().map(|key| key.name)
-}
 
 /// Reads the settings: defaults, then the file, then the environment.
 ///
@@ -146,13 +145,26 @@ pub fn load(
     surroundings: &Surroundings,
     requested: Option<&Path>,
 ) -> Result<Settings, CommandError> {
+    let (settings, mistakes) = load_all(surroundings, requested)?;
+    mistakes.into_iter().next().map_or(Ok(settings), Err)
+}
+
+/// Like [`load`], with every mistake instead of the first.
+///
+/// # Errors
+/// There is no place for the state, or the file cannot be read at all.
+pub fn load_all(
+    surroundings: &Surroundings,
+    requested: Option<&Path>,
+) -> Result<(Settings, Vec<CommandError>), CommandError> {
     let mut settings = defaults::settings(surroundings)?;
+    let mut mistakes = Vec::new();
     if let Some(path) = defaults::file(surroundings, requested) {
         let required = requested.is_some();
         if let Some(text) = file::read(&path, required)? {
             for given in file::parse(&path, &text)? {
-                let key = find(&given)?;
-                apply(key, &mut settings, &given)?;
+                let applied = find(&given).and_then(|key| apply(key, &mut settings, &given));
+                mistakes.extend(applied.err());
             }
             settings.source = Some(path);
         }
@@ -163,8 +175,9 @@ pub fn load(
             if value.is_empty() {
                 continue;
             }
-            let given = Given::from_variable(name, value, &surroundings.directory)?;
-            apply(key, &mut settings, &given)?;
+            let applied = Given::from_variable(name, value, &surroundings.directory)
+                .and_then(|given| apply(key, &mut settings, &given));
+            mistakes.extend(applied.err());
         } else if !OTHER_VARIABLES.contains(&name.as_str())
             && let Some(near) = nearest(&rest.to_ascii_lowercase())
         {
@@ -172,7 +185,7 @@ pub fn load(
             settings.warnings.push(format!("{name} has no effect; did you mean {right}?"));
         }
     }
-    Ok(settings)
+    Ok((settings, mistakes))
 }
 
 fn find(given: &Given) -> Result<&'static Key, CommandError> {
@@ -189,8 +202,11 @@ fn find(given: &Given) -> Result<&'static Key, CommandError> {
 }
 
 fn apply(key: &Key, settings: &mut Settings, given: &Given) -> Result<(), CommandError> {
-    (key.apply)(settings, given)
-        .map_err(|problem| CommandError::usage(format!("{}: {}: {problem}", given.place, key.name)))
+    (key.apply)(settings, given).map_err(|problem| {
+        CommandError::usage(format!("{}: {}: {problem}", given.place, key.name))
+    })?;
+    settings.origins.insert(key.name, given.place.clone());
+    Ok(())
 }
 
 fn nearest(name: &str) -> Option<&'static str> {
@@ -201,14 +217,6 @@ fn nearest(name: &str) -> Option<&'static str> {
         .filter(|(similarity, _)| *similarity >= SIMILAR)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, key)| key)
-}
-
-fn acceleration(given: &Given) -> Result<Acceleration, String> {
-    let text = given.text()?;
-    [Acceleration::Auto, Acceleration::Kvm, Acceleration::Tcg]
-        .into_iter()
-        .find(|known| known.name() == text)
-        .ok_or_else(|| format!("{text:?} is not auto, kvm or tcg"))
 }
 
 #[cfg(test)]

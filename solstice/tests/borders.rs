@@ -53,8 +53,10 @@ fn each_crate_links_only_what_it_may_know() {
         ("common", &[]),
         ("workflow-runner", &["common"]),
         ("vm-manager", &["common"]),
-        ("orchestrator", &["common", "vm-manager"]),
-        ("solstice", &["common", "orchestrator", "vm-manager", "workflow-runner"]),
+        ("queue", &["common"]),
+        ("orchestrator", &["common", "queue", "vm-manager"]),
+        ("solstice", &["common", "orchestrator", "queue", "vm-manager", "workflow-runner"]),
+        ("simulators", &["common"]),
     ];
     let links = links();
     assert_eq!(

@@ -1,7 +1,10 @@
-//! One object per line: each event as it is, and the report last.
+//! One object per line: each event with the name of its job, and the report last.
 
+use std::collections::HashMap;
 use std::io;
 
+use common::event::JobEvent;
+use common::ids::JobId;
 use serde::Serialize;
 
 use super::report::Report;
@@ -11,6 +14,17 @@ use crate::message;
 /// Renders for programs.
 pub(crate) struct Json {
     output: Output,
+    /// The names of the jobs that were started.
+    names: HashMap<JobId, String>,
+}
+
+/// An event as it is, and beside it what people call its job.
+#[derive(Serialize)]
+struct Named<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(flatten)]
+    event: &'a JobEvent,
 }
 
 /// The last line.
@@ -21,30 +35,35 @@ struct Last<'a> {
 
 impl Json {
     pub(crate) fn new(output: Output) -> Self {
-        Self { output }
-    }
-
-    fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(self.output.buffer(), value)?;
-        self.output.end_line()
+        Self { output, names: HashMap::new() }
     }
 }
 
 impl Render for Json {
     fn item(&mut self, item: Item) -> io::Result<()> {
         match item {
-            // The events carry the id; the report has the name to it.
-            Item::Started(_) => Ok(()),
-            Item::Event(event) => self.line(&event),
+            Item::Started(started) => {
+                self.names.insert(started.id, started.name);
+                Ok(())
+            }
+            Item::Event(event) => {
+                let name = self.names.get(&event.job).map(String::as_str);
+                line(&mut self.output, &Named { name, event: &event })
+            }
             Item::Notice(text) => {
                 message::notice(&text);
                 Ok(())
             }
-            Item::Report(report) => self.line(&Last { summary: &report }),
+            Item::Report(report) => line(&mut self.output, &Last { summary: &report }),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.output.flush()
     }
+}
+
+fn line(output: &mut Output, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(output.buffer(), value)?;
+    output.end_line()
 }

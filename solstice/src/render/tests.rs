@@ -150,6 +150,9 @@ fn as_json_the_events_are_what_they_were_and_the_report_is_last() {
     let events: Vec<JobEvent> =
         events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events, recorded("one-job.jsonl"));
+    assert!(
+        text.lines().all(|line| line == last || line.starts_with(r#"{"name":"build","job":""#))
+    );
     check("one-job-summary.json", &format!("{last}\n"));
 }
 

@@ -1,4 +1,8 @@
-//! The border to the orchestrator: jobs go down, events come up.
+//! The border to whoever runs the jobs: jobs go down, events come up.
+//!
+//! [`Host`] runs them in this process, [`Remote`] hands them to the service of this host.
+
+mod remote;
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,6 +18,7 @@ use crate::message;
 use crate::settings::Settings;
 
 pub(crate) use orchestrator::JobControl;
+pub(crate) use remote::Remote;
 
 /// How long giving the host's resources back may take. What is left after that is the watchdog's.
 const SHUTDOWN: Duration = Duration::from_secs(60);
@@ -36,7 +41,7 @@ pub(crate) trait Labels {
     fn has_label(&self, label: &str) -> Result<(), String>;
 }
 
-/// This host.
+/// This process.
 #[derive(Debug)]
 pub(crate) struct Host {
     orchestrator: Orchestrator,

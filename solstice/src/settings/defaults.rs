@@ -1,11 +1,12 @@
 //! Where things lie when nobody says so.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::limits::GIB;
 use common::size::ByteSize;
 
-use super::{Acceleration, Settings, Surroundings};
+use super::{Acceleration, ServiceKeys, Settings, Surroundings};
 use crate::exit::CommandError;
 
 /// The file for all users.
@@ -27,7 +28,9 @@ pub(super) fn settings(surroundings: &Surroundings) -> Result<Settings, CommandE
         qemu_img: None,
         guest_programs: guest_programs(surroundings),
         acceleration: Acceleration::Auto,
+        service: ServiceKeys::default(),
         source: None,
+        origins: BTreeMap::new(),
         warnings: Vec::new(),
     })
 }

@@ -77,6 +77,29 @@ impl Given {
         }
     }
 
+    /// A list of texts.
+    pub(super) fn texts(&self) -> Result<Vec<String>, String> {
+        match &self.value {
+            Value::Text(text) => {
+                Ok(text.split(':').filter(|part| !part.is_empty()).map(str::to_owned).collect())
+            }
+            Value::List(items) => Ok(items.clone()),
+            other => Err(format!("expected a list of texts, found {}", other.kind())),
+        }
+    }
+
+    /// A number from 1 to `most`.
+    pub(super) fn number(&self, most: u32) -> Result<u32, String> {
+        let number = match &self.value {
+            Value::Integer(number) => Some(*number),
+            _ => self.text()?.parse().ok(),
+        };
+        number
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| (1..=most).contains(number))
+            .ok_or_else(|| format!("expected a number from 1 to {most}"))
+    }
+
     pub(super) fn size(&self) -> Result<ByteSize, String> {
         match &self.value {
             Value::Integer(bytes) => Ok(ByteSize(*bytes)),

@@ -68,8 +68,12 @@ fn every_key_can_be_set_by_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     for key in KEYS {
         let value = match key.name {
-            "disk_reserve" => "1G",
+            "disk_reserve" | "max_memory" | "keep_events_size" => "1G",
             "acceleration" => "tcg",
+            "labels" | "host_name" | "queue_prefix" => "other",
+            "max_cpus" | "keep_events_days" => "3",
+            "queue" => "amqp://broker",
+            "metrics_listen" => "off",
             _ => "/somewhere",
         };
         let variable = key.variable();
@@ -97,10 +101,24 @@ fn mistakes_are_named_with_their_place() {
         "\nstate_dri = \"/x\"\n",
         "/solstice.toml:2:1: unknown key \"state_dri\" | did you mean \"state_dir\"?",
     );
+    let keys: Vec<&str> = key_names().collect();
+    let unknown = "/solstice.toml:1:1: unknown key \"zzz\" | the keys are ";
+    refused("zzz = 1\n", &format!("{unknown}{}", keys.join(", ")));
     refused(
-        "zzz = 1\n",
-        "/solstice.toml:1:1: unknown key \"zzz\" | the keys are state_dir, image_dir, runtime_dir, catalogue, \
-         disk_reserve, qemu, qemu_img, guest_programs, acceleration",
+        "database = \"postgres://solstice:secret@db/solstice\"\n",
+        "/solstice.toml:1:1: database: a password does not belong here; write it into a file and \
+         name that file in `database_password_file`",
+    );
+    refused(
+        "queue = \"redis://x\"\n",
+        "/solstice.toml:1:1: queue: write embedded, or an URL that begins with amqp:// or amqps://",
+    );
+    refused("max_cpus = 0\n", "/solstice.toml:1:1: max_cpus: expected a number from 1 to 100000");
+    refused("labels = [\"../x\"]\n", "/solstice.toml:1:1: labels: \"../x\" cannot be a label");
+    refused(
+        "metrics_listen = \"9464\"\n",
+        "/solstice.toml:1:1: metrics_listen: \"9464\" is not an address with a port, such as \
+         127.0.0.1:9464, or off",
     );
     refused(
         "disk_reserve = \"much\"\n",

@@ -119,13 +119,38 @@ fn a_full_disk_in_the_guest() {
 }
 
 #[test]
-fn a_full_disk_on_the_host() {
-    // Files that cannot grow stand for a disk that is full.
+fn a_file_of_the_host_that_cannot_grow() {
+    // As with a quota, or a file system whose files have a limit.
     steps("- run: dd if=/dev/urandom of=/var/tmp/big bs=1M count=200; sync; sleep 20")
         .through(&["prlimit", "--fsize=60000000"])
         .run()
         .code(2)
         .shows("SOL-GUEST-DISK-ERROR");
+}
+
+/// Gives the program a state directory on a small disk of its own, which nobody else sees, and says
+/// what is left on it.
+const SMALL_DISK: &str = r#"
+mkdir -p "$SOLSTICE_STATE_DIR"
+mount -t tmpfs -o size=64M,mode=700 none "$SOLSTICE_STATE_DIR" || exit 99
+"$@"
+code=$?
+find "$SOLSTICE_STATE_DIR/instances" -mindepth 1 | sed 's/^/left: /'
+exit $code
+"#;
+
+#[test]
+fn a_disk_of_the_host_that_fills_up_while_a_job_runs() {
+    let unshare =
+        if nix::unistd::geteuid().is_root() { "--mount" } else { "--map-root-user --mount" };
+    let unshare = format!("exec unshare {unshare} sh -c \"$0\" sh \"$@\"");
+    steps("- run: echo begun; dd if=/dev/urandom of=/var/tmp/big bs=1M count=200; sync; sleep 20")
+        .env("SOLSTICE_DISK_RESERVE", "16M")
+        .through(&["sh", "-c", &unshare, SMALL_DISK])
+        .run()
+        .code(2)
+        .shows_in_order(&["begun\n", "SOL-HOST-DISK-FULL", "No space left on device"])
+        .hides("left: ");
 }
 
 #[test]

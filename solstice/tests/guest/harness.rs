@@ -1,5 +1,7 @@
 //! The story: a directory with a workflow, the program, and what it printed.
 
+mod terminal;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+pub(crate) use terminal::Terminal;
 
 /// How long anything in a test may take. Two emulated guests on a busy machine are slow.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -163,6 +167,15 @@ impl Story {
             .env("SOLSTICE_GUEST_PROGRAMS", guests)
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Whether the program has a machine, be it only its files.
+    pub(crate) fn has_machine(&self) -> bool {
+        let below = |directory: PathBuf| {
+            fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
+        };
+        let instances = below(self.state().join("instances"));
+        instances.flat_map(|instance| below(instance.join("machines"))).next().is_some()
     }
 
     /// What a run must not leave: machines, instances, sockets.

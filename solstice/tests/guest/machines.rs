@@ -1,6 +1,8 @@
 //! Kept machines, shells and copies.
 
-use crate::harness::steps;
+use simulators::ScriptedHost;
+
+use crate::harness::{empty, steps};
 
 #[test]
 fn a_failed_machine_is_kept_for_its_user() {
@@ -33,4 +35,21 @@ fn a_failed_machine_is_kept_for_its_user() {
     assert_eq!(std::fs::read_to_string(&copy).unwrap(), "precious\n");
     let (code, _, error) = ended.story.solstice(&["rm", &name]);
     assert_eq!(code, 0, "{error}");
+}
+
+/// No real server does this on request.
+#[test]
+fn a_shell_whose_exit_status_is_missing_has_not_succeeded() {
+    let mut story = empty();
+    let directory = story.state().with_file_name("scripted");
+    std::fs::create_dir(&directory).unwrap();
+    for (name, value) in ScriptedHost::new(&directory).unwrap().environment() {
+        story = story.env(name, value.to_str().unwrap());
+    }
+    let shell = |input| story.solstice_with_input(&["shell", ScriptedHost::LABEL], input);
+    let (code, said, error) = shell("echo here\nvanish\n");
+    assert_eq!((code, said.as_str()), (2, "here\n"), "{error}");
+    assert!(error.contains("the guest closed the shell without an exit status"), "{error}");
+    let (code, said, error) = shell("echo here\nexit 3\n");
+    assert_eq!((code, said.as_str()), (3, "here\n"), "{error}");
 }

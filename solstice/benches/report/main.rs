@@ -8,6 +8,8 @@
 //! something appeared on the serial console of the guest (an emulated port that reaches the host's
 //! file without any part of ours), and what the kernel says about the process.
 
+mod service;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -42,6 +44,14 @@ const LIMITS: &[(&str, Limit)] = &[
     ("run_peak_rss_bytes", Limit::AtMost(64.0 * 1024.0 * 1024.0)),
     ("line_latency_p95_ms", Limit::AtMost(100.0)),
     ("cancel_p95_ms", Limit::AtMost(2_000.0)),
+    ("queue_jobs_per_second_embedded", Limit::AtLeast(500.0)),
+    ("queue_jobs_per_second_rabbitmq", Limit::AtLeast(300.0)),
+    ("event_lines_per_second_embedded", Limit::AtLeast(50_000.0)),
+    ("event_lines_per_second_rabbitmq", Limit::AtLeast(20_000.0)),
+    ("schedule_p95_ms", Limit::AtMost(50.0)),
+    ("orchestrator_rss_1000_jobs_bytes", Limit::AtMost(400e6)),
+    ("orchestrator_cpu_1000_jobs", Limit::AtMost(0.5)),
+    ("cost_growth_10_to_1000", Limit::AtMost(1.2)),
 ];
 
 /// What a figure must keep to.
@@ -90,6 +100,19 @@ fn main() -> ExitCode {
         (&["line_latency_p50_ms", "line_latency_p95_ms"], Bench::latency),
         (&["cancel_p95_ms"], Bench::cancel),
         (&["vm_overhead_rss_bytes"], Bench::overhead),
+        (&["queue_jobs_per_second_embedded"], |bench| service::queue_embedded(&bench.fresh())),
+        (&["queue_jobs_per_second_rabbitmq"], |bench| service::queue_rabbitmq(&bench.fresh())),
+        (&["event_lines_per_second_embedded"], |bench| service::events_embedded(&bench.fresh())),
+        (&["event_lines_per_second_rabbitmq"], |bench| service::events_rabbitmq(&bench.fresh())),
+        (&["schedule_p95_ms"], |bench| service::schedule(&bench.fresh(), &bench.runtime())),
+        (
+            &[
+                "orchestrator_rss_1000_jobs_bytes",
+                "orchestrator_cpu_1000_jobs",
+                "cost_growth_10_to_1000",
+            ],
+            |bench| service::many_jobs(&bench.fresh(), &bench.runtime()),
+        ),
     ];
     let mut figures = Figures::new();
     for (names, measure) in groups {
@@ -168,6 +191,12 @@ impl Bench {
             .expect("solstice starts");
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         Run { child, lines, started }
+    }
+
+    /// A directory that nothing was in before.
+    fn fresh(&self) -> PathBuf {
+        let directory = tempfile::Builder::new().prefix("s").tempdir_in(self.directory.path());
+        directory.expect("a directory").keep()
     }
 
     fn runtime(&self) -> PathBuf {

@@ -1,0 +1,121 @@
+//! `solstice config`: checking the settings, and an example of them.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::cli::ConfigCommand;
+use crate::exit::{CommandError, Exit};
+use crate::message;
+use crate::settings::{self, Surroundings};
+use crate::table::{print_json, print_text};
+
+/// Checks the settings, or prints an example.
+///
+/// # Errors
+/// The settings are wrong; all mistakes but the last are printed already.
+pub(crate) fn config(
+    command: &ConfigCommand,
+    requested: Option<&Path>,
+) -> Result<Exit, CommandError> {
+    match command {
+        ConfigCommand::Check { json } => check(requested, *json),
+        ConfigCommand::Example => print_text(&example()),
+    }
+}
+
+fn check(requested: Option<&Path>, as_json: bool) -> Result<Exit, CommandError> {
+    let (settings, mut mistakes) = settings::load_all(&Surroundings::of_process(), requested)?;
+    for warning in &settings.warnings {
+        message::warning(warning);
+    }
+    if let Some(last) = mistakes.pop() {
+        for mistake in &mistakes {
+            message::error(mistake);
+        }
+        return Err(last);
+    }
+    let source = settings.source.as_ref().map(|path| path.display().to_string());
+    if as_json {
+        let keys: Vec<_> = settings::entries(&settings)
+            .map(|entry| json!({ "key": entry.name, "value": entry.value, "from": entry.origin }))
+            .collect();
+        return print_json(&json!({ "file": source, "keys": keys }));
+    }
+    let mut text = match source {
+        Some(source) => format!("# {source}\n"),
+        None => "# no settings file\n".to_owned(),
+    };
+    for entry in settings::entries(&settings) {
+        let from = entry.origin.unwrap_or_else(|| "default".to_owned());
+        let written = match entry.value {
+            Some(value) => writeln!(text, "{} = {value}  # {from}", entry.name),
+            None => writeln!(text, "# {} is not set", entry.name),
+        };
+        written.expect("a text takes what is written to it");
+    }
+    print_text(&text)
+}
+
+/// A file with every key, each commented out with its default.
+fn example() -> String {
+    let surroundings = Surroundings { user_id: 0, ..Surroundings::default() };
+    let settings = settings::load(&surroundings, None);
+    let mut text =
+        "# Solstice. Every key with its default; docs/configuration.md says more.\n".to_owned();
+    for entry in settings.iter().flat_map(settings::entries) {
+        let value = match entry.name {
+            // This host's own would surprise on another.
+            "host_name" => "\"build-1\"".to_owned(),
+            _ => entry.value.unwrap_or_else(|| placeholder(entry.name).to_owned()),
+        };
+        writeln!(text, "\n# {}\n# {} = {value}", entry.about, entry.name)
+            .expect("a text takes what is written to it");
+    }
+    text
+}
+
+/// What stands for a key that has no value by default.
+fn placeholder(key: &str) -> &'static str {
+    match key {
+        "image_dir" => "\"/var/lib/solstice/images\"",
+        "catalogue" => "\"/etc/solstice/catalogue.toml\"",
+        "qemu" => "\"qemu-system-x86_64\"",
+        "qemu_img" => "\"qemu-img\"",
+        "labels" => "[\"debian-12\", \"tiny\"]",
+        "max_cpus" => "8",
+        "max_memory" => "\"16G\"",
+        "database" => "\"/var/lib/solstice/solstice.db\"",
+        "database_password_file" => "\"/etc/solstice/database-password\"",
+        "queue_password_file" => "\"/etc/solstice/queue-password\"",
+        "seal_keys" => "[\"/var/lib/solstice/seal.key\"]",
+        "socket" => "\"/run/solstice/solstice.sock\"",
+        _ => "\"\"",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_a_settings_file_with_every_key() {
+        let example = example();
+        let keys: Vec<&str> = settings::key_names().collect();
+        let line = |line: &&str| line.starts_with("# ") && line.contains(" = ");
+        let active: String = example
+            .lines()
+            .filter(line)
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("solstice.toml");
+        std::fs::write(&path, &active).unwrap();
+        let surroundings = Surroundings { user_id: 0, ..Surroundings::default() };
+        let read = settings::load(&surroundings, Some(&path)).unwrap();
+        let given: Vec<&str> =
+            keys.iter().copied().filter(|key| read.origins.contains_key(key)).collect();
+        assert_eq!(given, keys, "{example}");
+    }
+}

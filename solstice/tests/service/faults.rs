@@ -1,0 +1,115 @@
+//! Machines and connections that fail under a job.
+
+use std::time::Duration;
+
+use common::event::JobResult;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use simulators::BootEnd;
+use simulators::jobs::job;
+
+use crate::harness::{Host, numbered};
+
+/// Runs one job whose step does this, and checks the named cause.
+async fn dies_of(script: &str, code: &str) {
+    let host = Host::new();
+    let service = host.serve().await;
+    let id = service.submit(&job("scripted", &[script])).await;
+    let received = service.finish(id).await;
+    let finished = received.finished().unwrap();
+    assert_eq!(finished.result, JobResult::Failure);
+    let cause = finished.infrastructure.clone().unwrap();
+    assert_eq!(cause.cause.code(), code, "{cause}");
+    assert_eq!(received.tries(), 1, "its steps had begun");
+    assert!(received.log().iter().any(|line| line.contains(code)), "{:#?}", received.log());
+    host.wait_until_empty().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_named() {
+    dies_of("echo begun\npanic", "SOL-GUEST-PANIC").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_without_memory_is_named() {
+    dies_of("echo begun\noom", "SOL-GUEST-MEMORY").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_off_is_named() {
+    dies_of("echo begun\npoweroff", "SOL-GUEST-POWERED-OFF").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reboot_is_named() {
+    dies_of("echo begun\nreboot", "SOL-GUEST-REBOOTED").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_guest_program_is_named() {
+    dies_of("echo begun\ndie", "SOL-GUEST-PROGRAM-LOST").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_qemu_is_named() {
+    let host = Host::new();
+    let service = host.serve().await;
+    let id = service.submit(&job("scripted", &["echo begun\nsleep 600000"])).await;
+    service.wait_for(id, "begun").await;
+    for pid in host.guests() {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    let received = service.finish(id).await;
+    let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+    assert_eq!(cause.cause.code(), "SOL-QEMU-KILLED");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_that_fails_is_tried_twice_more() {
+    let host = Host::new();
+    host.boots(Duration::ZERO, BootEnd::Panic);
+    let service = host.serve().await;
+    let id = service.submit(&job("scripted", &["echo never"])).await;
+    let received = service.finish(id).await;
+    assert!(received.finished().unwrap().infrastructure.is_some());
+    assert_eq!(received.tries(), 3);
+    assert!(received.lines().is_empty());
+    let metrics = service.metrics().await;
+    assert!(metrics.contains("solstice_retries_total"), "{metrics}");
+    host.wait_until_empty().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_connection_loses_nothing() {
+    let host = Host::new();
+    let service = host.serve().await;
+    let script = "lines 50 5\ncut\nlines 50 5\ncut\necho end";
+    let id = service.submit(&job("scripted", &[script])).await;
+    let received = service.finish(id).await;
+    let mut expected = numbered(50);
+    expected.extend(numbered(50));
+    expected.push("end".to_owned());
+    assert_eq!(received.lines(), expected);
+    assert_eq!(received.finished().unwrap().result, JobResult::Success);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_services_and_a_run_on_one_host_do_not_touch_each_other() {
+    let (one, two) = (Host::new(), Host::new());
+    let (first, second) = (one.serve().await, two.serve().await);
+    let long = job("scripted", &["lines 200 10"]);
+    let (a, b) =
+        (first.submit(&long).await, second.submit(&job("scripted", &["lines 200 10"])).await);
+    first.wait_for(a, "line 5").await;
+    second.wait_for(b, "line 5").await;
+    first.kill();
+    let first = one.serve().await;
+    assert_eq!(first.finish(a).await.lines(), numbered(200));
+    assert_eq!(second.finish(b).await.lines(), numbered(200));
+    first.stop().await;
+    second.stop().await;
+}

@@ -1,0 +1,11 @@
+//! Stories about the durable service: `solstice serve` with scripted guests, killed, cut and starved
+//! in every way, and what must hold all the same.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+mod adoption;
+mod bad_input;
+mod ending;
+mod faults;
+mod harness;
+mod shared;

@@ -1,0 +1,366 @@
+//! Hosts that share a broker and a database: forge runners, and what is killed under them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::JobId;
+use common::event::JobResult;
+use common::ids::ReservationId;
+use common::request::JobRequest;
+use common::time::Timestamp;
+use queue::message::{JobMessage, Progress, Release, Reserve};
+use queue::seal::KeyRing;
+use queue::{Address, Queue, rabbit};
+use simulators::jobs::{Received, job};
+use simulators::{PostgresServer, RabbitServer};
+
+use crate::harness::{Host, LOOK, PATIENCE, numbered};
+
+/// What the hosts of one installation share.
+struct Shared {
+    broker: RabbitServer,
+    database: PostgresServer,
+    url: String,
+    keys: tempfile::TempDir,
+}
+
+impl Shared {
+    async fn start() -> Self {
+        let (broker, database) = tokio::join!(RabbitServer::start(), PostgresServer::start());
+        let (broker, database) = (broker.unwrap(), database.unwrap());
+        let url = database.database().await.unwrap();
+        let keys = tempfile::tempdir().unwrap();
+        KeyRing::load_or_create(&keys.path().join("seal.key")).unwrap();
+        Self { broker, database, url, keys }
+    }
+
+    fn key_file(&self) -> std::path::PathBuf {
+        self.keys.path().join("seal.key")
+    }
+
+    /// A host of this installation.
+    fn host(&self) -> Host {
+        let (queue, queue_password) = self.without_password(&self.broker.url(), "queue");
+        let (database, database_password) = self.without_password(&self.url, "database");
+        Host::new()
+            .env("SOLSTICE_QUEUE", &queue)
+            .env("SOLSTICE_QUEUE_PASSWORD_FILE", &queue_password)
+            .env("SOLSTICE_DATABASE", &database)
+            .env("SOLSTICE_DATABASE_PASSWORD_FILE", &database_password)
+            .env("SOLSTICE_SEAL_KEYS", self.key_file().to_str().unwrap())
+    }
+
+    /// An URL without its password, and the file that has it.
+    fn without_password(&self, url: &str, name: &str) -> (String, String) {
+        let mut url = reqwest::Url::parse(url).unwrap();
+        let file = self.keys.path().join(name);
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut opened = options.open(&file).unwrap();
+        let password = url.password().unwrap_or_default().to_owned();
+        std::io::Write::write_all(&mut opened, password.as_bytes()).unwrap();
+        url.set_password(None).unwrap();
+        (url.to_string(), file.to_str().unwrap().to_owned())
+    }
+
+    async fn runner(&self, name: &str) -> Runner {
+        let settings = rabbit::Settings::new(self.broker.url(), "solstice");
+        let queue = Queue::Rabbit(rabbit::Rabbit::connect(&settings).await.unwrap());
+        Runner {
+            queue,
+            keys: KeyRing::load(&[self.key_file()]).unwrap(),
+            address: name.parse().unwrap(),
+        }
+    }
+}
+
+/// A forge runner without a forge.
+struct Runner {
+    queue: Queue,
+    keys: KeyRing,
+    address: Address,
+}
+
+impl Runner {
+    async fn publish(&self, mut request: JobRequest) -> JobId {
+        request.envelope.reply_to = self.address.to_string();
+        let message = JobMessage::seal(&request, &self.keys).unwrap();
+        self.queue.publish_job(&message).await.unwrap();
+        request.envelope.job
+    }
+
+    /// Takes events until these jobs are over.
+    async fn finish(&self, jobs: &[JobId]) -> HashMap<JobId, Received> {
+        let mut open: HashSet<JobId> = jobs.iter().copied().collect();
+        let mut all: HashMap<JobId, Received> = HashMap::new();
+        let collect = async {
+            let mut events = self.queue.events(&self.address, 16).await.unwrap();
+            while !open.is_empty() {
+                let delivery = events.next().await.unwrap();
+                let batch = delivery.message.as_ref().unwrap().clone();
+                for part in &batch.parts {
+                    let received = all.entry(part.job).or_default();
+                    for event in part.open(&self.keys).unwrap() {
+                        received.take(event);
+                    }
+                    if received.finished().is_some() {
+                        open.remove(&part.job);
+                    }
+                    let seq = part.first + u64::from(part.count) - 1;
+                    let progress = Progress { job: part.job, try_number: part.try_number, seq };
+                    // It is said again with the next batch, or not needed any more.
+                    drop(self.queue.progress(batch.host, progress).await);
+                }
+                drop(delivery.acknowledge().await);
+            }
+        };
+        let done = tokio::time::timeout(PATIENCE, collect).await.is_ok();
+        assert!(done, "{} jobs have no end", open.len());
+        for received in all.values() {
+            received.assert_whole();
+        }
+        all
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forge_runners_job_goes_there_and_back() {
+    let shared = Shared::start().await;
+    let host = shared.host();
+    let service = host.orchestrator().await;
+    let runner = shared.runner("runner-1").await;
+    let events = runner.queue.events(&runner.address, 1).await.unwrap();
+    drop(events);
+    let id = runner.publish(job("scripted", &["lines 100 1"])).await;
+    let received = runner.finish(&[id]).await;
+    assert_eq!(received[&id].lines(), numbered(100));
+    assert_eq!(received[&id].finished().unwrap().result, JobResult::Success);
+    service.wait_state(id, &["done"]).await;
+    host.wait_until_empty().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_reaches_the_host_that_has_the_job_and_one_that_comes_later() {
+    let shared = Shared::start().await;
+    let (one, two) = (shared.host(), shared.host());
+    let (first, second) = (one.orchestrator().await, two.orchestrator().await);
+    let runner = shared.runner("runner-1").await;
+    drop(runner.queue.events(&runner.address, 1).await.unwrap());
+    let early = JobId::new();
+    runner.queue.cancel(early).await.unwrap();
+    let id = runner.publish(job("scripted", &["echo begun", "sleep 600000"])).await;
+    first.wait_state(id, &["running"]).await;
+    runner.queue.cancel(id).await.unwrap();
+    let mut request = job("scripted", &["echo never"]);
+    request.envelope.job = early;
+    runner.publish(request).await;
+    let received = runner.finish(&[id, early]).await;
+    for received in received.values() {
+        assert_eq!(received.finished().unwrap().result, JobResult::Cancelled);
+    }
+    assert!(received[&early].lines().is_empty());
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broker_and_database_are_killed_under_running_jobs() {
+    let shared = Shared::start().await;
+    let host = shared.host();
+    let service = host.orchestrator().await;
+    let runner = shared.runner("runner-1").await;
+    drop(runner.queue.events(&runner.address, 1).await.unwrap());
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(runner.publish(job("scripted", &["lines 400 10"])).await);
+    }
+    for id in &jobs {
+        service.wait_for(*id, "line 10").await;
+    }
+    shared.broker.settle().await.unwrap();
+    shared.broker.kill().await.unwrap();
+    shared.database.kill().await.unwrap();
+    shared.database.restart().await.unwrap();
+    shared.broker.restart().await.unwrap();
+    let received = runner.finish(&jobs).await;
+    for id in &jobs {
+        assert_eq!(received[id].lines(), numbered(400));
+        assert_eq!(received[id].tries(), 1);
+    }
+    host.wait_until_empty().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_orchestrator_goes_on_and_its_runner_gets_every_line_once() {
+    let shared = Shared::start().await;
+    let host = shared.host();
+    let service = host.orchestrator().await;
+    let runner = shared.runner("runner-1").await;
+    drop(runner.queue.events(&runner.address, 1).await.unwrap());
+    let id = runner.publish(job("scripted", &["lines 300 10"])).await;
+    service.wait_for(id, "line 20").await;
+    service.kill();
+    let service = host.orchestrator().await;
+    let received = runner.finish(&[id]).await;
+    assert_eq!(received[&id].lines(), numbered(300));
+    service.stop().await;
+}
+
+/// How many jobs each of two runners has waiting.
+const WAITING: usize = 200;
+/// Slots of two hosts together.
+const SLOTS: usize = 8;
+/// How long a slot may be idle while jobs wait.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// When each job was claimed, and when it ended, by the clock of this machine.
+#[derive(Default)]
+struct Spans {
+    begun: HashMap<JobId, Timestamp>,
+    ended: HashMap<JobId, Timestamp>,
+}
+
+impl Spans {
+    /// The most jobs that were claimed at a time, and the longest time for which fewer than all slots
+    /// were, between the first end and the last claim.
+    fn measure(&self) -> (usize, Duration) {
+        let mut turns: Vec<(Timestamp, bool)> = self.begun.values().map(|at| (*at, true)).collect();
+        turns.extend(self.ended.values().map(|at| (*at, false)));
+        // An end makes room for the claim of the same moment.
+        turns.sort_by_key(|(at, begins)| (*at, *begins));
+        let first_end = self.ended.values().min().copied().unwrap();
+        let last_claim = self.begun.values().max().copied().unwrap();
+        let (mut claimed, mut most, mut longest) = (0_usize, 0, Duration::ZERO);
+        let mut idle_since: Option<Timestamp> = None;
+        for (at, begins) in turns {
+            claimed = if begins { claimed + 1 } else { claimed - 1 };
+            most = most.max(claimed);
+            let counts = at >= first_end && at <= last_claim;
+            match idle_since {
+                None if claimed < SLOTS && counts => idle_since = Some(at),
+                Some(since) if claimed == SLOTS => {
+                    longest = longest.max(at.since(since));
+                    idle_since = None;
+                }
+                _ => {}
+            }
+        }
+        (most, longest)
+    }
+}
+
+/// A runner with jobs on its forge that claims them only against reservations.
+async fn claim_all(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
+    let mut forge: VecDeque<JobRequest> =
+        (0..WAITING).map(|_| job("scripted", &["sleep 100"])).collect();
+    while !forge.is_empty() {
+        let question = Reserve {
+            id: ReservationId::new(),
+            runner: runner.address.to_string(),
+            labels: vec!["scripted".to_owned()],
+            want: 8,
+        };
+        let Ok(granted) = runner.queue.reserve(&question).await else { continue };
+        let take = forge.len().min(granted.count as usize);
+        for mut request in forge.drain(..take) {
+            request.envelope.reservation = Some(granted.id);
+            spans.lock().unwrap().begun.insert(request.envelope.job, Timestamp::now());
+            runner.publish(request).await;
+        }
+        let rest = granted.count - u32::try_from(take).unwrap();
+        if rest > 0 {
+            runner.queue.release(Release { id: granted.id, count: rest }).await.unwrap();
+        }
+        if take == 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Counts the ends of a runner's jobs.
+async fn count_ends(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
+    let mut events = runner.queue.events(&runner.address, 16).await.unwrap();
+    loop {
+        let delivery = events.next().await.unwrap();
+        let batch = delivery.message.as_ref().unwrap().clone();
+        for part in &batch.parts {
+            let seq = part.first + u64::from(part.count) - 1;
+            let progress = Progress { job: part.job, try_number: part.try_number, seq };
+            drop(runner.queue.progress(batch.host, progress).await);
+            if part.last {
+                let end = part.open(&runner.keys).unwrap().last().unwrap().time;
+                spans.lock().unwrap().ended.insert(part.job, end);
+            }
+        }
+        drop(delivery.acknowledge().await);
+        if spans.lock().unwrap().ended.len() == 2 * WAITING {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_runners_with_many_jobs_share_eight_slots() {
+    let shared = Shared::start().await;
+    let slots = (SLOTS / 2).to_string();
+    let (one, two) = (
+        shared.host().env("SOLSTICE_MAX_CPUS", &slots),
+        shared.host().env("SOLSTICE_MAX_CPUS", &slots),
+    );
+    let (first, second) = (one.orchestrator().await, two.orchestrator().await);
+    let spans = Arc::new(std::sync::Mutex::new(Spans::default()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for name in ["runner-1", "runner-2"] {
+        let runner = Arc::new(shared.runner(name).await);
+        drop(runner.queue.events(&runner.address, 1).await.unwrap());
+        tasks.spawn(claim_all(Arc::clone(&runner), Arc::clone(&spans)));
+        tasks.spawn(count_ends(runner, Arc::clone(&spans)));
+    }
+    let all = async {
+        while spans.lock().unwrap().ended.len() < 2 * WAITING {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let done = tokio::time::timeout(3 * PATIENCE, all).await.is_ok();
+    {
+        let spans = spans.lock().unwrap();
+        assert!(done, "{} of {} jobs are done", spans.ended.len(), 2 * WAITING);
+        let (most, longest_idle) = spans.measure();
+        assert!(most <= SLOTS, "{most} jobs were claimed at once");
+        assert!(longest_idle <= IDLE, "a slot was idle for {longest_idle:?}");
+    }
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_runners_reservation_is_free_again() {
+    let shared = Shared::start().await;
+    let host = shared.host();
+    let service = host.orchestrator().await;
+    let (dead, alive) = (shared.runner("dead").await, shared.runner("alive").await);
+    let ask = |runner: &Runner| Reserve {
+        id: ReservationId::new(),
+        runner: runner.address.to_string(),
+        labels: vec!["scripted".to_owned()],
+        want: 1000,
+    };
+    let all = dead.queue.reserve(&ask(&dead)).await.unwrap().count;
+    assert!(all > 0);
+    assert_eq!(alive.queue.reserve(&ask(&alive)).await.unwrap().count, 0);
+    drop(dead);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let granted = alive.queue.reserve(&ask(&alive)).await.unwrap();
+        if granted.count == all {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{} of {all} after 20 s", granted.count);
+        tokio::time::sleep(LOOK).await;
+    }
+    service.stop().await;
+}
