@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The guest tests of faults, over and over: scripts/chaos.sh [TIMES]
+# The tests of faults, over and over, with real guests and with the service on scripted ones:
+# scripts/chaos.sh [TIMES]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/stage.sh
@@ -12,7 +13,9 @@ mkdir -p "$SOLSTICE_TEST_DIR"
 scripts/setup.sh test
 scripts/build.sh debug
 "$target/debug/solstice" image build tiny
+cargo build --locked --quiet -p vm-manager --bin scripted-guest
 for round in $(seq 1 "$times"); do
+    stage "service $round" cargo test --locked --quiet -p solstice --test service -- --test-threads 3
     stage "round $round" cargo test --locked --quiet -p solstice --test guest -- --test-threads 3 faults machines ctrl_c
 done
 stage leftovers scripts/leftovers.sh

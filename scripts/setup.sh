@@ -35,6 +35,22 @@ has_pair() {
         [ -d "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std" ]
 }
 
+# What the tests start as throw-away servers of their own, and the packages' units that
+# would run the host's. A unit that was here before stays as its owner has it.
+declare -A services=(
+    [openssh-server]="ssh.service ssh.socket"
+    [rabbitmq-server]="rabbitmq-server.service epmd.service epmd.socket"
+    [postgresql]="postgresql.service"
+)
+
+has_service() {
+    case $1 in
+    openssh-server) [ -x /usr/sbin/sshd ] ;;
+    rabbitmq-server) [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] && [ -x /usr/lib/rabbitmq/bin/rabbitmqctl ] ;;
+    postgresql) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ;;
+    esac
+}
+
 missing=()
 for command in "${need_commands[@]}"; do
     command -v "$command" >/dev/null || missing+=("$command")
@@ -45,7 +61,9 @@ has_pair || { [ "$purpose" = run ] && has_musl_target; } || missing+=("guest com
 if [ "$purpose" = test ]; then
     command -v ss >/dev/null || missing+=(ss)
     command -v dash >/dev/null || missing+=(dash)
-    [ -x /usr/sbin/sshd ] || missing+=(sshd)
+    for service in "${!services[@]}"; do
+        has_service "$service" || missing+=("$service")
+    done
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 
@@ -97,16 +115,40 @@ apt() {
     done
     return 1
 }
+
+# Installs a service's package without starting the service, now or at the next boot, and
+# without making a database cluster: the tests want the programs only.
+install_stopped() {
+    local policy=/usr/sbin/policy-rc.d clusters=/etc/postgresql-common/createcluster.d/solstice.conf
+    local unit units=() made=()
+    for unit in ${services[$1]}; do
+        [ -e "/lib/systemd/system/$unit" ] || units+=("$unit")
+    done
+    [ -e $policy ] || made+=($policy)
+    [ "$1" != postgresql ] || made+=($clusters)
+    # What this function makes goes again, also when the installation fails.
+    trap "rm -f ${made[*]}" EXIT
+    if [ ! -e $policy ]; then printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy; fi
+    if [ "$1" = postgresql ]; then
+        mkdir -p "${clusters%/*}"
+        echo 'create_main_cluster = false' >$clusters
+    fi
+    apt install --no-install-recommends "$1"
+    if command -v systemctl >/dev/null; then
+        # One by one: a unit that this release's package does not have is not an error.
+        for unit in "${units[@]}"; do systemctl disable "$unit" >&2 || true; done
+    fi
+    rm -f "${made[@]}"
+    trap - EXIT
+}
+
 apt update
 apt install --no-install-recommends "${packages[@]}"
 apt install --no-install-recommends "${target[@]}" "${qemu_packages[@]}"
-# The tests start an SSH server of their own; the host's stays as it was, which is not running.
-if [ "$purpose" = test ] && [ ! -x /usr/sbin/sshd ]; then
-    policy=/usr/sbin/policy-rc.d
-    if [ -e $policy ]; then policy=; else printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy; fi
-    apt install --no-install-recommends openssh-server
-    [ -z "$policy" ] || rm $policy
-    if command -v systemctl >/dev/null; then systemctl disable ssh.service ssh.socket >&2 || true; fi
+if [ "$purpose" = test ]; then
+    for service in "${!services[@]}"; do
+        if ! has_service "$service"; then install_stopped "$service"; fi
+    done
 fi
 if ! has_pair && { [ "$purpose" = test ] || ! has_musl_target; }; then
     apt install --no-install-recommends "${pair_packages[@]}"
