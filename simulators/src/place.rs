@@ -30,7 +30,8 @@ pub(crate) const POLL: Duration = Duration::from_millis(20);
 const QUOTED: usize = 2000;
 
 /// Looks for processes until there are none, since a dying one may have forked; then removes the
-/// directory. Gives up after ten seconds of tries.
+/// directory. Asks first, because a database that is killed leaves shared memory that outlives it;
+/// kills from the second second on, and gives up after ten seconds of tries.
 const WATCHDOG: &str = r#"
 trap '' HUP INT QUIT TERM
 read -r _
@@ -38,9 +39,11 @@ tries=0
 while [ $tries -lt 200 ]; do
     tries=$((tries + 1))
     found=$(find /proc/[0-9]*/cwd -maxdepth 0 \( -lname "$1" -o -lname "$1/*" \) 2>/dev/null)
+    signal=KILL
+    if [ $tries -lt 20 ]; then signal=QUIT; fi
     for cwd in $found; do
         pid=${cwd#/proc/}
-        kill -KILL "${pid%/cwd}" 2>/dev/null
+        kill -$signal "${pid%/cwd}" 2>/dev/null
     done
     if [ -z "$found" ] && rm -rf "$1" 2>/dev/null; then exit 0; fi
     sleep 0.05

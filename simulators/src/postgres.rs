@@ -26,6 +26,14 @@ const PASSWORD: &str = "throw-away";
 
 const LOG: &str = "log";
 
+/// What differs from Debian's own. Shared memory of a kind that ends with the directory.
+const SETTINGS: [&str; 4] = [
+    "listen_addresses=127.0.0.1",
+    "shared_buffers=32MB",
+    "max_connections=100",
+    "dynamic_shared_memory_type=mmap",
+];
+
 /// A PostgreSQL server for tests, as durable as one in production (`fsync` is on). Dropping it ends
 /// it and removes its data.
 #[derive(Clone, Debug)]
@@ -102,7 +110,8 @@ impl PostgresServer {
     /// A process cannot be killed.
     pub async fn kill(&self) -> Result<(), ServerError> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.place.lock().unwrap_or_else(PoisonError::into_inner).kill()).await
+        blocking(move || kill(&mut inner.place.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await
     }
 
     /// Starts it again with the same data and port, killed before or not, and waits until it takes
@@ -116,7 +125,7 @@ impl PostgresServer {
             let mut place = inner.place.lock().unwrap_or_else(PoisonError::into_inner);
             let start = Instant::now();
             loop {
-                place.kill()?;
+                kill(&mut place)?;
                 match run(&mut place, &inner.programs, inner.port) {
                     // Somebody may have the port for a moment.
                     Err(ServerError::Failed { .. }) if start.elapsed() < START => {}
@@ -153,12 +162,28 @@ impl Inner {
     }
 }
 
+/// Kills the server, and removes what the kernel keeps of it: a power cut would take that as well,
+/// and the next start does not come in every test.
+fn kill(place: &mut Place) -> Result<(), ServerError> {
+    let state = std::fs::read_to_string(place.path().join("data/postmaster.pid"));
+    place.kill()?;
+    // Its seventh line has the key and the number of a segment of shared memory.
+    let segment = state
+        .ok()
+        .and_then(|state| state.lines().nth(6)?.split_whitespace().nth(1).map(ToOwned::to_owned));
+    if let Some(segment) = segment {
+        // It may be gone already: the server has ended by itself.
+        drop(place.command(Path::new("/usr/bin/ipcrm"))?.args(["-m", &segment]).output());
+    }
+    Ok(())
+}
+
 /// Starts the server and waits until it takes connections.
 fn run(place: &mut Place, programs: &Path, port: u16) -> Result<(), ServerError> {
     let socket = place.path().join("socket");
     let mut command: Command = place.command(&programs.join("postgres"))?;
     command.args(["-D", "data", "-p", &port.to_string(), "-k"]).arg(&socket);
-    for setting in ["listen_addresses=127.0.0.1", "shared_buffers=32MB", "max_connections=100"] {
+    for setting in SETTINGS {
         command.args(["-c", setting]);
     }
     place.spawn(command, LOG)?;
@@ -247,8 +272,15 @@ mod tests {
             (place.path().to_owned(), place.processes())
         };
         assert!(pids.len() > 3, "the server's processes are found: {pids:?}");
+        let state = std::fs::read_to_string(path.join("data/postmaster.pid")).unwrap();
+        let key = state.lines().nth(6).unwrap().split_whitespace().next().unwrap().to_owned();
+        let segments = || std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        let has =
+            |key: &str| segments().lines().any(|line| line.split_whitespace().next() == Some(key));
+        assert!(has(&key), "the server's shared memory is found: {key}");
         drop(server);
         assert!(!path.exists());
+        assert!(!has(&key), "shared memory {key} is still there");
         for pid in pids {
             assert!(!crate::place::runs(pid), "process {pid} is still there");
         }
