@@ -57,8 +57,7 @@ const CP_EXAMPLES: &str = "\
 Examples:
   solstice cp build-1f2e3d:/var/log/syslog .
   solstice cp ./fix.patch build-1f2e3d:/tmp/
-
-A directory is copied as an archive: tar -cf dir.tar dir, and the archive by cp.";
+  solstice cp -r build-1f2e3d:/root/work/reports .";
 
 const JOBS_EXAMPLES: &str = "\
 Examples:
@@ -291,7 +290,11 @@ pub struct ShellArgs {
 /// Operands of `solstice cp`.
 #[derive(Debug, Args)]
 pub struct CpArgs {
-    /// A file, or RUN:PATH.
+    /// Copy a directory with everything in it.
+    #[arg(short, long)]
+    pub recursive: bool,
+
+    /// A file or, with -r, a directory; or RUN:PATH.
     #[arg(value_name = "SRC", value_hint = ValueHint::FilePath)]
     pub source: String,
 

@@ -1,5 +1,7 @@
 //! `solstice cp` and `solstice rm`: what else one does with a kept machine.
 
+mod directory;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,8 +24,9 @@ const COPY: Duration = Duration::from_secs(60 * 60);
 /// How long a short command in the guest may take.
 const COMMAND: Duration = Duration::from_secs(60);
 
-/// A larger file of a guest is not copied: a hostile guest must not fill the host's disk.
-const FILE_BYTES: u64 = 64 * GIB;
+/// Larger files and directories of a guest are not copied: a hostile guest must not fill the host's
+/// disk.
+const COPY_BYTES: u64 = 64 * GIB;
 
 /// The mode of a file whose own mode is not known.
 const FILE_MODE: u32 = 0o644;
@@ -34,20 +37,37 @@ const GONE: Duration = Duration::from_secs(20);
 /// How often it is looked whether it is gone.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Copies a file to or from a kept machine.
+/// Copies a file or a directory to or from a kept machine.
 ///
 /// # Errors
-/// Not exactly one side is in a machine, the machine does not exist, or the copy fails; a file that
-/// was copied in part is removed.
+/// Not exactly one side is in a machine, the machine does not exist, or the copy fails. What was
+/// copied in part is removed, but for a directory in the machine.
 pub(crate) async fn copy(settings: &Settings, arguments: &CpArgs) -> Result<Exit, CommandError> {
     match (place(&arguments.source), place(&arguments.destination)) {
         (Place::Guest { run, path }, Place::Host(local)) => {
             let guest = guest(settings, run).await?;
-            download(&guest, path, local).await?;
+            let _waiting = Waiting::start(&format!("copying {path}"));
+            if !is_directory(&guest, path).await? {
+                download(&guest, path, local).await?;
+            } else if arguments.recursive {
+                directory::download(&guest, path, local).await?;
+            } else {
+                return Err(not_a_file(path));
+            }
         }
         (Place::Host(local), Place::Guest { run, path }) => {
+            let metadata = fs::metadata(local).await;
+            let metadata = metadata.map_err(|error| local_error("read", local, &error))?;
+            if metadata.is_dir() && !arguments.recursive {
+                return Err(not_a_file(local.display()));
+            }
             let guest = guest(settings, run).await?;
-            upload(&guest, local, path).await?;
+            let _waiting = Waiting::start(&format!("copying {}", local.display()));
+            if metadata.is_dir() {
+                directory::upload(&guest, local, path).await?;
+            } else {
+                upload(&guest, local, path).await?;
+            }
         }
         _ => {
             return Err(CommandError::usage("exactly one side must be in a machine")
@@ -106,18 +126,26 @@ async fn guest(settings: &Settings, run: &str) -> Result<Guest, CommandError> {
     machine::connect(settings, &machine).await
 }
 
-async fn download(guest: &Guest, path: &str, local: &Path) -> Result<(), CommandError> {
-    let _waiting = Waiting::start(&format!("copying {path}"));
-    let target = if fs::metadata(local).await.is_ok_and(|found| found.is_dir()) {
-        local.join(file_name(path)?)
+fn not_a_file(path: impl std::fmt::Display) -> CommandError {
+    CommandError::usage(format!("{path} is a directory")).hint("copy it with -r")
+}
+
+/// A directory of this host gets what is copied under its own name.
+async fn target_on_host(path: &str, local: &Path) -> Result<PathBuf, CommandError> {
+    if fs::metadata(local).await.is_ok_and(|found| found.is_dir()) {
+        Ok(local.join(file_name(path)?))
     } else {
-        local.to_path_buf()
-    };
+        Ok(local.to_path_buf())
+    }
+}
+
+async fn download(guest: &Guest, path: &str, local: &Path) -> Result<(), CommandError> {
+    let target = target_on_host(path, local).await?;
     let failed = |error: std::io::Error| local_error("write", &target, &error);
     // Beside the target, so that a copy that fails leaves what was there.
     let part = part_of(&target)?;
     let file = fs::File::create_new(&part).await.map_err(failed)?;
-    let copied = guest.download(path, file, FILE_BYTES, COPY).await;
+    let copied = guest.download(path, file, COPY_BYTES, COPY).await;
     let moved = match copied {
         Ok(_) => fs::rename(&part, &target).await.map_err(failed),
         Err(error) => Err(transfer_error(&error)),
@@ -131,13 +159,12 @@ async fn download(guest: &Guest, path: &str, local: &Path) -> Result<(), Command
 
 async fn upload(guest: &Guest, local: &Path, path: &str) -> Result<(), CommandError> {
     use std::os::unix::fs::PermissionsExt;
-    let _waiting = Waiting::start(&format!("copying {}", local.display()));
     let failed = |error: std::io::Error| local_error("read", local, &error);
     let file = fs::File::open(local).await.map_err(failed)?;
     let metadata = file.metadata().await.map_err(failed)?;
     if !metadata.is_file() {
-        return Err(CommandError::usage(format!("{} is not a file", local.display()))
-            .hint("copy directories as an archive: tar -cf dir.tar dir"));
+        let text = format!("{} is neither a file nor a directory", local.display());
+        return Err(CommandError::usage(text));
     }
     let mode = match metadata.permissions().mode() & 0o777 {
         0 => FILE_MODE,
@@ -150,12 +177,16 @@ async fn upload(guest: &Guest, local: &Path, path: &str) -> Result<(), CommandEr
         .map_err(|error| transfer_error(&error))
 }
 
-/// A directory of the guest gets the file under its own name.
-async fn target_in_guest(guest: &Guest, local: &Path, path: &str) -> Result<String, CommandError> {
-    let path = if path.is_empty() { "." } else { path };
+async fn is_directory(guest: &Guest, path: &str) -> Result<bool, CommandError> {
     let question = format!("test -d {}", quote(path));
     let asked = guest.run(&question, None, COMMAND).await;
-    if !asked.map_err(|error| transfer_error(&error))?.success() {
+    Ok(asked.map_err(|error| transfer_error(&error))?.success())
+}
+
+/// A directory of the guest gets what is copied under its own name.
+async fn target_in_guest(guest: &Guest, local: &Path, path: &str) -> Result<String, CommandError> {
+    let path = if path.is_empty() { "." } else { path };
+    if !is_directory(guest, path).await? {
         return Ok(path.to_owned());
     }
     let name = local.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
@@ -165,17 +196,20 @@ async fn target_in_guest(guest: &Guest, local: &Path, path: &str) -> Result<Stri
 }
 
 /// What the guest's SFTP server or its `cat` says about a path that the user got wrong.
-const WRONG_PATH: [&str; 5] =
-    ["no such file", "permission denied", "is a directory", "not a directory", "path is empty"];
+const WRONG_PATH: [&str; 6] = [
+    "no such file",
+    "permission denied",
+    "is a directory",
+    "not a directory",
+    "path is empty",
+    "file exists",
+];
 
 /// A path that is not there or not allowed is the user's mistake. Everything else is not: a full
 /// disk, a file above the limit, a connection that is gone.
 fn transfer_error(error: &SshError) -> CommandError {
     let usage = match error {
-        SshError::Transfer { reason, .. } => {
-            let reason = reason.to_lowercase();
-            WRONG_PATH.iter().any(|sentence| reason.contains(sentence))
-        }
+        SshError::Transfer { reason, .. } => is_wrong_path(reason),
         SshError::Nul(_) => true,
         _ => false,
     };
@@ -184,6 +218,11 @@ fn transfer_error(error: &SshError) -> CommandError {
     } else {
         CommandError::infrastructure(error.to_string())
     }
+}
+
+fn is_wrong_path(said: &str) -> bool {
+    let said = said.to_lowercase();
+    WRONG_PATH.iter().any(|sentence| said.contains(sentence))
 }
 
 /// The same for a file of this host.

@@ -27,7 +27,8 @@ use vm_manager::machine::{Ended, Machine, MachineError, MachineSpec, Privileges}
 use vm_manager::ssh::Guest;
 
 use self::host::{
-    BOOT, Host, PATIENCE, boot, end_of, hardware, image, last_command, spec, spec_with, start, tiny,
+    BOOT, Host, PATIENCE, boot, end_of, hardware, image, last_command, memory, readable_copy, spec,
+    spec_with, start, tiny,
 };
 
 #[tokio::test]
@@ -233,17 +234,12 @@ async fn a_start_that_fails_leaves_nothing() {
 /// Another user needs root; without it the start fails and says so.
 #[tokio::test]
 async fn qemu_runs_as_another_user() {
-    let host = Host::new();
+    let host = Host::for_other_users();
     let instance = host.instance();
+    let images = memory();
+    let image = readable_copy(&tiny(hardware()), images.path());
+    let mut spec = MachineSpec::of(Arc::new(image), "tiny");
     let nobody = 65534;
-    // The way to the directories of this test, as an installed state directory has it.
-    let instances = host.settings.state.join("instances");
-    let HostSettings { state, runtime, .. } = &host.settings;
-    for path in [host.state.path(), state, &instances, host.runtime.path(), runtime] {
-        let pass = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-        std::fs::set_permissions(path, pass).unwrap();
-    }
-    let mut spec = spec();
     spec.privileges = Privileges {
         uid: Some(nobody),
         gid: Some(nobody),

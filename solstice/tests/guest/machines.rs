@@ -28,6 +28,29 @@ fn a_failed_machine_is_kept_for_its_user() {
     let (code, said, error) =
         ended.story.solstice_with_input(&["shell", &name], "cat /root/returned; exit 7\n");
     assert_eq!((code, said.as_str()), (7, "precious\n"), "{error}");
+    // Directories need -r, and keep what is in them.
+    let tree = ended.story.repository().join("tree");
+    std::fs::create_dir_all(tree.join("a/empty")).unwrap();
+    std::fs::write(tree.join("a/file"), "deep\n").unwrap();
+    std::os::unix::fs::symlink("file", tree.join("a/link")).unwrap();
+    let target = format!("{name}:/root");
+    let (code, _, error) = ended.story.solstice(&["cp", "tree", &target]);
+    assert!(code == 64 && error.contains("copy it with -r"), "{error}");
+    let (code, _, error) = ended.story.solstice(&["cp", "-r", "tree", &target]);
+    assert_eq!(code, 0, "{error}");
+    let source = format!("{name}:/root/tree/a");
+    let (code, _, error) = ended.story.solstice(&["cp", &source, "back"]);
+    assert!(code == 64 && error.contains("copy it with -r"), "{error}");
+    let (code, _, error) = ended.story.solstice(&["cp", "-r", &source, "back"]);
+    assert_eq!(code, 0, "{error}");
+    let back = ended.story.repository().join("back");
+    assert_eq!(std::fs::read_to_string(back.join("link")).unwrap(), "deep\n");
+    assert!(back.join("empty").is_dir());
+    let (code, _, error) = ended.story.solstice(&["cp", "-r", &source, "back"]);
+    assert_eq!(code, 0, "it goes below a directory that is there: {error}");
+    let (code, _, error) = ended.story.solstice(&["cp", "-r", &source, "back"]);
+    assert!(code == 64 && error.contains("is there already"), "{error}");
+    assert!(back.join("a/file").exists());
     // A wrong path is the user's mistake.
     let (code, _, error) =
         ended.story.solstice(&["cp", &format!("{name}:/root/none"), copy.to_str().unwrap()]);

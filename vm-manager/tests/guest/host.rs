@@ -1,5 +1,7 @@
 //! The host of one test, its machines, and the image that they boot.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Directories of one test.
 pub(crate) struct Host {
     pub(crate) settings: HostSettings,
-    /// On disk, as that of a user.
+    /// On disk, as that of a user, but for [`Host::for_other_users`].
     pub(crate) state: TempDir,
     /// On tmpfs, as sockets and keys want it, and short: a socket's path has 107 bytes.
     pub(crate) runtime: TempDir,
@@ -31,12 +33,27 @@ impl Host {
         let base = std::env::var_os("SOLSTICE_TEST_DIR")
             .expect("SOLSTICE_TEST_DIR names the directory of the tests; run `make test`");
         std::fs::create_dir_all(&base).unwrap();
-        // scripts/leftovers.sh looks for both.
+        // scripts/leftovers.sh looks for it.
         let state = tempfile::Builder::new().prefix("t").rand_bytes(5).tempdir_in(base).unwrap();
-        let run =
-            std::env::var("SOLSTICE_TEST_RUN").unwrap_or_else(|_| std::process::id().to_string());
-        let prefix = format!("solstice-test-{run}-");
-        let runtime = tempfile::Builder::new().prefix(&prefix).tempdir_in("/dev/shm").unwrap();
+        Self::with(state)
+    }
+
+    /// Where other users can come to, which may not be so on disk: who clones into a home directory
+    /// of mode 0700 has the tests' directory below it.
+    pub(crate) fn for_other_users() -> Self {
+        let host = Self::with(memory());
+        let HostSettings { state, runtime, .. } = &host.settings;
+        let instances = state.join("instances");
+        std::fs::create_dir_all(&instances).unwrap();
+        std::fs::create_dir_all(runtime).unwrap();
+        for path in [host.state.path(), state, &instances, host.runtime.path(), runtime] {
+            std::fs::set_permissions(path, Permissions::from_mode(0o711)).unwrap();
+        }
+        host
+    }
+
+    fn with(state: TempDir) -> Self {
+        let runtime = memory();
         Self { settings: settings(state.path(), runtime.path()), state, runtime }
     }
 
@@ -56,6 +73,13 @@ impl Host {
             }
         }
     }
+}
+
+/// A directory on tmpfs, where scripts/leftovers.sh looks for it.
+pub(crate) fn memory() -> TempDir {
+    let run = std::env::var("SOLSTICE_TEST_RUN").unwrap_or_else(|_| std::process::id().to_string());
+    let prefix = format!("solstice-test-{run}-");
+    tempfile::Builder::new().prefix(&prefix).tempdir_in("/dev/shm").unwrap()
 }
 
 pub(crate) fn settings(state: &Path, runtime: &Path) -> HostSettings {
@@ -105,6 +129,23 @@ pub(crate) fn tiny(hardware: Hardware) -> Arc<Image> {
     let image = store.find(&Arc::new(entry())).unwrap();
     let image = image.expect("the tiny image is not in the store; `make test` builds it");
     Arc::new(Image { entry: Arc::new(Entry { hardware, ..entry() }), ..image })
+}
+
+/// A copy of an image that every user can read.
+pub(crate) fn readable_copy(image: &Image, directory: &Path) -> Image {
+    std::fs::set_permissions(directory, Permissions::from_mode(0o711)).unwrap();
+    let copy = |file: &PathBuf| {
+        let copy = directory.join(file.file_name().unwrap());
+        std::fs::copy(file, &copy).unwrap();
+        std::fs::set_permissions(&copy, Permissions::from_mode(0o444)).unwrap();
+        copy
+    };
+    Image {
+        disk: copy(&image.disk),
+        kernel: image.kernel.as_ref().map(copy),
+        initrd: image.initrd.as_ref().map(copy),
+        ..image.clone()
+    }
 }
 
 /// A disk of any content on this hardware.

@@ -1,8 +1,8 @@
 //! `workflow-runner unpack`: places a tar archive below a directory, and nowhere else.
 //!
-//! The archive is the user's working tree. Whatever stands in it: nothing is written outside the
-//! directory or through a symbolic link, and nothing but files, directories and links is made.
-//! Nobody else may write below the directory meanwhile, which holds because no step runs yet.
+//! The archive is the user's working tree, or what a guest says that its directory is. Whatever
+//! stands in it: nothing is written outside the directory or through a symbolic link, and nothing
+//! but files, directories and links is made. Nobody else may write below the directory meanwhile.
 
 mod owner;
 mod tail;
@@ -27,6 +27,9 @@ use tail::Tail;
 /// The bytes that are read and written at once.
 const BUFFER_BYTES: usize = 128 * 1024;
 
+/// The most entries of an archive: what is known about directories is kept in memory.
+const ENTRIES: u64 = 2_000_000;
+
 /// The permission bits that are kept: no set-user-id, set-group-id or sticky bits.
 const MODE_BITS: u32 = 0o777;
 
@@ -50,13 +53,24 @@ pub fn unpack(input: impl Read, directory: &Path, owner: Option<&str>) -> Result
         known: HashSet::new(),
         buffer: vec![0; BUFFER_BYTES],
     };
-    let mut archive = Archive::new(Tail::new(BufReader::with_capacity(BUFFER_BYTES, input)));
+    let tail = Tail::new(BufReader::with_capacity(BUFFER_BYTES, input));
+    let bound = tail.bound();
+    let mut archive = Archive::new(tail);
     let broken = |error: &io::Error| archive_error("the archive", error.to_string());
-    let mut last = 0;
+    let (mut last, mut count) = (0, 0);
     for entry in archive.entries().map_err(|error| broken(&error))? {
         let mut entry = entry.map_err(|error| broken(&error))?;
+        bound.lift();
         last = entry.raw_file_position().saturating_add(entry.size());
+        count += 1;
+        if count > ENTRIES {
+            return Err(archive_error(
+                "the archive",
+                format!("it has more than {ENTRIES} entries"),
+            ));
+        }
         tree.place(&mut entry)?;
+        bound.set_behind(last);
     }
     archive.into_inner().check_end(last).map_err(|error| broken(&error))?;
     tree.finish()

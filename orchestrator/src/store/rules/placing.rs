@@ -70,7 +70,8 @@ pub(in crate::store) fn grant(
     place_waiting(&mut hosts, waiting);
     for held in held {
         for _ in 0..held.count {
-            if !place_unit(&mut hosts, &held.labels) {
+            // Where there is no room for one of the labels, the others are still promised.
+            if place_unit(&mut hosts, &held.labels).taken.is_empty() {
                 break;
             }
         }
@@ -83,7 +84,7 @@ pub(in crate::store) fn grant(
     labels.sort_unstable();
     labels.dedup();
     let mut count = 0;
-    while count < want.min(MOST) && !labels.is_empty() && place_unit(&mut hosts, &labels) {
+    while count < want.min(MOST) && !labels.is_empty() && place_unit(&mut hosts, &labels).whole {
         count += 1;
     }
     Grant { count, labels }
@@ -119,32 +120,34 @@ fn place_kind(hosts: &mut [HostOffer], kind: &Waiting) -> u64 {
     placed
 }
 
+/// What became of one job with any of some labels.
+struct Placed {
+    /// The hosts on which it takes room.
+    taken: Vec<usize>,
+    /// Whether there is room for it whichever label it has.
+    whole: bool,
+}
+
 /// Places one job that may carry any of the labels, with the largest machine that one of them has.
-/// Where no host runs all labels, there must be room for each on some host. False, with the room as
-/// it was, if there is not.
-fn place_unit(hosts: &mut [HostOffer], labels: &[String]) -> bool {
+/// Where no host runs all labels, it takes room for each on some host, the fewest hosts that do.
+fn place_unit(hosts: &mut [HostOffer], labels: &[String]) -> Placed {
     let mut open: Vec<&String> = labels.iter().collect();
-    let mut taken: Vec<(usize, Size)> = Vec::new();
+    let mut taken: Vec<usize> = Vec::new();
     while !open.is_empty() {
         let fitting = hosts.iter().enumerate().filter_map(|(index, host)| {
             let (machine, covered) = largest(host, &open)?;
-            (!taken.iter().any(|(other, _)| *other == index) && fits(machine, host.free))
-                .then_some((covered, std::cmp::Reverse(index), machine))
+            let free = !taken.contains(&index) && fits(machine, host.free);
+            free.then_some((covered, index, machine))
         });
-        let Some((_, std::cmp::Reverse(index), machine)) =
-            fitting.max_by_key(|(covered, index, _)| (*covered, *index))
-        else {
-            for (index, free) in taken {
-                hosts[index].free = free;
-            }
-            return false;
-        };
+        // The first of those that run the most labels.
+        let best = fitting.max_by_key(|(covered, index, _)| (*covered, std::cmp::Reverse(*index)));
+        let Some((_, index, machine)) = best else { break };
         let host = &mut hosts[index];
         open.retain(|label| host.machine(label, MachineSize::default()).is_none());
-        taken.push((index, host.free));
         host.free = less(host.free, machine);
+        taken.push(index);
     }
-    true
+    Placed { taken, whole: open.is_empty() }
 }
 
 /// The largest machine that a host has for these labels, and how many of them it runs.

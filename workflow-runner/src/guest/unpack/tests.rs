@@ -151,6 +151,20 @@ fn devices_and_pipes_are_refused() {
 }
 
 #[test]
+fn names_have_a_bound() {
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let long = vec![b'x'; 8 << 20];
+        for before in [Hostile::new(), Hostile::new().file("before")] {
+            refused(before.add(kind, "x", "", &long).file("a"), "names and attributes");
+        }
+    }
+    // Content has none, wherever an archive has it.
+    let content = vec![0; 8 << 20];
+    let archive = Hostile::new().add(EntryType::Regular, "a", "", &content);
+    place(&archive.add(EntryType::Directory, "d", "", &content).file("b").bytes()).1.unwrap();
+}
+
+#[test]
 fn hard_links_inside_stay_links() {
     let archive = Hostile::new().file("a").add(EntryType::Link, "d/b", "./a", b"").bytes();
     let (place, result) = place(&archive);

@@ -47,7 +47,7 @@ CREATE TABLE jobs (
 );
 
 -- What a host looks through for its next job, in the order in which jobs start.
-CREATE INDEX jobs_waiting ON jobs (label, priority DESC, created, id, asked_cpus, asked_memory)
+CREATE INDEX jobs_waiting ON jobs (label, priority DESC, created, id)
     WHERE state = 'queued' AND NOT cancel_requested;
 CREATE INDEX jobs_waiting_until ON jobs (deadline) WHERE state = 'queued';
 CREATE INDEX jobs_waiting_for_end ON jobs (created) WHERE state = 'queued' AND cancel_requested;

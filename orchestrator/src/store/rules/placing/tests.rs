@@ -91,6 +91,16 @@ fn all_jobs_may_carry_the_same_label() {
 }
 
 #[test]
+fn what_is_promised_stays_promised_when_one_of_its_hosts_goes() {
+    // `a` was on a host that has died since.
+    let hosts = [host(3, 0, &[("b", 1)])];
+    assert_eq!(granted(&hosts, &[], &[held(&["a", "b"], 2)], &["b"], 100), 1);
+    // `a` is there, but full.
+    let hosts = [host(3, 0, &[("b", 1)]), host(1, 1, &[("a", 1)])];
+    assert_eq!(granted(&hosts, &[], &[held(&["a", "b"], 2)], &["b"], 100), 1);
+}
+
+#[test]
 fn a_starving_job_keeps_the_hosts_that_could_run_it() {
     let hosts = [
         host(4, 2, &[("small", 1), ("large", 4)]),
@@ -135,7 +145,7 @@ proptest! {
         place_waiting(&mut room, &queued);
         for held in &promised {
             for _ in 0..held.count {
-                prop_assert!(place_unit(&mut room, &held.labels));
+                prop_assert!(place_unit(&mut room, &held.labels).whole);
             }
         }
         // And it never exceeds what the hosts have in all.
