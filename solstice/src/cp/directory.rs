@@ -97,7 +97,8 @@ async fn send(guest: &Guest, local: PathBuf, target: &str) -> Result<(), Command
     let quoted = quote(target);
     let command = format!("mkdir -p {quoted} && tar -xf - -C {quoted}");
     let (stream, mut stdin) = guest.exec_stream(&command).await.map_err(|e| transfer_error(&e))?;
-    let (mut ours, theirs) = tokio::io::simplex(PIECE_BYTES);
+    // Not a simplex: its end is not seen when the writer is dropped.
+    let (mut ours, theirs) = tokio::io::duplex(PIECE_BYTES);
     let bridge = SyncIoBridge::new(theirs);
     let packing = tokio::task::spawn_blocking(move || {
         pack(&local, BufWriter::with_capacity(PIECE_BYTES, bridge))
