@@ -1,5 +1,7 @@
 //! Machines and connections that fail under a job.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use common::event::JobResult;
@@ -8,7 +10,7 @@ use nix::unistd::Pid;
 use simulators::BootEnd;
 use simulators::jobs::job;
 
-use crate::harness::{Host, numbered};
+use crate::harness::{Host, PATIENCE, numbered};
 
 /// Runs one job whose step does this, and checks the named cause.
 async fn dies_of(script: &str, code: &str) {
@@ -97,19 +99,60 @@ async fn a_cut_connection_loses_nothing() {
     service.stop().await;
 }
 
+/// Nothing is heard of such a guest, as of one that QEMU has stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_stands_still_for_three_minutes_loses_nothing() {
+    let host = Host::new();
+    let service = host.serve().await;
+    let script = "lines 20 5\nfreeze 180000\nlines 20 5\nsleep 180000\necho end";
+    let id = service.submit(&job("scripted", &[script])).await;
+    service.wait_for(id, "has not answered for 60 s").await;
+    service.wait_long_for(id, "answers again", 2 * PATIENCE).await;
+    let received = service.finish(id).await;
+    assert_eq!(received.lines(), [numbered(20), numbered(20), vec!["end".to_owned()]].concat());
+    assert_eq!(received.finished().unwrap().result, JobResult::Success);
+    assert_eq!(received.tries(), 1);
+    service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_services_and_a_run_on_one_host_do_not_touch_each_other() {
     let (one, two) = (Host::new(), Host::new());
+    one.file("ci.yml", WORKFLOW);
     let (first, second) = (one.serve().await, two.serve().await);
-    let long = job("scripted", &["lines 200 10"]);
-    let (a, b) =
-        (first.submit(&long).await, second.submit(&job("scripted", &["lines 200 10"])).await);
+    let long = job("scripted", &["lines 300 10"]);
+    let a = first.submit(&long).await;
+    let b = second.submit(&job("scripted", &["lines 300 10"])).await;
     first.wait_for(a, "line 5").await;
     second.wait_for(b, "line 5").await;
+    // In the same directories as the first service, and an instance of its own.
+    let mut run = one
+        .command(&["run", "--standalone", "ci.yml"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(run.stdout.take().unwrap()).lines();
+    assert!(said.by_ref().any(|line| line.unwrap().contains("line 5")), "it has begun");
     first.kill();
     let first = one.serve().await;
-    assert_eq!(first.finish(a).await.lines(), numbered(200));
-    assert_eq!(second.finish(b).await.lines(), numbered(200));
+    assert_eq!(first.finish(a).await.lines(), numbered(300));
+    assert_eq!(second.finish(b).await.lines(), numbered(300));
+    let lines: Vec<String> = said.map(Result::unwrap).collect();
+    assert!(run.wait().unwrap().success(), "{lines:#?}");
+    let rest = (6..=300).map(|number| format!("line {number}"));
+    let missing: Vec<String> =
+        rest.filter(|wanted| !lines.iter().any(|line| line.contains(wanted))).collect();
+    assert_eq!(missing, Vec::<String>::new());
     first.stop().await;
     second.stop().await;
 }
+
+const WORKFLOW: &str = "\
+on: push
+jobs:
+  job:
+    runs-on: scripted
+    steps:
+      - run: lines 300 10
+";

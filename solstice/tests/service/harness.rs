@@ -26,6 +26,8 @@ pub(crate) struct Host {
     runtime: PathBuf,
     scripted: ScriptedHost,
     environment: Vec<(String, String)>,
+    /// A command in front of the service.
+    wrapper: Vec<String>,
 }
 
 impl Host {
@@ -44,7 +46,7 @@ impl Host {
         fs::create_dir(&scripted).unwrap();
         let scripted = ScriptedHost::new(&scripted).unwrap();
         let runtime = runtime.unwrap().keep();
-        Self { directory, runtime, scripted, environment: Vec::new() }
+        Self { directory, runtime, scripted, environment: Vec::new(), wrapper: Vec::new() }
     }
 
     /// Sets a variable of the service's environment.
@@ -56,6 +58,27 @@ impl Host {
     /// Says how every guest boots from now on.
     pub(crate) fn boots(&self, time: Duration, end: BootEnd) {
         self.scripted.set_boot(Boot { time, end }).unwrap();
+    }
+
+    /// Its scripted guests.
+    pub(crate) fn scripted(&self) -> &ScriptedHost {
+        &self.scripted
+    }
+
+    /// The runtime directory.
+    pub(crate) fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// Puts a file where [`Host::command`] runs.
+    pub(crate) fn file(&self, name: &str, text: &str) {
+        fs::write(self.directory.join(name), text).unwrap();
+    }
+
+    /// Starts the service through this command.
+    pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|text| (*text).to_owned()).collect();
+        self
     }
 
     /// The state directory.
@@ -78,7 +101,10 @@ impl Host {
 
     /// The command line of the program on this host.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_solstice"));
+        self.prepared(Command::new(env!("CARGO_BIN_EXE_solstice")), arguments)
+    }
+
+    fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(arguments)
             .current_dir(&self.directory)
@@ -114,8 +140,15 @@ impl Host {
 
     async fn start(&self, command: &str) -> Running<'_> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let mut words = self.wrapper.iter().map(String::as_str);
+        let program = env!("CARGO_BIN_EXE_solstice");
+        let arguments: Vec<&str> = match words.next() {
+            Some(_) => words.chain([program, command]).collect(),
+            None => vec![command],
+        };
+        let first = self.wrapper.first().map_or(program, String::as_str);
         let child = self
-            .command(&[command])
+            .prepared(Command::new(first), &arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -137,7 +170,7 @@ impl Host {
 
     /// Processes of scripted guests on this host.
     pub(crate) fn guests(&self) -> Vec<i32> {
-        processes_of(&self.directory, |name| name.starts_with("qemu"))
+        processes_of(&self.directory, |name| name.starts_with("qemu-system"))
     }
 
     /// Waits until no machine is left: no process, no file.
@@ -257,14 +290,32 @@ impl Running<'_> {
 
     /// Takes a job's events until its log has this.
     pub(crate) async fn wait_for(&self, job: JobId, text: &str) -> Received {
+        self.wait_long_for(job, text, PATIENCE).await
+    }
+
+    /// The same for what takes longer than others may take.
+    pub(crate) async fn wait_long_for(
+        &self,
+        job: JobId,
+        text: &str,
+        patience: Duration,
+    ) -> Received {
         let mut received = Received::default();
         let done = self.follow(job, &mut received, |received| {
             received.log().iter().any(|line| line.contains(text))
         });
-        let seen = tokio::time::timeout(PATIENCE, done).await;
+        let seen = tokio::time::timeout(patience, done).await;
         let log = received.log().join("\n");
         assert!(seen.is_ok(), "no {text:?}; its log:\n{log}\n{}", self.host.diagnostics());
         received
+    }
+
+    /// Takes a job's events until there are this many.
+    pub(crate) async fn wait_for_events(&self, job: JobId, most: usize) {
+        let mut received = Received::default();
+        let done = self.follow(job, &mut received, |received| received.events().count() >= most);
+        let seen = tokio::time::timeout(PATIENCE, done).await;
+        assert!(seen.is_ok(), "not {most} events\n{}", self.host.diagnostics());
     }
 
     /// Takes events, over as many streams as it needs, until enough were seen.
@@ -321,10 +372,31 @@ impl Running<'_> {
         }
     }
 
+    /// The service's view of a path, which may have file systems of its own.
+    pub(crate) fn view(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        root.join(path.strip_prefix("/").unwrap())
+    }
+
     /// The text of `/metrics`.
     pub(crate) async fn metrics(&self) -> String {
         let answer = self.client.get("http://localhost/metrics").send().await.unwrap();
         answer.text().await.unwrap()
+    }
+
+    /// Waits until a metric, summed over its labels, is above zero.
+    pub(crate) async fn wait_metric(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = self.metrics().await;
+            let lines = text.lines().filter(|line| line.starts_with(name));
+            let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+            if values.sum::<f64>() > 0.0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} is zero:\n{text}");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Ends it by SIGKILL.

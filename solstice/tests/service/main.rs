@@ -5,6 +5,9 @@
 
 mod adoption;
 mod bad_input;
+mod chaos;
+mod clock;
+mod disk;
 mod ending;
 mod faults;
 mod harness;

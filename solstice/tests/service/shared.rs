@@ -11,22 +11,22 @@ use common::request::JobRequest;
 use common::time::Timestamp;
 use queue::message::{JobMessage, Progress, Release, Reserve};
 use queue::seal::KeyRing;
-use queue::{Address, Queue, rabbit};
+use queue::{Address, Queue, QueueError, rabbit};
 use simulators::jobs::{Received, job};
 use simulators::{PostgresServer, RabbitServer};
 
 use crate::harness::{Host, LOOK, PATIENCE, numbered};
 
 /// What the hosts of one installation share.
-struct Shared {
-    broker: RabbitServer,
-    database: PostgresServer,
+pub(crate) struct Shared {
+    pub(crate) broker: RabbitServer,
+    pub(crate) database: PostgresServer,
     url: String,
     keys: tempfile::TempDir,
 }
 
 impl Shared {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (broker, database) = tokio::join!(RabbitServer::start(), PostgresServer::start());
         let (broker, database) = (broker.unwrap(), database.unwrap());
         let url = database.database().await.unwrap();
@@ -40,7 +40,7 @@ impl Shared {
     }
 
     /// A host of this installation.
-    fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         let (queue, queue_password) = self.without_password(&self.broker.url(), "queue");
         let (database, database_password) = self.without_password(&self.url, "database");
         Host::new()
@@ -65,7 +65,7 @@ impl Shared {
         (url.to_string(), file.to_str().unwrap().to_owned())
     }
 
-    async fn runner(&self, name: &str) -> Runner {
+    pub(crate) async fn runner(&self, name: &str) -> Runner {
         let settings = rabbit::Settings::new(self.broker.url(), "solstice");
         let queue = Queue::Rabbit(rabbit::Rabbit::connect(&settings).await.unwrap());
         Runner {
@@ -77,22 +77,32 @@ impl Shared {
 }
 
 /// A forge runner without a forge.
-struct Runner {
-    queue: Queue,
-    keys: KeyRing,
-    address: Address,
+pub(crate) struct Runner {
+    pub(crate) queue: Queue,
+    pub(crate) keys: KeyRing,
+    pub(crate) address: Address,
 }
 
 impl Runner {
-    async fn publish(&self, mut request: JobRequest) -> JobId {
+    /// Publishes a job, again and again while the broker is away.
+    pub(crate) async fn publish(&self, mut request: JobRequest) -> JobId {
         request.envelope.reply_to = self.address.to_string();
         let message = JobMessage::seal(&request, &self.keys).unwrap();
-        self.queue.publish_job(&message).await.unwrap();
+        let publish = async {
+            loop {
+                match self.queue.publish_job(&message).await {
+                    Ok(()) => return,
+                    Err(QueueError::Unavailable { .. }) => tokio::time::sleep(LOOK).await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, publish).await.unwrap();
         request.envelope.job
     }
 
     /// Takes events until these jobs are over.
-    async fn finish(&self, jobs: &[JobId]) -> HashMap<JobId, Received> {
+    pub(crate) async fn finish(&self, jobs: &[JobId]) -> HashMap<JobId, Received> {
         let mut open: HashSet<JobId> = jobs.iter().copied().collect();
         let mut all: HashMap<JobId, Received> = HashMap::new();
         let collect = async {

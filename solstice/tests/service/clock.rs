@@ -1,0 +1,96 @@
+//! A host whose wall clock jumps: by an administrator, by NTP after a bad battery, by a host's sleep.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use common::event::JobResult;
+use common::size::ByteSize;
+use orchestrator::clock::Clock;
+use orchestrator::service::{Database, Keys, Service, ServiceSettings, Transport};
+use simulators::BootEnd;
+use simulators::jobs::job;
+use vm_manager::host::{Acceleration, CapacityLimits, HostSettings};
+
+use crate::harness::{Host, LOOK, PATIENCE, numbered};
+use crate::shared::Runner;
+
+const HOUR: i64 = 3_600_000_000;
+
+fn settings(host: &Host, clock: Clock) -> ServiceSettings {
+    let state = host.state();
+    let scripted = host.scripted();
+    std::fs::create_dir_all(&state).unwrap();
+    ServiceSettings {
+        machines: orchestrator::Settings {
+            host: HostSettings {
+                state: state.clone(),
+                runtime: host.runtime().to_owned(),
+                qemu: scripted.qemu(),
+                qemu_img: scripted.qemu_img(),
+                disk_reserve: ByteSize(1 << 20),
+                acceleration: Some(Acceleration::Tcg),
+                limits: CapacityLimits { cpus: Some(1), ..CapacityLimits::default() },
+            },
+            images: scripted.images(),
+            guest_programs: vec![scripted.programs()],
+            catalogue: Some(scripted.catalogue()),
+            watchdog: None,
+        },
+        name: "host".to_owned(),
+        labels: Some(vec!["scripted".to_owned()]),
+        database: Database::Sqlite(state.join("jobs.db")),
+        transport: Transport::Embedded(state.join("queue.db")),
+        keys: Keys::Own(state.join("seal.key")),
+        keep_days: 14,
+        keep_bytes: 1 << 30,
+        state,
+        clock,
+    }
+}
+
+/// Jobs that wait, boot and run while the clock jumps end as if it had not.
+async fn nothing_comes_of(jump: i64) {
+    let host = Host::new();
+    host.boots(Duration::from_millis(400), BootEnd::Ready);
+    let clock = Clock::system();
+    let service = Service::start(settings(&host, clock.clone())).await.unwrap();
+    let runner =
+        Runner { queue: service.queue(), keys: service.keys(), address: "runner".parse().unwrap() };
+    drop(runner.queue.events(&runner.address, 1).await.unwrap());
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(runner.publish(job("scripted", &["lines 60 5"])).await);
+    }
+    // One machine at a time: while the first boots the others wait, and so on.
+    let jumps = async {
+        let mut guests = HashSet::new();
+        for number in 1..=jobs.len() {
+            let begun = async {
+                while guests.len() < number {
+                    tokio::time::sleep(LOOK).await;
+                    guests.extend(host.guests());
+                }
+            };
+            tokio::time::timeout(PATIENCE, begun).await.unwrap();
+            clock.jump(jump);
+        }
+    };
+    let ((), all) = tokio::join!(jumps, runner.finish(&jobs));
+    for id in &jobs {
+        assert_eq!(all[id].finished().unwrap().result, JobResult::Success, "{:#?}", all[id].log());
+        assert_eq!(all[id].lines(), numbered(60));
+        assert_eq!(all[id].tries(), 1);
+    }
+    service.stop().await;
+    host.wait_until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jump_of_an_hour_forward_ends_and_repeats_nothing() {
+    nothing_comes_of(HOUR).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jump_of_an_hour_back_ends_and_repeats_nothing() {
+    nothing_comes_of(-HOUR).await;
+}
