@@ -16,6 +16,10 @@ use crate::segment::SegmentError;
 /// How long after a failure, such as a full disk, writing is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The least time between two turns. What comes meanwhile is written together: a turn costs the same
+/// for one job as for many, and a line that waits so long is on nobody's way.
+const TURN: Duration = Duration::from_millis(5);
+
 /// The jobs of which entries wait.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
@@ -33,6 +37,10 @@ impl Ready {
         }
     }
 
+    fn has_jobs(&self) -> bool {
+        !self.jobs.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     fn take(&self) -> Vec<Arc<Job>> {
         std::mem::take(&mut self.jobs.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -42,10 +50,12 @@ impl Ready {
 pub(super) async fn run(shared: Arc<Shared>) {
     let _closing = Closing(Arc::clone(&shared));
     let mut failed = Failed::default();
+    let mut turn = Instant::now();
     while !shared.kill.is_cancelled() {
-        let jobs = shared.ready.take();
-        if !jobs.is_empty() {
-            failed.add(write_all(&shared, jobs).await);
+        if shared.ready.has_jobs() {
+            sleep_until(turn).await;
+            turn = Instant::now() + TURN;
+            failed.add(write_all(&shared, shared.ready.take()).await);
             continue;
         }
         tokio::select! {

@@ -22,6 +22,7 @@ use common::limits::{CONSOLE_BYTES, MIB};
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::unistd::{Whence, lseek};
 use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep};
 
 pub use cause::ConsoleCause;
 pub(super) use cause::Farewell;
@@ -30,11 +31,21 @@ use self::cause::Causes;
 use self::ring::Ring;
 use crate::host::{HostError, MachinePaths};
 
-/// How often the file is looked at for new output.
+/// How often the file is looked at while the guest writes.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// After so many looks, QEMU's own log is cut.
-const POLLS_PER_TRIM: u64 = 100;
+/// How often it is looked at once nothing new has come for [`QUIET`]: most guests are silent while
+/// their steps run, and a thousand of them must cost next to nothing.
+const QUIET_INTERVAL: Duration = Duration::from_millis(500);
+
+/// See [`QUIET_INTERVAL`].
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How often QEMU's own log is cut.
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How much is read at first, to see whether there is anything.
+const GLANCE_BYTES: usize = 1024;
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -63,7 +74,8 @@ struct State {
     punched: u64,
     ring: Ring,
     causes: Causes,
-    lines: broadcast::Sender<Arc<str>>,
+    /// Present while somebody listens: it has room for many lines.
+    lines: Option<broadcast::Sender<Arc<str>>>,
 }
 
 impl Console {
@@ -112,34 +124,44 @@ impl Console {
             punched: 0,
             ring: Ring::new(CONSOLE_BYTES),
             causes: Causes::default(),
-            lines: broadcast::Sender::new(SUBSCRIBER_LINES),
+            lines: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Takes in what the guest wrote since the last time. Reading from tmpfs copies memory and does
-    /// not block.
-    pub(super) fn poll(&self) {
+    /// not block. True if there was something.
+    pub(super) fn poll(&self) -> bool {
         let mut state = self.state();
-        let mut chunk = vec![0; CHUNK_BYTES];
+        state.lines.take_if(|lines| lines.receiver_count() == 0);
+        let mut glance = [0; GLANCE_BYTES];
         // A file that cannot be read any more gives no lines; the machine itself is not harmed.
-        while let Ok(count @ 1..) = state.file.read_at(&mut chunk, state.offset) {
-            state.take(&chunk[..count]);
+        let Ok(count @ 1..) = state.file.read_at(&mut glance, state.offset) else { return false };
+        state.take(&glance[..count]);
+        if count == GLANCE_BYTES {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            while let Ok(count @ 1..) = state.file.read_at(&mut chunk, state.offset) {
+                state.take(&chunk[..count]);
+            }
         }
         state.give_back();
+        true
     }
 
     /// Takes in new output until the future is dropped, and keeps QEMU's own log short: a guest can
     /// make QEMU complain as often as it likes.
     pub(super) async fn follow(self, qemu_log: PathBuf) {
-        let mut ticks = tokio::time::interval(POLL_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for count in 0_u64.. {
-            ticks.tick().await;
-            self.poll();
-            if count.is_multiple_of(POLLS_PER_TRIM) {
-                trim(&qemu_log);
+        let (mut written, mut trimmed) = (Instant::now(), Instant::now());
+        loop {
+            if self.poll() {
+                written = Instant::now();
             }
+            if trimmed.elapsed() >= TRIM_INTERVAL {
+                trim(&qemu_log);
+                trimmed = Instant::now();
+            }
+            let is_quiet = written.elapsed() >= QUIET;
+            sleep(if is_quiet { QUIET_INTERVAL } else { POLL_INTERVAL }).await;
         }
     }
 
@@ -171,8 +193,10 @@ impl Console {
     /// All lines that are still known, and then each new one.
     #[must_use]
     pub fn lines(&self) -> ConsoleLines {
-        let state = self.state();
-        ConsoleLines { known: state.ring.complete().into_iter(), new: state.lines.subscribe() }
+        let mut state = self.state();
+        let new = state.lines.get_or_insert_with(|| broadcast::Sender::new(SUBSCRIBER_LINES));
+        let new = new.subscribe();
+        ConsoleLines { known: state.ring.complete().into_iter(), new }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -189,8 +213,10 @@ impl State {
             let line = clean::line(line);
             if !line.is_empty() {
                 causes.look_at(&line);
-                // Nobody may be listening.
-                drop(lines.send(line.into()));
+                if let Some(lines) = lines {
+                    // The last listener may have gone just now.
+                    drop(lines.send(line.into()));
+                }
             }
         });
     }

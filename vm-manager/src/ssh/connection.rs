@@ -11,7 +11,7 @@ use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKe
 use russh::{
     ChannelId, ChannelReadHalf, ChannelWriteHalf, Disconnect, Limits, Preferred, cipher, kex,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,9 @@ const WINDOW: u32 = 2 * 1024 * 1024;
 
 /// The largest piece of data in one message.
 const PACKET: u32 = 32 * 1024;
+
+/// What is read from a connection at once, at most: the library asks for a packet in two pieces.
+const READ_BYTES: usize = 4096;
 
 /// Messages of one channel that wait for their reader; with [`PACKET`] at most 1 MiB. When they are
 /// full the connection is not read any further, and the guest blocks.
@@ -84,7 +87,7 @@ impl Connection {
         let life = Arc::new(Life::default());
         let watcher = Watcher { expected: keys.host().clone(), life: Arc::clone(&life) };
         let heard = Arc::new(LastHeard::now());
-        let stream = Heard::new(stream, Arc::clone(&heard));
+        let stream = BufReader::with_capacity(READ_BYTES, Heard::new(stream, Arc::clone(&heard)));
         let mut handle = client::connect_stream(Arc::new(config(limits)), stream, watcher)
             .await
             .map_err(|failure| match failure {
