@@ -65,7 +65,7 @@ impl Place {
     pub(crate) fn make(name: &str, user: &'static str) -> Result<Self, ServerError> {
         let account = Account::choose(user)?;
         let directory = tempfile::Builder::new()
-            .prefix(&format!("solstice-{name}-"))
+            .prefix(&format!("solstice-{name}-{}-", run()))
             .tempdir_in(account.temporary())
             .map_err(ServerError::system("make a directory for a server"))?;
         // What /proc shows has no links in it.
@@ -233,6 +233,13 @@ impl Drop for Place {
             panic!("the server in {:?} could not be cleared away", self.path);
         }
     }
+}
+
+/// What belongs to this run of the tests in the names of its directories, so that
+/// `scripts/leftovers.sh` tells them from those of another run on the same machine.
+fn run() -> String {
+    let run = std::env::var("SOLSTICE_TEST_RUN").unwrap_or_default();
+    if run.is_empty() { std::process::id().to_string() } else { run }
 }
 
 /// Runs what blocks beside the test's own tasks, which go on meanwhile.

@@ -104,6 +104,24 @@ impl PostgresServer {
         .await
     }
 
+    /// Runs a statement on the database of this address, over TCP with the password, as a client
+    /// would, and gives what it answers: a line for each row, `|` between the columns.
+    ///
+    /// # Errors
+    /// The server does not run, or the statement fails.
+    pub async fn query(&self, url: &str, statement: &str) -> Result<String, ServerError> {
+        let inner = Arc::clone(&self.inner);
+        let (url, statement) = (url.to_owned(), statement.to_owned());
+        blocking(move || {
+            let place = inner.place.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut command = place.command(&inner.programs.join("psql"))?;
+            command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--command"]);
+            command.args([&statement, &url]);
+            place.run(command).map(|output| output.trim().to_owned())
+        })
+        .await
+    }
+
     /// Kills every process of the server (SIGKILL), as a power cut would. Its data stays.
     ///
     /// # Errors
@@ -229,43 +247,19 @@ fn programs() -> Result<PathBuf, ServerError> {
 mod tests {
     use super::*;
 
-    /// Runs one statement over TCP with the password, as a client would.
-    async fn query(
-        server: &PostgresServer,
-        url: &str,
-        statement: &str,
-    ) -> Result<String, ServerError> {
-        let inner = Arc::clone(&server.inner);
-        let (url, statement) = (url.to_owned(), statement.to_owned());
-        blocking(move || {
-            let place = inner.place.lock().unwrap();
-            let mut command = place.command(&inner.programs.join("psql")).unwrap();
-            command.args([
-                "--no-psqlrc",
-                "--tuples-only",
-                "--no-align",
-                "--command",
-                &statement,
-                &url,
-            ]);
-            place.run(command).map(|output| output.trim().to_owned())
-        })
-        .await
-    }
-
     #[tokio::test]
     async fn what_was_committed_survives_a_kill_and_nothing_stays_after_the_end() {
         let server = PostgresServer::start().await.unwrap();
         let (one, two) = (server.database().await.unwrap(), server.database().await.unwrap());
         assert_ne!(one, two);
-        query(&server, &one, "CREATE TABLE t AS SELECT 42 AS n").await.unwrap();
-        assert!(query(&server, &two, "SELECT n FROM t").await.is_err(), "the databases are one");
-        assert_eq!(query(&server, &one, "SHOW fsync").await.unwrap(), "on");
+        server.query(&one, "CREATE TABLE t AS SELECT 42 AS n").await.unwrap();
+        assert!(server.query(&two, "SELECT n FROM t").await.is_err(), "the databases are one");
+        assert_eq!(server.query(&one, "SHOW fsync").await.unwrap(), "on");
 
         server.kill().await.unwrap();
-        assert!(query(&server, &one, "SELECT n FROM t").await.is_err(), "it still answers");
+        assert!(server.query(&one, "SELECT n FROM t").await.is_err(), "it still answers");
         server.restart().await.unwrap();
-        assert_eq!(query(&server, &one, "SELECT n FROM t").await.unwrap(), "42");
+        assert_eq!(server.query(&one, "SELECT n FROM t").await.unwrap(), "42");
 
         let (path, pids) = {
             let place = server.inner.place.lock().unwrap();
