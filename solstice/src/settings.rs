@@ -209,14 +209,34 @@ fn apply(key: &Key, settings: &mut Settings, given: &Given) -> Result<(), Comman
     Ok(())
 }
 
+/// The key that was probably meant: the one with the fewest slips of the hand (a letter too many or
+/// too few, another one, two exchanged), and of several the one that has the same letters. A name
+/// that is cut short is none of these slips, but begins like its key.
 fn nearest(name: &str) -> Option<&'static str> {
+    /// A slip for so many letters is likely, more are another word.
+    const LETTERS: usize = 3;
     /// Below this similarity a suggestion confuses more than it helps.
-    const SIMILAR: f64 = 0.7;
-    key_names()
-        .map(|key| (strsim::jaro_winkler(key, name), key))
-        .filter(|(similarity, _)| *similarity >= SIMILAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, key)| key)
+    const SIMILAR: f64 = 0.85;
+    let letters = |text: &str| {
+        let mut letters: Vec<char> = text.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let most = (name.chars().count() / LETTERS).max(1);
+    let slips = key_names().filter_map(|key| {
+        let slips = strsim::damerau_levenshtein(key, name);
+        let others = letters(key) != letters(name);
+        (slips <= most || !others).then_some((slips, others, key))
+    });
+    let begins_alike = || {
+        let similar = key_names().map(|key| (strsim::jaro_winkler(key, name), key));
+        let similar = similar.filter(|(similarity, _)| *similarity >= SIMILAR);
+        similar.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, key)| key)
+    };
+    slips
+        .min_by_key(|(slips, others, _)| (*slips, *others))
+        .map(|(.., key)| key)
+        .or_else(begins_alike)
 }
 
 #[cfg(test)]

@@ -92,7 +92,10 @@ impl Given {
     pub(super) fn number(&self, most: u32) -> Result<u32, String> {
         let number = match &self.value {
             Value::Integer(number) => Some(*number),
-            _ => self.text()?.parse().ok(),
+            Value::Text(_) => self.text()?.parse().ok(),
+            other => {
+                return Err(format!("expected a number from 1 to {most}, found {}", other.kind()));
+            }
         };
         number
             .and_then(|number| u32::try_from(number).ok())
@@ -103,10 +106,14 @@ impl Given {
     pub(super) fn size(&self) -> Result<ByteSize, String> {
         match &self.value {
             Value::Integer(bytes) => Ok(ByteSize(*bytes)),
-            _ => self
+            Value::Text(_) => self
                 .text()?
                 .parse()
                 .map_err(|error: common::size::ParseByteSizeError| error.to_string()),
+            other => Err(format!(
+                "expected a number with an optional K, M, G or T, such as 512M or 2G, found {}",
+                other.kind()
+            )),
         }
     }
 }
@@ -168,7 +175,8 @@ fn value(value: &DeValue<'_>) -> Value {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Value::Integer(number),
-            Err(_) => Value::Other("a number that is negative or too large"),
+            Err(_) if number.as_str().starts_with('-') => Value::Other("a negative number"),
+            Err(_) => Value::Other("a number that is too large"),
         },
         DeValue::Array(items) => {
             let texts: Option<Vec<String>> =

@@ -101,6 +101,21 @@ fn mistakes_are_named_with_their_place() {
         "\nstate_dri = \"/x\"\n",
         "/solstice.toml:2:1: unknown key \"state_dri\" | did you mean \"state_dir\"?",
     );
+    for (name, meant) in [
+        ("qeue", "queue"),
+        ("qeueu", "queue"),
+        ("qmeu", "qemu"),
+        ("qemuimg", "qemu_img"),
+        ("sokcet", "socket"),
+        ("max_cpu", "max_cpus"),
+        ("max_mem", "max_memory"),
+        ("metrics", "metrics_listen"),
+    ] {
+        refused(
+            &format!("{name} = 1\n"),
+            &format!("/solstice.toml:1:1: unknown key \"{name}\" | did you mean \"{meant}\"?"),
+        );
+    }
     let keys: Vec<&str> = key_names().collect();
     let unknown = "/solstice.toml:1:1: unknown key \"zzz\" | the keys are ";
     refused("zzz = 1\n", &format!("{unknown}{}", keys.join(", ")));
@@ -114,6 +129,21 @@ fn mistakes_are_named_with_their_place() {
         "/solstice.toml:1:1: queue: write embedded, or an URL that begins with amqp:// or amqps://",
     );
     refused("max_cpus = 0\n", "/solstice.toml:1:1: max_cpus: expected a number from 1 to 100000");
+    for (value, found) in [
+        ("-1", "a negative number"),
+        ("99999999999999999999", "a number that is too large"),
+        ("1.5", "a number with a fraction"),
+        ("[1]", "a list with something that is not a text"),
+    ] {
+        for (key, most) in [("max_cpus", 100_000), ("keep_events_days", 36_500)] {
+            refused(
+                &format!("{key} = {value}\n"),
+                &format!(
+                    "/solstice.toml:1:1: {key}: expected a number from 1 to {most}, found {found}"
+                ),
+            );
+        }
+    }
     refused("labels = [\"../x\"]\n", "/solstice.toml:1:1: labels: \"../x\" cannot be a label");
     refused(
         "metrics_listen = \"9464\"\n",
@@ -126,7 +156,8 @@ fn mistakes_are_named_with_their_place() {
     );
     refused(
         "disk_reserve = -1\n",
-        "/solstice.toml:1:1: disk_reserve: expected a text, found a number that is negative or too large",
+        "/solstice.toml:1:1: disk_reserve: expected a number with an optional K, M, G or T, such as 512M or 2G, \
+         found a negative number",
     );
     refused(
         "qemu = [1]\n",
