@@ -134,6 +134,9 @@ causes! {
     /// The service refused the job.
     ServiceRefused = "SOL-SERVICE-REFUSED", retry: false,
         cure: "see the message; --standalone runs jobs without the service";
+    /// The orchestrators cannot read what the job's forge runner sent.
+    JobUnreadable = "SOL-JOB-UNREADABLE", retry: false,
+        cure: "see the message; give the forge runner and every host the same keys in `seal_keys` and the same version, then run the job again";
     /// A part of Solstice failed in a way that should not happen.
     Internal = "SOL-INTERNAL", retry: true,
         cure: "report this as a defect, with the message";

@@ -9,7 +9,38 @@ use crate::{QueueError, embedded, rabbit};
 pub struct Delivery<T> {
     /// The message, or why it cannot be used.
     pub message: Result<T, MessageError>,
+    /// Of a message that cannot be used, as much as it takes to tell its sender so; see
+    /// [`JobMessage::answerable`]. Absent where nobody can be told.
+    pub answerable: Option<T>,
     pub(crate) token: Token,
+}
+
+/// How messages of one kind are read.
+#[derive(Debug)]
+pub(crate) struct Reader<T> {
+    read: fn(&[u8]) -> Result<T, MessageError>,
+    rescue: fn(&[u8]) -> Option<T>,
+}
+
+impl<T> Reader<T> {
+    /// A kind whose senders are not told of what cannot be read.
+    pub(crate) fn new(read: fn(&[u8]) -> Result<T, MessageError>) -> Self {
+        Self { read, rescue: |_| None }
+    }
+
+    /// Reads a message.
+    pub(crate) fn delivery(&self, bytes: &[u8], token: Token) -> Delivery<T> {
+        let message = (self.read)(bytes);
+        let answerable = if message.is_err() { (self.rescue)(bytes) } else { None };
+        Delivery { message, answerable, token }
+    }
+}
+
+impl Reader<JobMessage> {
+    /// How jobs are read.
+    pub(crate) fn jobs() -> Self {
+        Self { read: JobMessage::decode, rescue: JobMessage::answerable }
+    }
 }
 
 /// Which delivery.
@@ -93,7 +124,7 @@ impl EventReceiver {
 /// What an orchestrator hears outside of the jobs.
 #[derive(Debug)]
 pub enum Heard {
-    /// Something to do.
+    /// Something to do, or a message of whichever kind that cannot be used.
     Control(Delivery<Control>),
     /// A question that wants an answer.
     Reserve(Reserve, Replier),

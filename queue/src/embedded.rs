@@ -39,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::delivery::Reader;
 use crate::message::{
     Control, EventBatch, JobMessage, Message, Progress, Release, Reserve, Reserved,
 };
@@ -161,13 +162,13 @@ impl Embedded {
         prefetch: u16,
     ) -> Result<EventReceiver, QueueError> {
         let lane = self.shared.declare(&Kind::Events(address.clone())).await?;
-        let read = EventBatch::decode;
+        let read = Reader::new(EventBatch::decode);
         Ok(EventReceiver::Embedded(Receiver::new(&self.shared, lane, prefetch, read)))
     }
 
     pub(crate) async fn jobs(&self, prefetch: u16) -> Result<JobReceiver, QueueError> {
         let lane = self.shared.declare(&Kind::Jobs).await?;
-        let read = JobMessage::decode;
+        let read = Reader::jobs();
         Ok(JobReceiver::Embedded(Receiver::new(&self.shared, lane, prefetch, read)))
     }
 

@@ -36,6 +36,7 @@ use common::ids::{HostId, JobId};
 use common::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::delivery::Reader;
 use crate::message::{
     Control, EventBatch, JobMessage, Message, Progress, Release, Reserve, Reserved,
 };
@@ -146,13 +147,13 @@ impl Rabbit {
         prefetch: u16,
     ) -> Result<EventReceiver, QueueError> {
         let queue = self.inner.names.events(address);
-        let read = EventBatch::decode;
+        let read = Reader::new(EventBatch::decode);
         Receiver::start(&self.inner, queue, prefetch, read).await.map(EventReceiver::Rabbit)
     }
 
     pub(crate) async fn jobs(&self, prefetch: u16) -> Result<JobReceiver, QueueError> {
         let queue = self.inner.names.jobs();
-        let read = JobMessage::decode;
+        let read = Reader::jobs();
         Receiver::start(&self.inner, queue, prefetch, read).await.map(JobReceiver::Rabbit)
     }
 

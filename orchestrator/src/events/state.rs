@@ -41,6 +41,14 @@ pub struct LogState {
     pub(super) masks: Vec<Secret>,
 }
 
+impl LogState {
+    /// Forgets the lines that wait to be masked, for a log whose job's secrets are unknown.
+    #[must_use]
+    pub(crate) fn without_held_lines(self) -> Self {
+        Self { held: HeldLines::default(), ..self }
+    }
+}
+
 /// How much of the limits is used up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::ids::JobId;
-use common::infrastructure::Infrastructure;
+use common::infrastructure::{Cause, Infrastructure};
 
 use super::Inner;
 use super::worker::Held;
@@ -40,6 +40,12 @@ impl Inner {
         });
     }
 
+    /// Ends a job that was just taken from the table, in the background.
+    pub(super) fn answer_taken(self: &Arc<Self>, claimed: Claimed, answer: Answer) {
+        let inner = Arc::clone(self);
+        self.working.spawn(async move { inner.answer_claimed(claimed, answer).await });
+    }
+
     async fn answer_claimed(self: &Arc<Self>, claimed: Claimed, answer: Answer) {
         let number = claimed.try_number;
         let held = Held {
@@ -55,14 +61,15 @@ impl Inner {
     pub(super) async fn end_held(self: &Arc<Self>, held: &Held, number: u32, answer: Answer) {
         let stage = Stage::new(self.clock.clone(), JobState::Finishing, super::LEAVE);
         let hold = self.hold(held, Arc::new(stage));
-        let log =
-            held.message.open(&self.keys).map_err(|error| error.to_string()).and_then(|request| {
-                self.begin_log(&held.message, &request).map_err(|cause| cause.message)
-            });
-        let mut log: EventLog = match log {
+        // An answer says nothing of the request: one that cannot be opened is answered too.
+        let request = held.message.open(&self.keys).ok();
+        let mut log: EventLog = match self.begin_log(&held.message, request.as_ref()) {
             Ok(log) => log,
-            Err(reason) => {
+            // Whoever lost the key has also lost the log, and waiting brings neither back.
+            Err(cause) if request.is_none() => return self.end_without_log(&hold, cause).await,
+            Err(cause) => {
                 crate::metrics::error("journal");
+                let reason = cause.message;
                 tracing::error!(job.id = %hold.job, reason, "cannot end a job with a log");
                 return;
             }
@@ -74,4 +81,9 @@ impl Inner {
         };
         self.conclude(&hold, &finished).await;
     }
+}
+
+/// The end of a job that cannot be read for this reason.
+pub(super) fn unreadable(reason: &(impl std::fmt::Display + ?Sized)) -> Infrastructure {
+    Infrastructure::new(Cause::JobUnreadable, format!("the job cannot be read: {reason}"))
 }

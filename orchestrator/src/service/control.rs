@@ -49,7 +49,9 @@ impl Inner {
                             metrics::error("message");
                             tracing::warn!(%error, "a message to this host cannot be used");
                             let reason = error.to_string();
-                            drop(delivery.reject(&reason).await);
+                            if let Err(error) = delivery.reject(&reason).await {
+                                tracing::info!(%error, "cannot put a message aside");
+                            }
                             continue;
                         }
                     };

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::ids::JobId;
 use futures_util::FutureExt;
 use queue::message::JobMessage;
 use queue::{Delivery, JobReceiver};
 use tokio::time::sleep;
 
 use super::Inner;
+use super::answer::{Answer, unreadable};
 use crate::metrics;
 use crate::store::{Accepted, NewJob, Size, StoreError};
 
@@ -16,6 +18,8 @@ use crate::store::{Accepted, NewJob, Size, StoreError};
 const PREFETCH: u16 = 64;
 /// The pause before the queue or the database is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Why a message under the id of another job is refused.
+const CONFLICT: &str = "another job with the same id was accepted before";
 
 impl Inner {
     /// Takes jobs in until the service ends. While the database is away, the queue keeps them.
@@ -64,29 +68,38 @@ impl Inner {
         let (mut jobs, mut waiting) = (Vec::new(), Vec::new());
         for delivery in deliveries {
             match self.examine(&delivery) {
-                Ok(job) => {
+                Ok((job, refused)) => {
                     jobs.push(job);
-                    waiting.push(delivery);
+                    waiting.push((delivery, refused));
                 }
-                Err(reason) => refuse(delivery, &reason).await,
+                Err(reason) => refuse(delivery, None, &reason).await,
             }
         }
         if jobs.is_empty() {
             return;
         }
         let Some(accepted) = self.store_all(&jobs).await else { return };
-        for ((delivery, job), accepted) in waiting.into_iter().zip(jobs).zip(accepted) {
-            self.settle(delivery, &job.message, accepted).await;
+        for (((delivery, refused), job), accepted) in waiting.into_iter().zip(jobs).zip(accepted) {
+            let job = job.message.envelope().job;
+            match refused {
+                None => self.settle(delivery, job, accepted).await,
+                Some(reason) => self.turn_down(delivery, job, accepted, &reason).await,
+            }
         }
         self.wake.notify_one();
     }
 
-    /// Checks a job as far as that can be done before it runs.
-    fn examine(&self, delivery: &Delivery<JobMessage>) -> Result<NewJob, String> {
-        let message = delivery.message.as_ref().map_err(ToString::to_string)?;
-        // Whoever can open it can also read its events.
-        message.open(&self.keys).map_err(|error| error.to_string())?;
-        Ok(NewJob { message: message.clone(), size: self.size_of(message) })
+    /// Checks a job as far as that can be done before it runs. One that cannot run, but whose forge
+    /// runner can be told, comes with the reason; an error is a message of nobody.
+    fn examine(&self, delivery: &Delivery<JobMessage>) -> Result<(NewJob, Option<String>), String> {
+        let (message, refused) = match (&delivery.message, &delivery.answerable) {
+            // Whoever can open it can also read its events.
+            (Ok(message), _) => (message, message.open(&self.keys).err().map(|e| e.to_string())),
+            (Err(error), Some(answerable)) => (answerable, Some(error.to_string())),
+            (Err(error), None) => return Err(error.to_string()),
+        };
+        let job = NewJob { message: message.clone(), size: self.size_of(message) };
+        Ok((job, refused))
     }
 
     /// The machine's size, as far as this host knows the label.
@@ -118,20 +131,20 @@ impl Inner {
     async fn settle(
         self: &Arc<Self>,
         delivery: Delivery<JobMessage>,
-        message: &JobMessage,
+        job: JobId,
         accepted: Accepted,
     ) {
-        let job = message.envelope().job;
         match accepted {
-            Accepted::Conflict => {
-                let reason = "another job with the same id was accepted before";
-                return refuse(delivery, reason).await;
-            }
+            Accepted::Conflict => return refuse(delivery, Some(job), CONFLICT).await,
             Accepted::New => tracing::info!(job.id = %job, "accepted"),
             Accepted::WithoutReservation => {
                 tracing::info!(job.id = %job, "accepted without a valid reservation");
             }
-            Accepted::Known => tracing::info!(job.id = %job, "came again"),
+            // After a crash or a lost connection that is as it should be; else somebody replays it.
+            Accepted::Known => {
+                metrics::error("repeated message");
+                tracing::warn!(job.id = %job, "a job came again; it is not run twice");
+            }
             Accepted::Cancelled => {
                 tracing::info!(job.id = %job, "its end was asked for before it came");
                 self.answer_cancelled(job);
@@ -141,6 +154,29 @@ impl Inner {
             // It comes again and is known then.
             tracing::info!(job.id = %job, %error, "cannot acknowledge a job");
         }
+    }
+
+    /// Ends a job that came and cannot run: its forge runner gets a final event, operators find it in
+    /// the table, and its message goes to the dead letters. Through the table, because a job has one
+    /// final event, whatever else comes under its id.
+    async fn turn_down(
+        self: &Arc<Self>,
+        delivery: Delivery<JobMessage>,
+        job: JobId,
+        accepted: Accepted,
+        reason: &str,
+    ) {
+        match accepted {
+            // That job goes on as if nothing had come.
+            Accepted::Conflict => {
+                return refuse(delivery, Some(job), &format!("{CONFLICT}; {reason}")).await;
+            }
+            Accepted::Cancelled => self.answer_cancelled(job),
+            Accepted::New | Accepted::WithoutReservation | Accepted::Known => {
+                self.answer_waiting(job, Answer::Failed(unreadable(reason)));
+            }
+        }
+        refuse(delivery, Some(job), reason).await;
     }
 
     /// Accepts a job that came another way than by the queue.
@@ -162,9 +198,10 @@ impl Inner {
     }
 }
 
-async fn refuse(delivery: Delivery<JobMessage>, reason: &str) {
+async fn refuse(delivery: Delivery<JobMessage>, job: Option<JobId>, reason: &str) {
     metrics::error("message");
-    tracing::warn!(reason, "a message on the queue of jobs cannot be used");
+    let id = job.map(tracing::field::display);
+    tracing::warn!(job.id = id, reason, "a message on the queue of jobs cannot be used");
     if let Err(error) = delivery.reject(reason).await {
         tracing::info!(%error, "cannot put a message aside");
     }

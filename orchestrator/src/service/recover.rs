@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::event::{Finished, JobResult};
-use common::ids::VmId;
+use common::ids::{LeaseId, VmId};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
+use queue::message::MessageError;
 use vm_manager::host::FoundMachine;
 use vm_manager::machine::Machine;
 
-use super::answer::Answer;
+use super::answer::{Answer, unreadable};
 use super::worker::{Held, reply_address, resume};
 use super::{Inner, StartError};
 use crate::events::EventLog;
@@ -56,11 +57,7 @@ impl Inner {
         let job = left.job.id;
         let request = match left.message.open(&self.keys) {
             Ok(request) => Arc::new(request),
-            Err(error) => {
-                crate::metrics::error("message");
-                tracing::error!(job.id = %job, %error, "a recorded job cannot be read");
-                return;
-            }
+            Err(error) => return self.end_unreadable(left, &error).await,
         };
         let reopened = match self.journals.reopen(job, reply_address(&left.message)) {
             Ok(reopened) => reopened,
@@ -101,6 +98,22 @@ impl Inner {
         }
     }
 
+    /// A job that cannot be opened. Its key may yet be added, so it has its time.
+    async fn end_unreadable(self: &Arc<Self>, left: Active, error: &MessageError) {
+        crate::metrics::error("recorded job");
+        let job = left.job.id;
+        tracing::error!(job.id = %job, %error, "a recorded job cannot be read");
+        let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
+        let late = left.job.deadline.is_some_and(|deadline| deadline < now);
+        if let (true, Some(lease)) = (late, left.job.lease) {
+            if let Some(vm) = left.vm {
+                self.remove_machine(vm).await;
+            }
+            let held = held(left, lease);
+            self.end_left(&held, Answer::Failed(unreadable(error))).await;
+        }
+    }
+
     async fn act(
         self: &Arc<Self>,
         left: Active,
@@ -111,27 +124,21 @@ impl Inner {
     ) {
         let job = left.job.id;
         let Some(lease) = left.job.lease else { return };
-        let size = left.job.size.unwrap_or(Size { cpus: 1, memory: common::size::ByteSize(0) });
-        let held = Held { message: left.message, lease, size, failures: left.failures };
         if !matches!(action, Action::Adopt | Action::Leave)
             && let Some(vm) = left.vm
         {
             self.remove_machine(vm).await;
         }
+        let state = left.job.state;
+        let (deadline, cancel) = (left.job.deadline, left.job.cancel_requested);
+        let held = held(left, lease);
         match action {
             Action::Adopt => {
                 let (Some(machine), Some(reopened)) = (adopted, reopened) else { return };
-                let remaining = left.job.deadline.map(|until| until.since(self.clock.now()));
+                let remaining = deadline.map(|until| until.since(self.clock.now()));
                 let remaining = remaining.unwrap_or_default().max(LEAST_LEFT);
                 let log = resume(&request, reopened.sender, reopened.state);
-                self.go_on(
-                    held,
-                    left.job.state,
-                    left.job.cancel_requested,
-                    machine,
-                    remaining,
-                    log,
-                );
+                self.go_on(held, state, cancel, machine, remaining, log);
             }
             Action::TryAgain => self.try_again(held).await,
             Action::RecordEnd => {
@@ -141,7 +148,7 @@ impl Inner {
             Action::FinishAsSaid => self.finish_as_said(&held, &request, reopened).await,
             Action::FinishCancelled => self.end_left(&held, Answer::Cancelled).await,
             Action::Fail(cause) => {
-                let message = sentence(cause, left.job.state);
+                let message = sentence(cause, state);
                 self.end_left(&held, Answer::Failed(Infrastructure::new(cause, message))).await;
             }
             Action::Leave | Action::RemoveMachine | Action::Abandon => {}
@@ -180,7 +187,7 @@ impl Inner {
         };
         match begun.await {
             Ok(number) => self.start_worker(held, move |inner, held, request| async move {
-                let mut log = inner.begin_log(&held.message, &request)?;
+                let mut log = inner.begin_log(&held.message, Some(&request))?;
                 log.begin_try(number);
                 drop(log.notice("The orchestrator was restarted; beginning again.").await);
                 Ok((log, Begin::Fresh))
@@ -242,6 +249,12 @@ impl Inner {
             Err(error) => tracing::warn!(vm.id = %vm, %error, "cannot remove a machine"),
         }
     }
+}
+
+/// A recorded job under the lease that this host holds.
+fn held(left: Active, lease: LeaseId) -> Held {
+    let size = left.job.size.unwrap_or(Size { cpus: 1, memory: common::size::ByteSize(0) });
+    Held { message: left.message, lease, size, failures: left.failures }
 }
 
 fn seen_of(reopened: Option<&Reopened>) -> LogSeen {

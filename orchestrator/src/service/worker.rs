@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use common::event::{Finished, Phase};
 use common::ids::{JobId, LeaseId};
-use common::infrastructure::{Cause, Infrastructure};
+use common::infrastructure::Infrastructure;
 use common::request::JobRequest;
 use queue::Address;
 use queue::message::JobMessage;
 
+use super::answer::{Answer, unreadable};
 use super::{Inner, journal_failure};
-use crate::events::{EventLog, Outlet};
+use crate::events::{EventLog, LogState, Outlet};
 use crate::job::{self, Begin, Ended, Words, Work};
 use crate::journal::JournalSender;
+use crate::masking::Masker;
 use crate::metrics;
 use crate::record::{Hold, Recorder, Stage};
 use crate::standalone::{masker, new_log};
@@ -41,6 +43,11 @@ pub(super) struct Held {
 impl Inner {
     /// Starts the worker of a job that was just taken from the table.
     pub(super) fn start_claimed(self: &Arc<Self>, claimed: Claimed) {
+        if let Err(error) = claimed.message.open(&self.keys) {
+            metrics::error("recorded job");
+            tracing::error!(job.id = %claimed.message.envelope().job, %error, "a recorded job cannot be read");
+            return self.answer_taken(claimed, Answer::Failed(unreadable(&error)));
+        }
         let waited = self.clock.now().since(claimed.created);
         metrics::queue_wait(waited);
         let number = claimed.try_number;
@@ -51,7 +58,7 @@ impl Inner {
             failures: claimed.failures,
         };
         self.start_worker(held, move |inner, held, request| async move {
-            let mut log = inner.begin_log(&held.message, &request)?;
+            let mut log = inner.begin_log(&held.message, Some(&request))?;
             log.begin_try(number);
             if number == 1 {
                 drop(log.phase_was(Phase::Queue, waited).await);
@@ -97,9 +104,8 @@ impl Inner {
         let request = match held.message.open(&self.keys) {
             Ok(request) => Arc::new(request),
             Err(error) => {
-                let text = format!("the job cannot be read: {error}");
-                let cause = Infrastructure::new(Cause::Internal, text);
-                return self.end_without_log(&hold, cause).await;
+                // Whoever started this worker has opened it before.
+                return self.end_without_log(&hold, unreadable(&error)).await;
             }
         };
         let opened = open(Arc::clone(self), Arc::clone(&held), Arc::clone(&request)).await;
@@ -146,28 +152,38 @@ impl Inner {
 
     /// Ends a job that cannot have a log: operators see the cause, and a forge runner is told by
     /// nobody but its own deadline.
-    async fn end_without_log(&self, hold: &Hold, cause: Infrastructure) {
+    pub(super) async fn end_without_log(&self, hold: &Hold, cause: Infrastructure) {
         metrics::error("journal");
         tracing::error!(job.id = %hold.job, code = cause.cause.code(), "{}", cause.message);
         let result = common::event::JobResult::Failure;
         self.conclude(hold, &Finished { result, infrastructure: Some(cause) }).await;
     }
 
-    /// The log of a job that has none here, or goes on with the one that it has.
+    /// The log of a job that has none here, or goes on with the one that it has. Without the request
+    /// nothing of the job itself may be written into it: nobody knows its secrets.
     pub(super) fn begin_log(
         &self,
         message: &JobMessage,
-        request: &JobRequest,
+        request: Option<&JobRequest>,
     ) -> Result<EventLog, Infrastructure> {
         let job = message.envelope().job;
         let address = reply_address(message);
         let failed = |error| journal_failure(&error);
         let earlier = self.journals.reopen(job, address.clone()).map_err(failed)?;
         match earlier {
-            Some(earlier) => Ok(resume(request, earlier.sender, earlier.state)),
+            Some(earlier) => {
+                let state = earlier.state.unwrap_or_default();
+                Ok(match request {
+                    Some(request) => resume(request, earlier.sender, Some(state)),
+                    None => without_request(job, earlier.sender, state),
+                })
+            }
             None => {
                 let sender = self.journals.create(job, address).map_err(failed)?;
-                Ok(new_log(request, Outlet::Journal(sender)))
+                Ok(match request {
+                    Some(request) => new_log(request, Outlet::Journal(sender)),
+                    None => without_request(job, sender, LogState::default()),
+                })
             }
         }
     }
@@ -192,7 +208,7 @@ impl Inner {
 pub(super) fn resume(
     request: &JobRequest,
     sender: JournalSender,
-    state: Option<crate::events::LogState>,
+    state: Option<LogState>,
 ) -> EventLog {
     match state {
         Some(state) => {
@@ -202,6 +218,12 @@ pub(super) fn resume(
         }
         None => new_log(request, Outlet::Journal(sender)),
     }
+}
+
+/// A log that goes on without what its job's request says.
+fn without_request(job: JobId, sender: JournalSender, state: LogState) -> EventLog {
+    let state = state.without_held_lines();
+    EventLog::resume(job, 0, Masker::new([]), Outlet::Journal(sender), state)
 }
 
 /// Where a job's events go; nowhere for a local one.

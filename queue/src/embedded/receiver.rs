@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::lane::{Lane, Next};
 use super::writer::Op;
 use super::{CONTROL_PREFETCH, Shared};
-use crate::message::{Control, Message, MessageError};
+use crate::delivery::Reader;
+use crate::message::{Control, Message};
 use crate::{Delivery, Heard, QueueError};
 
 /// Which delivery. Dropped without a word, it comes again.
@@ -24,7 +25,7 @@ pub struct Receiver<T> {
     lane: Arc<Lane>,
     id: u64,
     prefetch: u16,
-    read: fn(&[u8]) -> Result<T, MessageError>,
+    reader: Reader<T>,
 }
 
 /// What one orchestrator is told.
@@ -39,10 +40,10 @@ impl<T> Receiver<T> {
         shared: &Arc<Shared>,
         lane: Arc<Lane>,
         prefetch: u16,
-        read: fn(&[u8]) -> Result<T, MessageError>,
+        reader: Reader<T>,
     ) -> Self {
         let id = lane.join();
-        Self { shared: Arc::clone(shared), lane, id, prefetch: prefetch.max(1), read }
+        Self { shared: Arc::clone(shared), lane, id, prefetch: prefetch.max(1), reader }
     }
 
     pub(crate) async fn next(&mut self) -> Result<Delivery<T>, QueueError> {
@@ -58,11 +59,8 @@ impl<T> Receiver<T> {
                 Next::Message(id, bytes) => {
                     let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(&self.lane));
                     let token = Token { shared, lane, id, receiver: self.id };
-                    let message = (self.read)(&bytes);
-                    return Ok(Delivery {
-                        message,
-                        token: crate::delivery::Token::Embedded(token),
-                    });
+                    let token = crate::delivery::Token::Embedded(token);
+                    return Ok(self.reader.delivery(&bytes, token));
                 }
                 Next::Read => {
                     // First the place in the line, because this may be dropped while it waits.
@@ -92,7 +90,8 @@ impl<T> fmt::Debug for Receiver<T> {
 
 impl ControlReceiver {
     pub(super) fn new(shared: &Arc<Shared>, host: Arc<Lane>, release: Arc<Lane>) -> Self {
-        let start = |lane| Receiver::new(shared, lane, CONTROL_PREFETCH, Control::decode);
+        let start =
+            |lane| Receiver::new(shared, lane, CONTROL_PREFETCH, Reader::new(Control::decode));
         Self { host: start(host), release: start(release) }
     }
 

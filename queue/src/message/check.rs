@@ -7,7 +7,7 @@ use common::limits::{
     JOB_DEADLINE, LABEL_CHARACTERS, MACHINE_CPUS, MACHINE_MEMORY, REPOSITORY_CHARACTERS,
     RESERVE_LABELS, RUNNER_CHARACTERS,
 };
-use common::request::{Envelope, PROTOCOL_VERSION};
+use common::request::{Deadlines, Envelope, MachineSize, PROTOCOL_VERSION};
 
 use crate::Address;
 
@@ -15,6 +15,9 @@ use super::{Control, EventBatch, MessageError, Reserve, Reserved};
 
 /// Characters of a refused value that stand in the error; the rest is cut.
 const SHOWN_CHARACTERS: usize = 100;
+
+/// The label of a job that was refused for what stands in its envelope.
+const REFUSED_LABEL: &str = "refused";
 
 /// An envelope of the version that its message has.
 pub(super) fn envelope(envelope: &Envelope, version: u16) -> Result<(), MessageError> {
@@ -34,6 +37,25 @@ pub(super) fn envelope(envelope: &Envelope, version: u16) -> Result<(), MessageE
     deadline("deadlines.running", deadlines.running)?;
     let addressed = reply_to.is_empty() || reply_to.parse::<Address>().is_ok();
     require(addressed, "reply_to", reply_to, "an address, or empty")
+}
+
+/// An envelope that is refused with ordinary values in the place of everything that may be wrong;
+/// `None` if nobody can be told about it.
+pub(super) fn harmless(refused: &Envelope) -> Option<Envelope> {
+    refused.reply_to.parse::<Address>().ok()?;
+    let shown = text("repository", &refused.repository, 0..=REPOSITORY_CHARACTERS, REPOSITORY);
+    Some(Envelope {
+        version: PROTOCOL_VERSION,
+        job: refused.job,
+        forge: refused.forge,
+        repository: if shown.is_ok() { refused.repository.clone() } else { String::new() },
+        label: REFUSED_LABEL.to_owned(),
+        size: MachineSize::default(),
+        priority: 0,
+        deadlines: Deadlines::default(),
+        reply_to: refused.reply_to.clone(),
+        reservation: None,
+    })
 }
 
 /// The version of an envelope that this program makes.

@@ -131,6 +131,20 @@ impl JobMessage {
         Self::assemble(envelope.into_vec(), body, Some(version))
     }
 
+    /// Of a message whose envelope [`JobMessage::decode`] refuses for the value of a field: the job
+    /// with a harmless envelope, so that it can be recorded and its sender told. It never runs,
+    /// because its body is not bound to that envelope and does not open. `None` where not even the
+    /// job and the address for its events can be read.
+    #[must_use]
+    pub fn answerable(bytes: &[u8]) -> Option<Self> {
+        let (_, payload) = wire::payload(bytes, Self::KIND, LIMIT).ok()?;
+        let Incoming { envelope, body } = wire::read(payload, wire::FLAT_DEPTH).ok()?;
+        let envelope = check::harmless(&wire::read(&envelope, wire::FLAT_DEPTH).ok()?)?;
+        let mut envelope_bytes = Vec::new();
+        wire::write(&mut envelope_bytes, &envelope).ok()?;
+        Some(Self { envelope, envelope_bytes, body })
+    }
+
     /// `version` is the one in the header, where there is a header.
     fn assemble(
         envelope_bytes: Vec<u8>,

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::link::Pauses;
 use super::topology::QueueName;
 use super::{Inner, Replier, dead};
+use crate::delivery::Reader;
 use crate::message::{Control, Message, MessageError, Reserve};
 use crate::{Delivery, Heard, QueueError};
 
@@ -41,7 +42,7 @@ pub struct Token {
 #[derive(Debug)]
 pub struct Receiver<T> {
     subscription: Subscription,
-    read: Read<T>,
+    reader: Reader<T>,
 }
 
 /// What one orchestrator is told.
@@ -64,23 +65,20 @@ struct Live {
     consumers: Vec<Consumer>,
 }
 
-/// How a message is read off a queue.
-type Read<T> = fn(&[u8]) -> Result<T, MessageError>;
-
 impl<T> Receiver<T> {
     pub(super) async fn start(
         inner: &Arc<Inner>,
         queue: QueueName,
         prefetch: u16,
-        read: Read<T>,
+        reader: Reader<T>,
     ) -> Result<Self, QueueError> {
         let subscription = Subscription::start(inner, vec![queue], prefetch).await?;
-        Ok(Self { subscription, read })
+        Ok(Self { subscription, reader })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Delivery<T>, QueueError> {
         let (_, delivery) = self.subscription.next().await?;
-        Ok(self.subscription.read(0, delivery, self.read))
+        Ok(self.subscription.read(0, delivery, &self.reader))
     }
 }
 
@@ -96,35 +94,33 @@ impl ControlReceiver {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Heard, QueueError> {
-        loop {
-            let (index, delivery) = self.subscription.next().await?;
-            if index == Self::HOST || index == Self::RELEASE {
-                return Ok(Heard::Control(self.subscription.read(
-                    index,
-                    delivery,
-                    Control::decode,
-                )));
-            }
-            let way_back = delivery.properties.reply_to().clone();
-            let correlation = delivery.properties.correlation_id().clone();
-            let Delivery { message, token } =
-                self.subscription.read(index, delivery, Reserve::decode);
-            let crate::delivery::Token::Rabbit(token) = token else { continue };
-            // In tasks of their own, because this may be dropped at any await. A question that is
-            // lost with this process is asked again.
-            match (message, way_back) {
-                (Ok(question), Some(to)) => {
-                    tokio::spawn(token.acknowledge());
-                    let inner = Arc::clone(&self.subscription.inner);
-                    let replier = Replier::new(inner, to, correlation);
-                    return Ok(Heard::Reserve(question, crate::Replier::Rabbit(replier)));
-                }
-                (Ok(_), None) => drop(tokio::spawn(
-                    token.reject_owned("a question without a way back".to_owned()),
-                )),
-                (Err(error), _) => drop(tokio::spawn(token.reject_owned(error.to_string()))),
-            }
+        let (index, delivery) = self.subscription.next().await?;
+        if index == Self::HOST || index == Self::RELEASE {
+            let reader = Reader::new(Control::decode);
+            return Ok(Heard::Control(self.subscription.read(index, delivery, &reader)));
         }
+        let way_back = delivery.properties.reply_to().clone();
+        let correlation = delivery.properties.correlation_id().clone();
+        let reader = Reader::new(Reserve::decode);
+        let question = self.subscription.read(index, delivery, &reader);
+        let error = match (question.message, way_back) {
+            (Ok(asked), Some(to)) => {
+                // In a task of its own, because this may be dropped at any await. A question
+                // that is lost with this process is asked again.
+                if let crate::delivery::Token::Rabbit(token) = question.token {
+                    tokio::spawn(token.acknowledge());
+                }
+                let inner = Arc::clone(&self.subscription.inner);
+                let replier = Replier::new(inner, to, correlation);
+                return Ok(Heard::Reserve(asked, crate::Replier::Rabbit(replier)));
+            }
+            (Ok(_), None) => {
+                MessageError::Malformed { reason: "a question without a way back".to_owned() }
+            }
+            (Err(error), _) => error,
+        };
+        let token = question.token;
+        Ok(Heard::Control(Delivery { message: Err(error), answerable: None, token }))
     }
 }
 
@@ -203,16 +199,13 @@ impl Subscription {
         &self,
         index: usize,
         delivery: lapin::message::Delivery,
-        read: Read<T>,
+        reader: &Reader<T>,
     ) -> Delivery<T> {
-        let message = read(&delivery.data);
-        let mut beginning = delivery.data;
-        beginning.truncate(dead::KEPT);
-        beginning.shrink_to_fit();
+        let beginning = delivery.data[..delivery.data.len().min(dead::KEPT)].to_vec();
         let queue = self.queues[index].clone();
         let inner = Arc::clone(&self.inner);
         let token = Token { inner, acker: delivery.acker, queue, beginning };
-        Delivery { message, token: crate::delivery::Token::Rabbit(token) }
+        reader.delivery(&delivery.data, crate::delivery::Token::Rabbit(token))
     }
 }
 
@@ -257,13 +250,6 @@ impl Token {
         // First the dead letter: a crash between the two makes it a second one, not a lost one.
         dead::bury(&self.inner, self.queue.name.as_str(), reason, &self.beginning).await?;
         self.acknowledge().await
-    }
-
-    async fn reject_owned(self, reason: String) {
-        // It comes again if that fails.
-        if let Err(error) = self.reject(&reason).await {
-            tracing::debug!(%error, "a message was not put to the dead letters");
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use simulators::jobs::job;
 
 use crate::harness::Host;
+use crate::shared::Shared;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_comes_again_runs_once_and_another_with_its_id_is_refused() {
@@ -44,6 +45,29 @@ async fn a_newer_database_is_refused_and_left_alone() {
     assert_eq!(code, 2);
     assert!(errors.contains("newer"), "{errors}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_shared_database_is_refused_and_left_alone() {
+    let shared = Shared::start().await;
+    let host = shared.host();
+    host.orchestrator().await.stop().await;
+    shared.query("UPDATE solstice_schema SET version = 9999").await;
+    let tables = "SELECT table_name, column_name, data_type FROM information_schema.columns \
+                  WHERE table_schema = 'public' ORDER BY 1, 2";
+    let before = shared.query(tables).await;
+    let (code, _, errors) = host.solstice(&["orchestrator"]);
+    assert_eq!(code, 2);
+    assert!(errors.contains("the database has version 9999"), "{errors}");
+    assert!(errors.contains("start the newer program again"), "{errors}");
+    assert_eq!(shared.query(tables).await, before);
+    assert_eq!(shared.query("SELECT version FROM solstice_schema").await, "9999");
+    // The newer program is gone again, as after a restored backup.
+    shared.query("UPDATE solstice_schema SET version = 1").await;
+    let service = host.orchestrator().await;
+    let id = service.submit(&job("scripted", &["echo fine"])).await;
+    assert_eq!(service.finish(id).await.lines(), ["fine"]);
+    service.stop().await;
 }
 
 /// SQLite keeps the user version in bytes 60 to 63 of the file.

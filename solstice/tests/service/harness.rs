@@ -399,6 +399,18 @@ impl Running<'_> {
         }
     }
 
+    /// The value of one series of `/metrics`; 0 while there is none.
+    pub(crate) async fn value(&self, series: &str) -> f64 {
+        let text = self.metrics().await;
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// How many errors of a kind were counted.
+    pub(crate) async fn errors(&self, what: &str) -> f64 {
+        self.value(&format!("solstice_errors_total{{what=\"{what}\"}}")).await
+    }
+
     /// Ends it by SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

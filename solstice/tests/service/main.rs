@@ -5,10 +5,13 @@
 
 mod adoption;
 mod bad_input;
+mod bad_messages;
 mod chaos;
 mod clock;
 mod disk;
 mod ending;
 mod faults;
 mod harness;
+mod keys;
 mod shared;
+mod two_of_one;

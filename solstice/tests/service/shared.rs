@@ -9,19 +9,25 @@ use common::event::JobResult;
 use common::ids::ReservationId;
 use common::request::JobRequest;
 use common::time::Timestamp;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use queue::message::{JobMessage, Progress, Release, Reserve};
 use queue::seal::KeyRing;
-use queue::{Address, Queue, QueueError, rabbit};
+use queue::{Address, DeadLetter, Queue, QueueError, rabbit};
 use simulators::jobs::{Received, job};
 use simulators::{PostgresServer, RabbitServer};
 
 use crate::harness::{Host, LOOK, PATIENCE, numbered};
 
+/// What the names of everything on the broker begin with.
+const PREFIX: &str = "solstice";
+
 /// What the hosts of one installation share.
 pub(crate) struct Shared {
     pub(crate) broker: RabbitServer,
     pub(crate) database: PostgresServer,
-    url: String,
+    /// The address of the database that the hosts share.
+    pub(crate) url: String,
     keys: tempfile::TempDir,
 }
 
@@ -35,7 +41,7 @@ impl Shared {
         Self { broker, database, url, keys }
     }
 
-    fn key_file(&self) -> std::path::PathBuf {
+    pub(crate) fn key_file(&self) -> std::path::PathBuf {
         self.keys.path().join("seal.key")
     }
 
@@ -65,8 +71,32 @@ impl Shared {
         (url.to_string(), file.to_str().unwrap().to_owned())
     }
 
+    /// Runs a statement on the database that the hosts share.
+    pub(crate) async fn query(&self, statement: &str) -> String {
+        self.database.query(&self.url, statement).await.unwrap()
+    }
+
+    /// Puts bytes on a queue of the broker, past everything of ours.
+    pub(crate) async fn put(&self, queue: &str, messages: &[Vec<u8>]) {
+        let properties = ConnectionProperties::default();
+        let connection = Connection::connect(&self.broker.url(), properties).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let key = format!("{PREFIX}.{queue}");
+        for bytes in messages {
+            let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+            let properties = BasicProperties::default();
+            let sent = channel
+                .basic_publish("".into(), key.clone().into(), options, bytes, properties)
+                .await;
+            let confirmation = sent.unwrap().await.unwrap();
+            assert!(matches!(confirmation, Confirmation::Ack(None)), "{confirmation:?}");
+        }
+        connection.close(200, "done".into()).await.unwrap();
+    }
+
     pub(crate) async fn runner(&self, name: &str) -> Runner {
-        let settings = rabbit::Settings::new(self.broker.url(), "solstice");
+        let settings = rabbit::Settings::new(self.broker.url(), PREFIX);
         let queue = Queue::Rabbit(rabbit::Rabbit::connect(&settings).await.unwrap());
         Runner {
             queue,
@@ -84,7 +114,6 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Publishes a job, again and again while the broker is away.
     pub(crate) async fn publish(&self, mut request: JobRequest) -> JobId {
         request.envelope.reply_to = self.address.to_string();
         let message = JobMessage::seal(&request, &self.keys).unwrap();
@@ -99,6 +128,21 @@ impl Runner {
         };
         tokio::time::timeout(PATIENCE, publish).await.unwrap();
         request.envelope.job
+    }
+
+    /// Waits until so many messages are in the dead letters; the oldest first.
+    pub(crate) async fn letters(&self, count: usize) -> Vec<DeadLetter> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut letters = self.queue.dead_letters(100).await.unwrap();
+            if letters.len() >= count {
+                letters.reverse();
+                assert_eq!(letters.len(), count, "{letters:#?}");
+                return letters;
+            }
+            assert!(Instant::now() < deadline, "{} of {count} letters", letters.len());
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Takes events until these jobs are over.

@@ -100,6 +100,53 @@ fn a_body_that_was_moved_to_another_envelope_does_not_open() {
     }
 }
 
+/// The bytes of a message with this envelope, whatever stands in it.
+fn with_envelope(change: impl FnOnce(&mut Envelope)) -> Vec<u8> {
+    let (_, mut message) = sealed();
+    change(&mut message.envelope);
+    message.envelope_bytes.clear();
+    wire::write(&mut message.envelope_bytes, &message.envelope).unwrap();
+    message.encode()
+}
+
+#[test]
+fn a_refused_envelope_can_be_answered_and_never_runs() {
+    let bytes = with_envelope(|envelope| {
+        envelope.label = "../x".to_owned();
+        envelope.repository = "a\nb".to_owned();
+        envelope.size.cpus = Some(0);
+        envelope.priority = i32::MAX;
+    });
+    assert!(matches!(JobMessage::decode(&bytes), Err(MessageError::Field { .. })));
+    let answerable = JobMessage::answerable(&bytes).unwrap();
+    assert_eq!(JobMessage::decode(&answerable.encode()).as_ref(), Ok(&answerable));
+    let (sent, kept) = (request().envelope, answerable.envelope());
+    assert_eq!((kept.job, kept.forge, &kept.reply_to), (sent.job, sent.forge, &sent.reply_to));
+    assert_eq!((kept.label.as_str(), kept.repository.as_str()), ("refused", ""));
+    assert_eq!(kept.priority, 0);
+}
+
+#[test]
+fn the_body_of_a_refused_envelope_does_not_open() {
+    let (keys, message) = sealed();
+    let answerable = JobMessage::answerable(&message.encode()).unwrap();
+    assert!(answerable.open(&keys).is_err());
+}
+
+#[test]
+fn nobody_is_told_where_no_address_can_be_read() {
+    for address in ["", "../x", "a b"] {
+        let bytes = with_envelope(|envelope| {
+            envelope.reply_to = address.to_owned();
+            envelope.label.clear();
+        });
+        assert_eq!(JobMessage::answerable(&bytes), None, "{address:?}");
+    }
+    let bytes = sealed().1.encode();
+    assert_eq!(JobMessage::answerable(&bytes[..bytes.len() - 1]), None);
+    assert_eq!(JobMessage::answerable(&with_version(2)), None);
+}
+
 #[test]
 fn another_version_is_refused_before_anything_else_is_read() {
     let newer = MessageError::Newer { found: 2, known: 1 };
