@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::seal::{SealError, Sealed};
 
+pub use check::REFUSED_LABEL;
 pub use job::JobMessage;
 
 /// The first bytes of every message.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use common::ids::JobId;
 use common::infrastructure::{Cause, Infrastructure};
+use queue::message::REFUSED_LABEL;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::answer::Answer;
+use super::answer::{Answer, unreadable};
 use crate::lifecycle::{Action, LogSeen, MachineSeen, Observed, decide};
 use crate::metrics;
 use crate::store::{JobState, StoreError};
@@ -18,6 +19,8 @@ use crate::store::{JobState, StoreError};
 const LOOK: Duration = Duration::from_secs(1);
 /// How often waiting jobs are looked at that may wait for nothing.
 const WAITING: Duration = Duration::from_secs(2);
+/// How long the host that took a refused job in has to answer it; then it is lost.
+const TURN_DOWN: Duration = Duration::from_secs(10);
 /// How often records and machines are compared.
 const RECONCILE: Duration = Duration::from_secs(30);
 /// How often what is old is forgotten.
@@ -96,7 +99,15 @@ impl Inner {
             self.answer_waiting(job.id, Answer::Failed(cause));
         }
         for (job, reason) in self.store.unrunnable().await? {
-            let cause = Infrastructure::new(Cause::NoHost, reason);
+            let cause = if job.label == REFUSED_LABEL {
+                // Whoever took it in knows the reason.
+                if self.clock.now().since(job.created) < TURN_DOWN {
+                    continue;
+                }
+                unreadable("its envelope was refused; the dead letters have the reason")
+            } else {
+                Infrastructure::new(Cause::NoHost, reason)
+            };
             self.answer_waiting(job.id, Answer::Failed(cause));
         }
         for job in self.store.cancelled_queued().await? {

@@ -16,8 +16,9 @@ use super::{Control, EventBatch, MessageError, Reserve, Reserved};
 /// Characters of a refused value that stand in the error; the rest is cut.
 const SHOWN_CHARACTERS: usize = 100;
 
-/// The label of a job that was refused for what stands in its envelope.
-const REFUSED_LABEL: &str = "refused";
+/// The label of a job that was refused for what stands in its envelope; see
+/// [`JobMessage::answerable`](super::JobMessage::answerable).
+pub const REFUSED_LABEL: &str = "refused";
 
 /// An envelope of the version that its message has.
 pub(super) fn envelope(envelope: &Envelope, version: u16) -> Result<(), MessageError> {
