@@ -35,6 +35,10 @@ pub const ATTACH_VERSION: u16 = 1;
 /// of the conversation and the job's id follow, each after a space.
 pub const START_WORD: &str = "solstice-guest";
 
+/// The exit code of the guest program when the file system that it writes to has no room: sysexits'
+/// `EX_CANTCREAT`.
+pub const EXIT_DISK_FULL: u8 = 73;
+
 /// Where the guest program keeps a directory for each job, with its socket, on every system.
 pub const RUN_DIRECTORY: &str = "/var/tmp/solstice";
 
@@ -94,6 +98,9 @@ pub enum GuestEvent {
     Summary(Summary),
     /// A finding at a place.
     Annotation(Annotation),
+    /// The guest program could not write what the job needs, because the disk is full: the sentence
+    /// says what and where. The job fails for it; only [`GuestEvent::Finished`] follows.
+    DiskFull(String),
     /// The job is over. Nothing follows.
     Finished(JobResult),
 }

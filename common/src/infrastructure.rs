@@ -101,6 +101,9 @@ causes! {
     /// The guest ran out of memory and its kernel killed a part that the job needs.
     GuestMemory = "SOL-GUEST-MEMORY", retry: false,
         cure: "give the machine more memory with --memory or a larger size label";
+    /// The guest's disk has no room for what Solstice must write to it.
+    GuestDiskFull = "SOL-GUEST-DISK-FULL", retry: false,
+        cure: "give the image a larger `disk` in the catalogue, or remove what the job does not need";
     /// The guest restarted itself.
     GuestRebooted = "SOL-GUEST-REBOOTED", retry: true,
         cure: "remove the reboot from the step; a job lives in one boot of its machine";

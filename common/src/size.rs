@@ -20,6 +20,10 @@ pub struct ParseByteSizeError {
     text: String,
 }
 
+/// A file system with less room than this counts as full: what a write would need is not known, and
+/// a file that could not be written whole leaves a few blocks.
+pub const FULL_DISK: ByteSize = ByteSize(1024 * 1024);
+
 impl ByteSize {
     /// The size in mebibytes, rounded up.
     #[must_use]

@@ -24,7 +24,7 @@ use common::event::{
     Conclusion, EventBody, Finished, JobEvent, JobResult, Kept, LogBatch, LogLine, Phase,
     PhaseEvent, StepFinished, Stream,
 };
-use common::infrastructure::Infrastructure;
+use common::infrastructure::{Cause, Infrastructure};
 use common::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
@@ -120,6 +120,7 @@ impl EventLog {
         self.state.seq = 0;
         self.state.guest_seq = 0;
         self.state.result = None;
+        self.state.disk_full = None;
         self.state.running = None;
         self.state.phase = None;
         // What is still on its way to the disk is about another guest.
@@ -143,6 +144,14 @@ impl EventLog {
     #[must_use]
     pub fn result(&self) -> Option<JobResult> {
         self.state.result
+    }
+
+    /// Why the guest could not do its part of a job that failed, once it said how the job ended.
+    #[must_use]
+    pub fn failure(&self) -> Option<Infrastructure> {
+        let message = self.state.disk_full.as_ref()?;
+        (self.state.result == Some(JobResult::Failure))
+            .then(|| Infrastructure::new(Cause::GuestDiskFull, message))
     }
 
     /// The last event of the guest of this try that is on disk, or with [`Outlet::Direct`] was handed

@@ -313,7 +313,10 @@ impl Work<'_> {
         };
         self.record.phase_took(Phase::Steps, begun.elapsed());
         match end {
-            StepsEnd::Finished(result) => Ok(result),
+            StepsEnd::Finished(result) => match log.failure() {
+                Some(cause) => Err(cause.into()),
+                None => Ok(result),
+            },
             StepsEnd::Late if control.cancel.is_cancelled() => Err(TryError::Cancelled),
             StepsEnd::Late => Err(Infrastructure::new(
                 Cause::Deadline,

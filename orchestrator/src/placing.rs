@@ -5,14 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::JobId;
-use common::guest::{ATTACH_VERSION, JobDocument, RUN_DIRECTORY, RunnerFacts, START_WORD};
+use common::guest::{
+    ATTACH_VERSION, EXIT_DISK_FULL, JobDocument, RUN_DIRECTORY, RunnerFacts, START_WORD,
+};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 use tokio_util::io::SyncIoBridge;
 use vm_manager::image::Entry;
-use vm_manager::ssh::{Guest, Output, Session, SshError, quote};
+use vm_manager::ssh::{ExitStatus, Guest, Output, Session, SshError, quote, says_full};
 
 use crate::tree::{self, TreeError, TreeSize};
 
@@ -41,48 +43,77 @@ pub(crate) fn attach_command(job: JobId) -> String {
     format!("{} attach {job}", program_path())
 }
 
+/// What is to blame when something could not be sent.
+fn cause_of(error: &SshError) -> Cause {
+    match error {
+        SshError::Full { .. } => Cause::GuestDiskFull,
+        _ => Cause::GuestProgram,
+    }
+}
+
+/// What is to blame when the guest program did not do what it was asked.
+fn cause_of_end(status: Option<&ExitStatus>) -> Cause {
+    match status {
+        Some(ExitStatus::Code(code)) if *code == u32::from(EXIT_DISK_FULL) => Cause::GuestDiskFull,
+        _ => Cause::GuestProgram,
+    }
+}
+
 /// Places the guest program.
 pub(crate) async fn program(guest: &Guest, file: &Path) -> Result<(), Infrastructure> {
-    let failed = |reason: &dyn Display| {
-        Infrastructure::new(
-            Cause::GuestProgram,
-            format!("the guest program {} could not be placed: {reason}", file.display()),
-        )
+    let failed = |cause: Cause, reason: &dyn Display| {
+        let file = file.display();
+        let text = format!("the guest program {file} could not be placed: {reason}");
+        Infrastructure::new(cause, text)
     };
-    let bytes = tokio::fs::read(file).await.map_err(|error| failed(&error))?;
-    let directory = format!("mkdir -p -m 700 {}", quote(RUN_DIRECTORY));
-    guest.run(&directory, None, COMMAND).await.map_err(|error| failed(&error))?;
-    guest
-        .upload(bytes.as_slice(), bytes.len() as u64, &program_path(), 0o755, UPLOAD)
-        .await
-        .map_err(|error| failed(&error))
+    let sent = |error: SshError| failed(cause_of(&error), &error);
+    let read = tokio::fs::read(file).await;
+    let bytes = read.map_err(|error| failed(Cause::GuestProgram, &error))?;
+    let directory = format!("LC_ALL=C mkdir -p -m 700 {}", quote(RUN_DIRECTORY));
+    let made = guest.run(&directory, None, COMMAND).await.map_err(sent)?;
+    if !made.success() {
+        let full = says_full(&String::from_utf8_lossy(&made.stderr));
+        let cause = if full { Cause::GuestDiskFull } else { Cause::GuestProgram };
+        let reason = format!("cannot make the directory {RUN_DIRECTORY}: {}", made.complaint());
+        return Err(failed(cause, &reason));
+    }
+    let size = bytes.len() as u64;
+    guest.upload(bytes.as_slice(), size, &program_path(), 0o755, UPLOAD).await.map_err(sent)
 }
 
 /// Places the local tree where `actions/checkout` finds it.
 pub(crate) async fn tree(guest: &Guest, root: &Path) -> Result<TreeSize, Infrastructure> {
-    let failed = |reason: &dyn Display| {
-        Infrastructure::new(
-            Cause::GuestProgram,
-            format!("the working tree {} could not be placed: {reason}", root.display()),
-        )
+    let failed = |cause: Cause, reason: &dyn Display| {
+        let root = root.display();
+        let text = format!("the working tree {root} could not be placed: {reason}");
+        Infrastructure::new(cause, text)
     };
+    let other = |reason: &dyn Display| failed(Cause::GuestProgram, reason);
     let placed = timeout(TREE, send_tree(guest, root)).await;
     match placed {
-        Ok(Ok((Ok(size), ended))) if ended.success => Ok(size),
+        Ok(Ok((Ok(size), ended))) if ended.is_success() => Ok(size),
         // The guest's own words explain a stream that broke; a tree that cannot be read comes first.
         Ok(Ok((Err(error @ TreeError::Read { .. } | error @ TreeError::Git { .. }), _))) => {
-            Err(failed(&error))
+            Err(other(&error))
         }
-        Ok(Ok((_, ended))) => Err(failed(&ended.complaint)),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => Err(failed(&format!("it took longer than {} s", TREE.as_secs()))),
+        Ok(Ok((_, ended))) => {
+            Err(failed(cause_of_end(ended.status.as_ref()), &ended.complaint.trim()))
+        }
+        Ok(Err(error)) => Err(failed(cause_of(&error), &error)),
+        Err(_) => Err(other(&format!("it took longer than {} s", TREE.as_secs()))),
     }
 }
 
 /// How the unpacking in the guest ended.
 struct Unpacked {
-    success: bool,
+    status: Option<ExitStatus>,
     complaint: String,
+}
+
+impl Unpacked {
+    fn is_success(&self) -> bool {
+        self.status.as_ref().is_some_and(ExitStatus::success)
+    }
 }
 
 async fn send_tree(
@@ -106,10 +137,10 @@ async fn send_tree(
         drop(stdin.shutdown().await);
     };
     let listen = async {
-        let mut unpacked = Unpacked { success: false, complaint: String::new() };
+        let mut unpacked = Unpacked { status: None, complaint: String::new() };
         while let Some(next) = output.next().await? {
             match next {
-                Output::Exit(status) => unpacked.success = status.success(),
+                Output::Exit(status) => unpacked.status = Some(status),
                 Output::Stderr(bytes) | Output::Stdout(bytes) => {
                     if unpacked.complaint.len() < COMPLAINT_BYTES {
                         unpacked.complaint.push_str(&String::from_utf8_lossy(&bytes));
@@ -133,23 +164,23 @@ pub(crate) async fn start(
     machine: &str,
     request: &JobRequest,
 ) -> Result<(), Infrastructure> {
-    let failed = |reason: &dyn Display| {
-        Infrastructure::new(
-            Cause::GuestProgram,
-            format!("the guest program did not start the job: {reason}"),
-        )
+    let failed = |cause: Cause, reason: &dyn Display| {
+        Infrastructure::new(cause, format!("the guest program did not start the job: {reason}"))
     };
     let document = document(entry, machine, request);
-    let bytes = serde_json::to_vec(&document).map_err(|error| failed(&error))?;
+    let bytes =
+        serde_json::to_vec(&document).map_err(|error| failed(Cause::GuestProgram, &error))?;
     let command = format!("{} start", program_path());
-    let done = guest.run(&command, Some(&bytes), COMMAND).await.map_err(|error| failed(&error))?;
+    let done = guest.run(&command, Some(&bytes), COMMAND).await;
+    let done = done.map_err(|error| failed(cause_of(&error), &error))?;
     let answer = String::from_utf8_lossy(&done.stdout).trim().to_owned();
     let expected = format!("{START_WORD} {ATTACH_VERSION} {}", document.job);
     if done.status.success() && answer == expected {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&done.stderr);
-    Err(failed(&format!("{}: {} {answer}", done.status, said.trim())))
+    let reason = format!("{}: {} {answer}", done.status, said.trim());
+    Err(failed(cause_of_end(Some(&done.status)), &reason))
 }
 
 fn document(entry: &Entry, machine: &str, request: &JobRequest) -> JobDocument {
@@ -169,5 +200,24 @@ fn document(entry: &Entry, machine: &str, request: &JobRequest) -> JobDocument {
         work_directory: entry.work_directory.clone(),
         run_as: entry.run_as.clone(),
         tree: body.tree.as_ref().map(|_| tree_path()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_everything_else() {
+        let path = "/x".to_owned();
+        let full = SshError::Full { path: path.clone(), reason: String::new() };
+        assert_eq!(cause_of(&full), Cause::GuestDiskFull);
+        let other = SshError::Transfer { action: "write", path, reason: String::new() };
+        assert_eq!(cause_of(&other), Cause::GuestProgram);
+
+        assert_eq!(cause_of_end(Some(&ExitStatus::Code(73))), Cause::GuestDiskFull);
+        for status in [None, Some(ExitStatus::Code(70)), Some(ExitStatus::Signal("KILL".into()))] {
+            assert_eq!(cause_of_end(status.as_ref()), Cause::GuestProgram, "{status:?}");
+        }
     }
 }

@@ -53,6 +53,8 @@ pub struct Boot {
 pub enum BootEnd {
     /// The guest is ready for its job.
     Ready,
+    /// The guest is ready for its job, but its disk has no room for a working tree.
+    Full,
     /// It never answers.
     Hang,
     /// Its kernel panics.
@@ -68,6 +70,7 @@ impl BootEnd {
     fn name(self) -> &'static str {
         match self {
             Self::Ready => "ready",
+            Self::Full => "full",
             Self::Hang => "hang",
             Self::Panic => "panic",
             Self::Refuse => "refuse",

@@ -31,7 +31,7 @@ mod terminal;
 mod tests;
 mod transfer;
 
-pub use error::SshError;
+pub use error::{SshError, says_full};
 pub use guest::Guest;
 pub use keys::{KeyError, Keys};
 pub(crate) use keys::{parse_private, parse_public, private_file, public_line};

@@ -21,6 +21,7 @@ mod contexts;
 mod dialect;
 mod environment;
 mod events;
+mod fault;
 mod files;
 mod header;
 mod interpreter;
@@ -28,6 +29,7 @@ mod job;
 mod left;
 mod lines;
 mod pump;
+mod room;
 mod script;
 mod shell;
 mod step;
@@ -50,7 +52,6 @@ use crate::system::System;
 
 use events::{Events, LogLimits};
 use job::Job;
-use text::sentence;
 
 /// Runs a job to its end.
 ///
@@ -60,7 +61,8 @@ use text::sentence;
 /// the steps run whose condition asks for a cancelled job.
 ///
 /// A job that cannot be set up, such as one whose directories cannot be made, fails with its cause
-/// in the log and all steps skipped. Dropping the future kills the process group of the running
+/// in the log and all steps skipped. A job that fails because the disk has no room for what the
+/// engine must write says so with [`GuestEvent::DiskFull`]. Dropping the future kills the process group of the running
 /// step.
 pub async fn run(
     document: JobDocument,
@@ -72,9 +74,15 @@ pub async fn run(
     let mut events = Events::new(events, LogLimits::JOB, masks);
     let result = match Job::set_up(&document, &*system, &mut events, cancel).await {
         Ok(job) => job.run().await,
-        Err(message) => {
-            events.error(system.now(), &sentence(&message)).await;
+        Err(fault) => {
+            // The host says what a failure of the machine is.
+            if fault.disk_full().is_none() {
+                events.error(system.now(), &fault.sentence()).await;
+            }
             job::skip_all(&document, &*system, &mut events).await;
+            if let Some(message) = fault.disk_full() {
+                events.event(GuestEvent::DiskFull(message.to_owned())).await;
+            }
             JobResult::Failure
         }
     };

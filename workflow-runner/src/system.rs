@@ -22,6 +22,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use common::Timestamp;
+use common::size::ByteSize;
 use tokio::io::AsyncRead;
 
 pub use local::Local;
@@ -81,6 +82,9 @@ pub trait System: Send + Sync {
         limit: usize,
     ) -> Pending<'a, Result<Vec<String>, SystemError>>;
 
+    /// The room on the file system of a path, following symbolic links, for files of `owner`.
+    fn room<'a>(&'a self, path: &'a str, owner: Owner) -> Pending<'a, Result<Room, SystemError>>;
+
     /// Places what is in the directory `from` in the directory `to`, over files that are there.
     fn place_tree<'a>(
         &'a self,
@@ -133,6 +137,17 @@ impl SystemError {
     pub fn kind(&self) -> io::ErrorKind {
         self.source.kind()
     }
+
+    /// Whether a file system had no room.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        is_full(&self.source)
+    }
+}
+
+/// Whether a file system had no room, or the user's share of it is used up.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What is known of a machine and of the user that the steps run as.
@@ -253,6 +268,19 @@ pub enum Kind {
     Directory,
     /// Something else, such as a socket.
     Other,
+}
+
+/// The room on a file system for one user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// How large it is; 0 where it stores nothing.
+    pub size: ByteSize,
+    /// What that user may still write.
+    pub free: ByteSize,
+    /// How many files there can be; 0 where that is not limited.
+    pub files: u64,
+    /// How many more that user may make.
+    pub files_free: u64,
 }
 
 /// How a tree is placed.

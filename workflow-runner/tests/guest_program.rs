@@ -14,7 +14,8 @@ use common::JobId;
 use common::event::JobResult;
 use common::frame::{Decoder, encode};
 use common::guest::{
-    ATTACH_VERSION, FromGuest, GuestEvent, JobDocument, RunnerFacts, START_WORD, ToGuest,
+    ATTACH_VERSION, EXIT_DISK_FULL, FromGuest, GuestEvent, JobDocument, RunnerFacts, START_WORD,
+    ToGuest,
 };
 use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::Contexts;
@@ -64,6 +65,29 @@ impl Machine {
     fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut child = self.program(arguments).spawn().unwrap();
         // A program that refuses its arguments reads nothing.
+        drop(child.stdin.take().unwrap().write_all(input));
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs the program with this directory on a small disk of its own, which nobody else sees.
+    fn run_on_disk(&self, arguments: &[&str], input: &[u8], at: &str, options: &str) -> Output {
+        fs::create_dir(self.path(at)).unwrap();
+        let program = self.program(arguments);
+        let user: &[&str] =
+            if nix::unistd::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+        let mut command = Command::new("unshare");
+        command
+            .args(user)
+            .args(["--mount", "sh", "-c"])
+            .arg(format!("mount -t tmpfs -o mode=700,{options} none \"$0\" && exec \"$@\""))
+            .arg(self.path(at))
+            .arg(program.get_program())
+            .args(program.get_args())
+            .env("SOLSTICE_GUEST_RUN_DIR", self.run_directory())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         drop(child.stdin.take().unwrap().write_all(input));
         child.wait_with_output().unwrap()
     }
@@ -462,4 +486,37 @@ fn an_archive_is_unpacked_from_the_standard_input() {
 /// This file, wherever the test runs.
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest_program.rs")
+}
+
+/// Checks that the program has failed for want of room, and said where.
+fn assert_disk_full(ended: &Output, place: &str) {
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(i32::from(EXIT_DISK_FULL)), "{said}");
+    assert!(said.contains(place) && said.contains("No space left on device"), "{said}");
+}
+
+#[test]
+fn an_archive_that_does_not_fit_has_an_exit_code_of_its_own() {
+    let machine = Machine::new();
+    let mut archive = tar::Builder::new(Vec::new());
+    let content = vec![1; 1 << 20];
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "large/file", content.as_slice()).unwrap();
+    let archive = archive.into_inner().unwrap();
+    let target = machine.path("disk/tree");
+    let unpack = ["unpack", target.to_str().unwrap()];
+    let ended = machine.run_on_disk(&unpack, &archive, "disk", "size=64k");
+    assert_disk_full(&ended, "large/file");
+}
+
+#[test]
+fn a_job_without_room_for_its_run_directory_is_not_started() {
+    let machine = Machine::new();
+    let document = serde_json::to_vec(&machine.job("echo never")).unwrap();
+    // One file is the root of the file system.
+    let ended = machine.run_on_disk(&["start"], &document, "run", "nr_inodes=1");
+    assert_disk_full(&ended, machine.run_directory().to_str().unwrap());
+    assert!(ended.stdout.is_empty());
 }

@@ -49,6 +49,7 @@ impl EventLog {
             GuestEvent::Outputs(outputs) => self.outputs(outputs)?,
             GuestEvent::Summary(summary) => self.summary(&summary)?,
             GuestEvent::Annotation(annotation) => self.annotation(&annotation)?,
+            GuestEvent::DiskFull(message) => self.disk_full(&message)?,
             GuestEvent::Finished(result) => self.finished(result)?,
         }
         self.state.guest_seq += 1;
@@ -64,6 +65,13 @@ impl EventLog {
         self.flush_lines();
         self.state.result = Some(result);
         self.urgent = true;
+        Ok(())
+    }
+
+    /// It is masked where it goes out, with the job's end.
+    fn disk_full(&mut self, message: &str) -> Result<(), Violation> {
+        self.count_other()?;
+        self.state.disk_full = Some(cut_text(message, limits::ANNOTATION_BYTES).to_owned());
         Ok(())
     }
 

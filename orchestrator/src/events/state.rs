@@ -26,6 +26,8 @@ pub struct LogState {
     pub guest_seq: u64,
     /// What the guest said of the whole job, once it did.
     pub result: Option<JobResult>,
+    /// What the guest could not write for want of room, if it said so in this try.
+    pub(super) disk_full: Option<String>,
     /// Whether a step of the user has started in any try.
     pub user_step_started: bool,
     /// The job's final event, once it is recorded. Nothing follows it.

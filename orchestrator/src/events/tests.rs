@@ -159,3 +159,27 @@ async fn a_running_step_is_ended_when_its_machine_is_lost() {
         ]
     ));
 }
+
+#[tokio::test]
+async fn a_guest_that_could_not_write_is_to_blame_for_a_failed_job_only() {
+    for (result, expected) in [(JobResult::Failure, true), (JobResult::Success, false)] {
+        let mut story = story(&["hunter2"]);
+        story.guest(GuestEvent::DiskFull("cannot write /hunter2/x".to_owned())).await;
+        assert!(story.log.failure().is_none(), "the job is not over");
+        story.guest(GuestEvent::Finished(result)).await;
+        let failure = story.log.failure();
+        assert_eq!(failure.as_ref().map(|f| f.cause), expected.then_some(Cause::GuestDiskFull));
+        let Some(failure) = failure else { continue };
+        let finished = story.log.finish(result, Some(failure)).await;
+        assert_eq!(finished.infrastructure.unwrap().message, "cannot write /***/x");
+    }
+}
+
+#[tokio::test]
+async fn a_new_try_knows_nothing_of_the_full_disk_before() {
+    let mut story = story(&[]);
+    story.guest(GuestEvent::DiskFull("cannot write /x".to_owned())).await;
+    story.log.begin_try(2);
+    story.guest(GuestEvent::Finished(JobResult::Failure)).await;
+    assert!(story.log.failure().is_none());
+}

@@ -107,15 +107,39 @@ fn a_full_disk_in_the_guest() {
     steps(
         r#"
 - run: |
-    dd if=/dev/zero of=/var/tmp/full bs=1M 2>/dev/null || echo "the disk is full"
+    dd if=/dev/zero of=/var/tmp/most bs=1M count=1500 2>/dev/null
+    dd if=/dev/zero of=/var/tmp/rest bs=1M 2>/dev/null || echo "no room is left"
     i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo "line $i"; done
-    rm /var/tmp/full
+    rm /var/tmp/rest
 - run: echo "after that"
+- run: dd if=/dev/zero of=/var/tmp/rest bs=1M
+- if: always()
+  run: echo never
 "#,
     )
     .run()
-    .code(0)
-    .shows_in_order(&["the disk is full", "line 2000\n", "after that"]);
+    // A step of the user failed first.
+    .code(1)
+    .shows_in_order(&[
+        "no room is left",
+        "line 2000\n",
+        "after that",
+        "Process completed with exit code 1.",
+        "SOL-GUEST-DISK-FULL: the disk of the machine is full at /",
+        " of 2.0 GiB are free.",
+        "SOL-GUEST-DISK-FULL: cannot write /",
+        "No space left on device",
+    ])
+    .hides("\nnever\n");
+}
+
+#[test]
+fn a_full_disk_in_the_guest_that_a_step_leaves_behind() {
+    steps("- run: dd if=/dev/zero of=/var/tmp/full bs=1M || true\n- run: echo never")
+        .run()
+        .code(2)
+        .shows_in_order(&["SOL-GUEST-DISK-FULL: cannot write /", "No space left on device"])
+        .hides("\nnever\n");
 }
 
 #[test]

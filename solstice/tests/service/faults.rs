@@ -54,6 +54,35 @@ async fn a_lost_guest_program_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_disk_has_no_room_for_a_step_is_named() {
+    dies_of("echo begun\nnospace", "SOL-GUEST-DISK-FULL").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_does_not_fit_is_named_and_not_tried_again() {
+    let host = Host::new();
+    host.boots(Duration::ZERO, BootEnd::Full);
+    let service = host.serve().await;
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::write(tree.path().join("file"), "text").unwrap();
+    let mut request = job("scripted", &["echo never"]);
+    request.body.tree = Some(tree.path().to_owned());
+    let id = service.submit(&request).await;
+    let received = service.finish(id).await;
+    let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+    assert_eq!(cause.cause.code(), "SOL-GUEST-DISK-FULL");
+    let text = &cause.message;
+    let root = tree.path().to_str().unwrap();
+    for part in [root, "cannot unpack the first file: No space left on device"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(received.tries(), 1);
+    assert!(received.lines().is_empty());
+    host.wait_until_empty().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_qemu_is_named() {
     let host = Host::new();
     let service = host.serve().await;

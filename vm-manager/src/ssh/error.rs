@@ -69,6 +69,14 @@ pub enum SshError {
         /// What the guest said, or what did not fit.
         reason: String,
     },
+    /// A file could not be written to the guest because the file system there has no room for it.
+    #[error("cannot write `{path}` in the guest, its disk is full: {reason}")]
+    Full {
+        /// The path in the guest.
+        path: String,
+        /// What the guest said.
+        reason: String,
+    },
     /// The host's end of a transfer failed: the local file, not the guest.
     #[error("the host's end of a transfer failed: {0}")]
     Local(#[source] io::Error),
@@ -85,6 +93,14 @@ impl SshError {
     }
 }
 
+/// Whether this is what programs of a guest say when a file system has no room: the text of `ENOSPC`
+/// or `EDQUOT`, which are the same on Linux, illumos and the BSDs but for one letter.
+#[must_use]
+pub fn says_full(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    said.contains("no space left on device") || said.contains("quota exceeded")
+}
+
 /// Waits for `work`, at most `deadline`.
 pub(crate) async fn within<T>(
     deadline: Duration,
@@ -94,5 +110,25 @@ pub(crate) async fn within<T>(
     match tokio::time::timeout(deadline, work).await {
         Ok(result) => result,
         Err(_elapsed) => Err(SshError::Timeout { what: what(), deadline }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_by_its_words() {
+        for said in [
+            "cat: write error: No space left on device",
+            "mkdir: can't create directory '/x': No space left on device",
+            "cat: stdout: Disc quota exceeded",
+            "sh: 1: cannot create /x: Disk quota exceeded",
+        ] {
+            assert!(says_full(said), "{said}");
+        }
+        for said in ["cat: write error: Input/output error", "Permission denied", "Failure", ""] {
+            assert!(!says_full(said), "{said}");
+        }
     }
 }

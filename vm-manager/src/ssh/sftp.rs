@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::size::{ByteSize, FULL_DISK};
 use futures_util::StreamExt;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use russh_sftp::client::error::Error;
@@ -9,6 +10,7 @@ use russh_sftp::client::{Config, RawSftpSession};
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use super::error::says_full;
 use super::transfer::{Exactly, too_long};
 use super::{SshError, Stdin, StreamReader};
 
@@ -54,42 +56,81 @@ impl Sftp {
         beside: &str,
         mode: u32,
     ) -> Result<(), SshError> {
-        let failure = |error: Error| transfer("write", path, &error);
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
         let private = FileAttributes { permissions: Some(0o600), ..FileAttributes::empty() };
-        let handle = self.session.open(beside, flags, private).await.map_err(failure)?.handle;
+        let handle = match self.session.open(beside, flags, private).await {
+            Ok(opened) => opened.handle,
+            Err(error) => return Err(self.refused(path, &error).await),
+        };
         let write = async {
-            self.write_all(&handle, &mut source, path).await?;
-            let written = self.session.fstat(&handle).await.map_err(failure)?.attrs.size;
+            self.write_all(&handle, &mut source).await?;
+            let written = self.session.fstat(&handle).await?.attrs.size;
             if written != Some(source.size) {
                 let reason =
                     format!("{} bytes were sent, {written:?} are in the file", source.size);
-                return Err(SshError::Transfer { action: "write", path: path.to_owned(), reason });
+                let path = path.to_owned();
+                return Err(SshError::Transfer { action: "write", path, reason }.into());
             }
             let attributes = FileAttributes { permissions: Some(mode), ..FileAttributes::empty() };
-            self.session.fsetstat(&handle, attributes).await.map_err(failure)?;
-            Ok(())
+            self.session.fsetstat(&handle, attributes).await?;
+            Ok::<_, Failed>(())
         };
         let written = write.await;
-        let closed = self.session.close(&handle).await.map_err(failure).map(drop);
+        let closed = self.session.close(&handle).await.map(drop).map_err(Failed::from);
         let placed = match written.and(closed) {
-            Ok(()) => self.rename(beside, path).await.map_err(failure),
-            Err(error) => Err(error),
+            Ok(()) => self.rename(beside, path).await.map_err(Failed::from),
+            Err(failed) => Err(failed),
         };
-        if placed.is_err() {
-            // The first error is the one to tell.
-            drop(self.session.remove(beside).await);
+        let error = match placed {
+            Ok(()) => return Ok(()),
+            // Asked for before the removal makes room again.
+            Err(Failed::Server(error)) => self.refused(path, &error).await,
+            Err(Failed::Other(error)) => error,
+        };
+        // The first error is the one to tell.
+        drop(self.session.remove(beside).await);
+        Err(error)
+    }
+
+    /// What it means that the server did not write a file. The protocol has no word for a full disk
+    /// (draft-ietf-secsh-filexfer-02, section 7), so the file system is asked.
+    async fn refused(&self, path: &str, error: &Error) -> SshError {
+        let reason = said(error);
+        let path = path.to_owned();
+        if says_full(&reason) {
+            return SshError::Full { path, reason };
         }
-        placed
+        let is_vague =
+            matches!(error, Error::Status(status) if status.status_code == StatusCode::Failure);
+        if is_vague && let Some(room) = self.full(&path).await {
+            return SshError::Full { path, reason: format!("{reason}; {room}") };
+        }
+        SshError::Transfer { action: "write", path, reason }
+    }
+
+    /// What room the file system of a file has, in words, if it has none worth the name; `None` also
+    /// where the server cannot tell.
+    async fn full(&self, path: &str) -> Option<String> {
+        let directory = match path.rsplit_once('/') {
+            Some(("", _)) => "/",
+            Some((directory, _)) => directory,
+            None => ".",
+        };
+        let room = self.session.statvfs(directory).await.ok()?;
+        let bytes = |blocks: u64| ByteSize(blocks.saturating_mul(room.fragment_size));
+        let (free, size) = (bytes(room.blocks_avail), bytes(room.blocks));
+        if size.0 > 0 && free < FULL_DISK {
+            return Some(format!("{free} of {size} are free"));
+        }
+        (room.inodes > 0 && room.inodes_avail == 0)
+            .then(|| format!("none of {} files is free", room.inodes))
     }
 
     async fn write_all(
         &self,
         handle: &str,
         source: &mut Exactly<impl AsyncRead + Unpin + Send>,
-        path: &str,
-    ) -> Result<(), SshError> {
-        let failure = |error: Error| transfer("write", path, &error);
+    ) -> Result<(), Failed> {
         let mut under_way = FuturesUnordered::new();
         let mut offset = 0;
         loop {
@@ -100,17 +141,17 @@ impl Sftp {
             }
             block.truncate(count);
             if under_way.len() == UNDER_WAY {
-                under_way.next().await.transpose().map_err(failure)?;
+                under_way.next().await.transpose()?;
             }
             under_way.push(self.session.write(handle, offset, block));
             offset += count as u64;
             // A request is sent when it is first polled.
             if let Some(done) = futures_util::FutureExt::now_or_never(under_way.next()).flatten() {
-                done.map_err(failure)?;
+                done?;
             }
         }
         while let Some(done) = under_way.next().await {
-            done.map_err(failure)?;
+            done?;
         }
         Ok(())
     }
@@ -196,7 +237,31 @@ impl Sftp {
     }
 }
 
+/// What ended an upload, before it is known what it means.
+enum Failed {
+    /// The server refused something.
+    Server(Error),
+    /// Anything else.
+    Other(SshError),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<SshError> for Failed {
+    fn from(error: SshError) -> Self {
+        Self::Other(error)
+    }
+}
+
 fn transfer(action: &'static str, path: &str, error: &Error) -> SshError {
-    let said: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
-    SshError::Transfer { action, path: path.to_owned(), reason: said }
+    SshError::Transfer { action, path: path.to_owned(), reason: said(error) }
+}
+
+/// A server's words, short and without control characters.
+fn said(error: &Error) -> String {
+    error.to_string().chars().filter(|c| !c.is_control()).take(300).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::error::within;
+use super::error::{says_full, within};
 use super::opening::{Request, start};
 use super::quote::quote_path;
 use super::run::complaint;
@@ -28,8 +28,9 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// [`SshError::Transfer`] when the guest cannot write it, [`SshError::Local`] when `source`
-    /// fails or does not have `size` bytes, and as for [`Guest::exec`]. `path` is as it was then;
+    /// [`SshError::Full`] when the guest's disk has no room for it, [`SshError::Transfer`] when the
+    /// guest cannot write it, [`SshError::Local`] when `source` fails or does not have `size` bytes,
+    /// and as for [`Guest::exec`]. `path` is as it was then;
     /// only a lost connection or the deadline may leave a part beside it, named `path.part-...`.
     pub async fn upload(
         &self,
@@ -111,8 +112,9 @@ impl Guest {
         let (part, target, size) = (quote_path(beside), quote_path(path), source.size);
         // The size is checked in the guest before the new file takes its place: a connection that
         // is cut looks like the end of the input there.
+        // What it says is read by a program: not in the language of the guest.
         let command = format!(
-            "umask 077; if cat >{part} && [ \"$(($(wc -c <{part})))\" -eq {size} ] && \
+            "umask 077; LC_ALL=C; export LC_ALL; if cat >{part} && [ \"$(($(wc -c <{part})))\" -eq {size} ] && \
              chmod {mode:o} {part} && [ ! -d {target} ] && mv -f {part} {target}; then exit 0; fi; \
              rm -f {part}; [ ! -d {target} ] || echo 'it is a directory' >&2; exit 1"
         );
@@ -145,11 +147,11 @@ impl Guest {
         if status.success() {
             return Ok(());
         }
-        Err(SshError::Transfer {
-            action: "write",
-            path: path.to_owned(),
-            reason: complaint(&status, &stderr),
-        })
+        let (path, reason) = (path.to_owned(), complaint(&status, &stderr));
+        if says_full(&String::from_utf8_lossy(&stderr)) {
+            return Err(SshError::Full { path, reason });
+        }
+        Err(SshError::Transfer { action: "write", path, reason })
     }
 
     async fn download_by_cat(

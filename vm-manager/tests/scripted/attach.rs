@@ -23,6 +23,7 @@ fn story(events: &[GuestEvent]) -> Vec<String> {
             GuestEvent::Mask(secret) => format!("mask {}", secret.expose()),
             GuestEvent::Outputs(outputs) => format!("outputs {outputs:?}"),
             GuestEvent::Annotation(annotation) => format!("annotation {}", annotation.message),
+            GuestEvent::DiskFull(message) => format!("disk full {message}"),
             GuestEvent::Finished(result) => format!("finished {}", result.name()),
             GuestEvent::Summary(_) => "summary".to_owned(),
         })

@@ -6,6 +6,7 @@ use common::plan::{Plan, StepAction};
 use crate::expression::Value;
 use crate::system::{Kind, Owner, Placement, System};
 
+use super::fault::Fault;
 use super::workspace::{Directories, inside};
 
 /// The name of the action, without owner of a mirror and without version.
@@ -98,20 +99,21 @@ impl Checkout {
         how: Placement,
         owner: Owner,
         system: &dyn System,
-    ) -> Result<(), String> {
-        if system.kind(tree).await.map_err(|e| e.to_string())? != Some(Kind::Directory) {
-            return Err(format!("the working tree that was sent to {tree} is no longer there"));
+    ) -> Result<(), Fault> {
+        if system.kind(tree).await? != Some(Kind::Directory) {
+            let gone = format!("the working tree that was sent to {tree} is no longer there");
+            return Err(gone.into());
         }
-        system.create_directory(&self.target, owner).await.map_err(|e| e.to_string())?;
+        system.create_directory(&self.target, owner).await?;
         if self.clean {
             // The directory itself stays: it may be the working directory of a process.
-            let names = system.list(&self.target, NAMES).await.map_err(|e| e.to_string())?;
+            let names = system.list(&self.target, NAMES).await?;
             for name in names {
                 let path = format!("{}/{name}", self.target);
-                system.remove(&path).await.map_err(|e| e.to_string())?;
+                system.remove(&path).await?;
             }
         }
-        system.place_tree(tree, &self.target, how, owner).await.map_err(|e| e.to_string())
+        Ok(system.place_tree(tree, &self.target, how, owner).await?)
     }
 }
 

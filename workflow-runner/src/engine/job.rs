@@ -19,6 +19,7 @@ use super::contexts::{JobContexts, JobScope};
 use super::dialect::{ActionNames, DialectRules};
 use super::environment::Layers;
 use super::events::Events;
+use super::fault::Fault;
 use super::step::{Record, read_minutes};
 use super::text::{minutes, sentence};
 use super::variables::Variables;
@@ -60,6 +61,8 @@ pub(super) struct Job<'a> {
     pub(super) output_bytes: usize,
     /// A step failed.
     pub(super) failed: bool,
+    /// What could not be written when the job failed, if that is why.
+    pub(super) disk_full: Option<String>,
     /// When the job was cancelled or reached its limit.
     pub(super) cancelled: Option<Instant>,
     /// It was the limit.
@@ -90,31 +93,31 @@ pub(super) struct RunDefaults {
 }
 
 impl<'a> Job<'a> {
-    /// Prepares directories, contexts and `env`; the error is a message.
+    /// Prepares directories, contexts and `env`.
     pub(super) async fn set_up(
         document: &'a JobDocument,
         system: &'a dyn System,
         events: &'a mut Events,
         cancel: CancellationToken,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Fault> {
         let plan = &document.plan;
         if plan.version > PLAN_VERSION {
             return Err(format!(
                 "the plan of this job has version {}, but this program knows versions up to \
                  {PLAN_VERSION}; the guest program is older than the host's",
                 plan.version
-            ));
+            )
+            .into());
         }
         let rules = DialectRules::of(plan.dialect);
-        let facts =
-            system.facts(document.run_as.as_deref()).await.map_err(|error| error.to_string())?;
+        let facts = system.facts(document.run_as.as_deref()).await?;
         let github = &document.contexts.github;
         let repository = github.get("repository").and_then(Json::as_str).unwrap_or_default();
         let job_id = document.job.short();
         let directories =
             Directories::new(&document.work_directory, repository, &document.runner, &job_id);
         let event = github.get("event").unwrap_or(&Json::Null);
-        directories.prepare(system, facts.owner, event).await.map_err(|e| e.to_string())?;
+        directories.prepare(system, facts.owner, event).await?;
 
         let debug_wished = wants_debug(document);
         let mut scope = JobContexts::new(document, &directories, debug_wished).scope(rules);
@@ -151,6 +154,7 @@ impl<'a> Job<'a> {
             records: Vec::new(),
             output_bytes: 0,
             failed: false,
+            disk_full: None,
             cancelled: None,
             timed_out: false,
             deadline: Instant::now() + Duration::from_secs_f64(limit * 60.0),
@@ -173,12 +177,18 @@ impl<'a> Job<'a> {
         self.notice_end().await;
         self.outputs().await;
         self.clean_up().await;
-        match self.cancelled {
+        let result = match self.cancelled {
             Some(_) if self.timed_out => self.rules.timed_out_job,
             Some(_) => JobResult::Cancelled,
             None if self.failed => JobResult::Failure,
             None => JobResult::Success,
+        };
+        if self.cancelled.is_none()
+            && let Some(message) = self.disk_full
+        {
+            self.events.event(GuestEvent::DiskFull(message)).await;
         }
+        result
     }
 
     /// Looks between two steps whether the job was cancelled or has reached its limit.

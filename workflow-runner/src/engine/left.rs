@@ -7,6 +7,8 @@ use common::event::Summary;
 use common::guest::GuestEvent;
 use common::limits::{COMMAND_FILE_BYTES, OUTPUT_BYTES, SUMMARY_BYTES};
 
+use crate::system::SystemError;
+
 use super::files;
 use super::interpreter::Said;
 use super::job::Job;
@@ -21,11 +23,10 @@ const KEPT_PATHS: usize = 1_000;
 
 impl Job<'_> {
     /// Makes the empty files in which a step can leave something.
-    pub(super) async fn create_command_files(&self, step: u32) -> Result<(), String> {
+    pub(super) async fn create_command_files(&self, step: u32) -> Result<(), SystemError> {
         for (_, kind) in COMMAND_FILES {
             let path = self.directories.command_file(kind, step);
-            let made = self.system.create_file(&path, b"", 0o644, self.facts.owner).await;
-            made.map_err(|error| error.to_string())?;
+            self.system.create_file(&path, b"", 0o644, self.facts.owner).await?;
         }
         Ok(())
     }

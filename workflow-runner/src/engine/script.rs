@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::system::{Command, Exit, Kind, Process};
 
 use super::environment::{self, Layers, RunnerLayer};
+use super::fault::Fault;
 use super::header::{self, Header};
 use super::interpreter::Interpreter;
 use super::job::Job;
@@ -32,12 +33,12 @@ pub(super) struct RunStep<'a> {
 }
 
 impl Job<'_> {
-    /// Runs a script; the error is a message about what kept it from starting.
+    /// Runs a script; the error is what kept it from starting.
     pub(super) async fn run_script(
         &mut self,
         performing: &mut Performing<'_>,
         run: RunStep<'_>,
-    ) -> Result<Performed, String> {
+    ) -> Result<Performed, Fault> {
         let scope = &mut performing.scope;
         let script = scope.text(run.script, self.system).await.map_err(|e| format!("run: {e}"))?;
         let shell = match run.shell {
@@ -59,18 +60,18 @@ impl Job<'_> {
             .await
             .map_err(|error| error.to_string())?;
         let directory = self.directories.in_workspace(&directory);
-        if self.system.kind(&directory).await.map_err(|e| e.to_string())? != Some(Kind::Directory) {
+        if self.system.kind(&directory).await? != Some(Kind::Directory) {
             return Err(format!(
                 "the working directory {directory} does not exist; make it in an earlier step, or \
                  correct \"working-directory\" (a checkout comes first where it lies in the \
                  repository)"
-            ));
+            )
+            .into());
         }
         let index = performing.step.index;
         let file = self.directories.script(index, shell.extension);
         let text = shell.file_text(&script);
-        let made = self.system.create_file(&file, text.as_bytes(), 0o755, self.facts.owner).await;
-        made.map_err(|error| error.to_string())?;
+        self.system.create_file(&file, text.as_bytes(), 0o755, self.facts.owner).await?;
         self.create_command_files(index).await?;
 
         let header = Header::Script { script: &script, shell: &shell.shown() };
@@ -139,7 +140,7 @@ impl Job<'_> {
         let Some(Ok(ended)) = supervisor.join_next().await else {
             // The task neither panics nor is aborted while it is awaited here.
             self.error("The engine lost the process of this step.").await;
-            return Performed { outcome: Conclusion::Failure, said, stop: None };
+            return Performed { said, ..Performed::failed() };
         };
         if streams.is_open() {
             self.readers.spawn(streams.discard());
@@ -167,6 +168,9 @@ impl Job<'_> {
         if let Some(failure) = failure {
             self.error(&failure).await;
         }
-        Performed { outcome, said, stop: ended.stop }
+        if outcome == Conclusion::Failure && ended.stop.is_none() {
+            self.explain_full_disk(environment).await;
+        }
+        Performed { outcome, said, stop: ended.stop, disk_full: None }
     }
 }

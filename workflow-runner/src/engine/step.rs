@@ -11,6 +11,7 @@ use crate::expression::Value;
 
 use super::checkout::{self, Checkout};
 use super::contexts::JobScope;
+use super::fault::Fault;
 use super::header::{self, Header, run_name};
 use super::interpreter::Said;
 use super::job::{AFTER_CANCEL, Job};
@@ -47,11 +48,14 @@ pub(super) struct Performed {
     pub(super) said: Said,
     /// Why it was ended, if it was.
     pub(super) stop: Option<Stop>,
+    /// What could not be written to begin it, if the disk was full.
+    pub(super) disk_full: Option<String>,
 }
 
 impl Performed {
-    fn failed() -> Self {
-        Self { outcome: Conclusion::Failure, said: Said::default(), stop: None }
+    /// A step that failed and left nothing.
+    pub(super) fn failed() -> Self {
+        Self { outcome: Conclusion::Failure, said: Said::default(), stop: None, disk_full: None }
     }
 }
 
@@ -126,6 +130,11 @@ impl Job<'_> {
         } else {
             outcome
         };
+        if conclusion == Conclusion::Failure && !self.failed {
+            // What failed first decides: a job of which a step had failed before is not the machine's
+            // fault.
+            self.disk_full = performed.0.disk_full.take();
+        }
         self.finish(step, name, began, [outcome, conclusion], outputs).await;
     }
 
@@ -133,16 +142,17 @@ impl Job<'_> {
     async fn after(
         &mut self,
         mut performing: Performing<'_>,
-        performed: Result<Performed, String>,
+        performed: Result<Performed, Fault>,
         limit: Option<f64>,
     ) -> (Performed, JobScope) {
         // Files that the step made count in what is evaluated after it.
         performing.scope.forget_hashes();
         let mut performed = match performed {
             Ok(performed) => performed,
-            Err(message) => {
-                self.error(&sentence(&message)).await;
-                Performed::failed()
+            Err(fault) => {
+                self.error(&fault.sentence()).await;
+                let disk_full = fault.disk_full().map(str::to_owned);
+                Performed { disk_full, ..Performed::failed() }
             }
         };
         match performed.stop {
@@ -166,8 +176,8 @@ impl Job<'_> {
         (performed, performing.scope)
     }
 
-    /// Does what a step says; the error is a message.
-    async fn perform(&mut self, performing: &mut Performing<'_>) -> Result<Performed, String> {
+    /// Does what a step says.
+    async fn perform(&mut self, performing: &mut Performing<'_>) -> Result<Performed, Fault> {
         match &performing.step.action {
             StepAction::Run { script, shell, working_directory } => {
                 let run = RunStep {
@@ -183,8 +193,9 @@ impl Job<'_> {
             StepAction::Uses { reference, .. } => Err(format!(
                 "the action {reference} cannot run here yet: of all actions only actions/checkout \
                  is supported; write what it does as a \"run\" step"
-            )),
-            StepAction::Unsupported { reason } => Err(reason.clone()),
+            )
+            .into()),
+            StepAction::Unsupported { reason } => Err(reason.clone().into()),
         }
     }
 
@@ -193,7 +204,7 @@ impl Job<'_> {
         performing: &mut Performing<'_>,
         reference: &str,
         with: &plan::Value,
-    ) -> Result<Performed, String> {
+    ) -> Result<Performed, Fault> {
         let system = self.system;
         let with = performing.scope.texts(with, system).await.map_err(|e| format!("with: {e}"))?;
         let header = Header::Action { reference, with: &with };
@@ -202,7 +213,8 @@ impl Job<'_> {
             return Err(format!(
                 "there is no working tree for {reference} in this job; fetch the repository with \
                  git in a \"run\" step"
-            ));
+            )
+            .into());
         };
         let checkout = Checkout::new(&with, performing.scope.github(), &self.directories)?;
         let how = checkout::placement(&self.document.plan, performing.step.index);
@@ -217,7 +229,7 @@ impl Job<'_> {
             stop = performing.limits.reached() => Some(stop),
         };
         let said = Said::outputs(checkout.outputs);
-        Ok(Performed { outcome: Conclusion::Success, said, stop })
+        Ok(Performed { outcome: Conclusion::Success, said, stop, disk_full: None })
     }
 
     /// The step's name: its author's, or one made of what it does.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod ending;
+mod full_disk;
 mod story;
 mod values;
 

@@ -34,6 +34,9 @@ use crate::system::{Local, pressure};
 /// The word that the daemon prints when the job runs; anything else is why it does not.
 pub(super) const READY: &str = "ready";
 
+/// What stands in front of the reason when a file system has no room.
+pub(super) const FULL: &str = "disk full: ";
+
 /// How long a job that is over waits for a host to take its last events.
 const LINGER: Duration = Duration::from_secs(24 * 3600);
 
@@ -59,6 +62,7 @@ pub fn daemon(base: &Path, input: impl Read) -> Result<(), GuestError> {
     let mut output = io::stdout();
     drop(match &started {
         Ok(_) => writeln!(output, "{READY}"),
+        Err(error) if error.is_disk_full() => writeln!(output, "{FULL}{error}"),
         Err(error) => writeln!(output, "{error}"),
     });
     drop(output.flush());

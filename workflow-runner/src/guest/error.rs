@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use common::JobId;
-use common::guest::ATTACH_VERSION;
+use common::guest::{ATTACH_VERSION, EXIT_DISK_FULL};
 use common::limits::JOB_DOCUMENT_BYTES;
+
+use crate::system::is_full;
 
 /// The exit code for input that cannot be used: sysexits' `EX_USAGE`.
 const EXIT_INPUT: u8 = 64;
@@ -67,6 +69,9 @@ pub enum GuestError {
     /// The daemon did not get ready.
     #[error("the daemon of the job did not start: {0}")]
     NotReady(String),
+    /// The daemon did not get ready because a file system has no room.
+    #[error("the daemon of the job did not start: {0}")]
+    DiskFull(String),
     /// There is no daemon to attach to.
     #[error("no daemon of job {job} answers: {why}")]
     NoDaemon {
@@ -95,10 +100,12 @@ pub enum GuestError {
 
 impl GuestError {
     /// The exit code that stands for this error: 64 for input that cannot be used, 69 for a daemon
-    /// that is not there, 70 for a fault of this machine.
+    /// that is not there, 73 ([`EXIT_DISK_FULL`]) for a file system without room, 70 for any other
+    /// fault of this machine.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            error if error.is_disk_full() => EXIT_DISK_FULL,
             Self::Usage(_)
             | Self::DocumentTooLong
             | Self::DocumentMalformed { .. }
@@ -109,7 +116,17 @@ impl GuestError {
             | Self::UnsafeDirectory { .. }
             | Self::Died(_)
             | Self::NotReady(_)
+            | Self::DiskFull(_)
             | Self::Unpack { .. } => EXIT_FAULT,
+        }
+    }
+
+    /// Whether a file system of this machine has no room.
+    pub(super) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::DiskFull(_) => true,
+            Self::Io { source, .. } | Self::Unpack { source, .. } => is_full(source),
+            _ => false,
         }
     }
 
@@ -117,5 +134,22 @@ impl GuestError {
     pub(super) fn io(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { what, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_an_exit_code_of_its_own() {
+        let full = || io::Error::from_raw_os_error(nix::libc::ENOSPC);
+        let unpack = |source| GuestError::Unpack { entry: "a/b".to_owned(), source };
+        assert_eq!(unpack(full()).exit_code(), EXIT_DISK_FULL);
+        assert_eq!(GuestError::io("create", "/x")(full()).exit_code(), EXIT_DISK_FULL);
+        assert_eq!(GuestError::DiskFull(String::new()).exit_code(), EXIT_DISK_FULL);
+        assert_eq!(unpack(io::ErrorKind::PermissionDenied.into()).exit_code(), EXIT_FAULT);
+        let said = unpack(full()).to_string();
+        assert_eq!(said, "cannot unpack a/b: No space left on device (os error 28)");
     }
 }

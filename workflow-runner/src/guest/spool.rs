@@ -302,6 +302,7 @@ fn smaller(event: GuestEvent, error: &FrameError) -> Vec<GuestEvent> {
                 GuestEvent::Summary(summary) => ("a step's summary", Some(summary.step)),
                 GuestEvent::Annotation(annotation) => ("an annotation", Some(annotation.step)),
                 GuestEvent::Mask(_) => ("a value to mask", None),
+                GuestEvent::DiskFull(_) => ("that the disk is full", None),
                 GuestEvent::Outputs(_) => ("the outputs of the job", None),
                 GuestEvent::Finished(_) => ("the end of the job", None),
             };

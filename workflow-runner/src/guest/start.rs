@@ -68,6 +68,9 @@ fn converse(child: &mut Child, document: Vec<u8>) -> Result<(), GuestError> {
     match line.trim_end() {
         daemon::READY => Ok(()),
         "" => Err(GuestError::NotReady("it ended without a word".to_owned())),
-        reason => Err(GuestError::NotReady(reason.to_owned())),
+        line => Err(match line.strip_prefix(daemon::FULL) {
+            Some(reason) => GuestError::DiskFull(reason.to_owned()),
+            None => GuestError::NotReady(line.to_owned()),
+        }),
     }
 }

@@ -7,9 +7,11 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
+use common::size::ByteSize;
 use nix::fcntl::OFlag;
+use nix::sys::statvfs::statvfs;
 
-use super::{Kind, Owner, SystemError};
+use super::{Kind, Owner, Room, SystemError};
 
 /// The mode of a directory that is made.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -112,6 +114,19 @@ pub(super) fn list(path: &str, limit: usize) -> Result<Vec<String>, SystemError>
     Ok(names)
 }
 
+/// See [`super::System::room`].
+pub(super) fn room(path: &str, owner: Owner) -> Result<Room, SystemError> {
+    let found = statvfs(path).map_err(|error| SystemError::new("look at", path, error.into()))?;
+    // The rest is a reserve that only root may use up.
+    let (blocks, files_free) = match owner.uid {
+        0 => (found.blocks_free(), found.files_free()),
+        _ => (found.blocks_available(), found.files_available()),
+    };
+    let bytes = |blocks: u64| ByteSize(blocks.saturating_mul(found.fragment_size()));
+    let (size, free) = (bytes(found.blocks()), bytes(blocks));
+    Ok(Room { size, free, files: found.files(), files_free })
+}
+
 /// See [`super::System::find_program`].
 pub(super) fn find_program(name: &str, search_path: &str) -> Option<String> {
     if name.is_empty() {
@@ -203,6 +218,17 @@ mod tests {
         remove(text(&directory.path().join("a"))).unwrap();
         remove(text(&directory.path().join("a"))).unwrap();
         assert_eq!(kind(text(&deep)).unwrap(), None);
+    }
+
+    #[test]
+    fn the_room_of_a_file_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let found = room(text(directory.path()), me()).unwrap();
+        assert!(found.free <= found.size && found.size.0 > 0, "{found:?}");
+        let root = room(text(directory.path()), Owner { uid: 0, gid: 0 }).unwrap();
+        let other = room(text(directory.path()), Owner { uid: 1, gid: 1 }).unwrap();
+        assert!(other.free <= root.free, "{root:?} {other:?}");
+        assert!(room(text(&directory.path().join("missing")), me()).is_err());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use common::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    Command, Facts, Kind, Owner, Pending, Placement, Process, System, SystemError, files, hash,
-    process, tree, users,
+    Command, Facts, Kind, Owner, Pending, Placement, Process, Room, System, SystemError, files,
+    hash, process, tree, users,
 };
 
 /// Where programs are looked for beside the `PATH` of this program, on every system: what does not
@@ -160,6 +160,11 @@ impl System for Local {
     ) -> Pending<'a, Result<Vec<String>, SystemError>> {
         let path = path.to_owned();
         Box::pin(blocking(move || files::list(&path, limit)))
+    }
+
+    fn room<'a>(&'a self, path: &'a str, owner: Owner) -> Pending<'a, Result<Room, SystemError>> {
+        let path = path.to_owned();
+        Box::pin(blocking(move || files::room(&path, owner)))
     }
 
     fn place_tree<'a>(

@@ -3,7 +3,7 @@
 //! vm-manager starts QEMU without an environment, so this stands in files beside the program:
 //! `boot.conf` for every boot, and in the directory `boots` files for one boot each, of which a boot
 //! takes the first by name. Each has lines `SCRIPTED_BOOT_MS=MILLISECONDS` and
-//! `SCRIPTED_BOOT=ready|hang|panic|refuse|fail`; variables of these names are the defaults.
+//! `SCRIPTED_BOOT=ready|full|hang|panic|refuse|fail`; variables of these names are the defaults.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub(crate) struct Boot {
 pub(crate) enum BootEnd {
     /// The SSH server answers and lets the host in.
     Ready,
+    /// The SSH server answers and lets the host in, and the disk has no room for a working tree.
+    Full,
     /// The SSH server never answers.
     Hang,
     /// The kernel panics.
@@ -81,6 +83,7 @@ impl Boot {
                     .ok_or(format!("{value:?} is no time of a boot"))?;
             }
             ("SCRIPTED_BOOT", "ready") => self.end = BootEnd::Ready,
+            ("SCRIPTED_BOOT", "full") => self.end = BootEnd::Full,
             ("SCRIPTED_BOOT", "hang") => self.end = BootEnd::Hang,
             ("SCRIPTED_BOOT", "panic") => self.end = BootEnd::Panic,
             ("SCRIPTED_BOOT", "refuse") => self.end = BootEnd::Refuse,

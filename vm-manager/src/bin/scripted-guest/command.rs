@@ -54,7 +54,7 @@ async fn perform(
     let words = words::split(command).unwrap_or_default();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     Some(match &words[..] {
-        ["mkdir", ..] | ["true"] => 0,
+        ["LC_ALL=C", "mkdir", ..] | ["true"] => 0,
         ["hostname"] => {
             terminal.stdout(format!("{}\n", machine.seed.hostname).into_bytes()).await;
             0
@@ -92,6 +92,7 @@ async fn perform(
 async fn run_script(script: &str, machine: &Arc<Machine>, terminal: &mut Terminal) -> u8 {
     match script::run(script, machine, terminal, &CancellationToken::new()).await {
         Ended::Exit(code) => code,
+        Ended::NoSpace => 1,
         Ended::Cancelled => unreachable!("nobody has the token"),
     }
 }

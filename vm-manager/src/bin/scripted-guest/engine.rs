@@ -10,6 +10,7 @@ use std::sync::Arc;
 use common::Timestamp;
 use common::event::{Conclusion, JobResult, StepFinished, StepStarted, Stream};
 use common::guest::{GuestEvent, JobDocument};
+use common::infrastructure::Cause;
 use common::limits::{OUTPUT_BYTES, STEPS};
 use common::plan::{Step, StepAction, Value};
 use common::request::Secret;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::job::Job;
 use crate::log::Log;
 use crate::machine::Machine;
+use crate::program::NO_SPACE;
 use crate::script::{self, Ended, Output};
 
 /// The characters of a name that is made from a script.
@@ -32,6 +34,7 @@ pub(crate) async fn run(machine: Arc<Machine>, job: Arc<Job>, document: JobDocum
         log: Log::new(&job),
         outputs: BTreeMap::new(),
         failed: false,
+        disk_full: None,
         cancelled: false,
         heard: false,
     };
@@ -48,6 +51,8 @@ struct Engine<'a> {
     log: Log<'a>,
     outputs: BTreeMap<String, String>,
     failed: bool,
+    /// What could not be written for want of room.
+    disk_full: Option<String>,
     cancelled: bool,
     /// Whether the host knows that a step began.
     heard: bool,
@@ -79,6 +84,9 @@ impl Engine<'_> {
             (false, true) => JobResult::Failure,
             (false, false) => JobResult::Success,
         };
+        if let (Some(message), JobResult::Failure) = (self.disk_full.take(), result) {
+            self.log.event(GuestEvent::DiskFull(message)).await;
+        }
         self.log.event(GuestEvent::Finished(result)).await;
     }
 
@@ -163,6 +171,12 @@ impl Engine<'_> {
                 Err(Wrong::Error(format!("Process completed with exit code {code}.")))
             }
             Ended::Cancelled => Err(Wrong::Cancelled),
+            Ended::NoSpace => {
+                let message = format!("cannot write the script of this step: {NO_SPACE}");
+                let text = format!("{}: {message}.", Cause::GuestDiskFull.code());
+                self.disk_full = Some(message);
+                Err(Wrong::Error(text))
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::JobId;
-use common::guest::{ATTACH_VERSION, JobDocument, START_WORD};
+use common::guest::{ATTACH_VERSION, EXIT_DISK_FULL, JobDocument, START_WORD};
 use common::limits::JOB_DOCUMENT_BYTES;
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -21,6 +21,9 @@ const EXIT_INPUT: u8 = 64;
 const EXIT_UNAVAILABLE: u8 = 69;
 /// The exit code for everything that went wrong in the machine.
 const EXIT_FAULT: u8 = 70;
+
+/// What the system says when a file system has no room.
+pub(crate) const NO_SPACE: &str = "No space left on device (os error 28)";
 
 /// How long a refused host may take to say what it wants. A real program needs longer than that to be
 /// started and to look for its daemon: no refusal overtakes the first frame.
@@ -50,7 +53,12 @@ pub(crate) async fn main(
         ["unpack", _] => {
             // The tree is taken and goes nowhere: no step can look for it.
             while input.next().await.is_some() {}
-            Ok(())
+            if machine.is_full {
+                let text = format!("cannot unpack the first file: {NO_SPACE}");
+                Err(Failure { code: EXIT_DISK_FULL, text })
+            } else {
+                Ok(())
+            }
         }
         ["version"] => {
             terminal.stdout(b"workflow-runner scripted\n".to_vec()).await;

@@ -13,6 +13,7 @@
 //! | `oom` | the kernel kills the guest program for want of memory |
 //! | `poweroff`, `reboot` | the guest does that |
 //! | `diskfull` | a write of the guest's disk fails for want of room on the host |
+//! | `nospace` | the guest's disk has no room for what the guest program must write for this step |
 //! | `die` | the guest program is gone |
 //! | `cut` | every SSH connection breaks |
 //! | `freeze MS` | nothing passes over SSH for so long, while the script goes on |
@@ -50,6 +51,8 @@ pub(crate) enum Ended {
     Exit(u8),
     /// It was cancelled.
     Cancelled,
+    /// It could not be written for want of room.
+    NoSpace,
 }
 
 /// Runs a script.
@@ -116,6 +119,7 @@ async fn perform(
         Instruction::PowerOff => machine.power_off(),
         Instruction::Reboot => machine.reboot(),
         Instruction::DiskFull => machine.disk_full(),
+        Instruction::NoSpace => return Some(Ended::NoSpace),
         Instruction::OutOfMemory => machine.out_of_memory(),
         Instruction::Die => machine.program.die(),
         Instruction::Cut => machine.network.cut(),
@@ -171,6 +175,7 @@ enum Instruction {
     PowerOff,
     Reboot,
     DiskFull,
+    NoSpace,
     Die,
     Cut,
     Freeze(Duration),
@@ -212,6 +217,7 @@ impl Instruction {
             ("poweroff", []) => Self::PowerOff,
             ("reboot", []) => Self::Reboot,
             ("diskfull", []) => Self::DiskFull,
+            ("nospace", []) => Self::NoSpace,
             ("die", []) => Self::Die,
             ("cut", []) => Self::Cut,
             ("freeze", [ms]) => Self::Freeze(time(ms)?),

@@ -101,6 +101,59 @@ async fn what_cannot_be_written_is_told_and_leaves_nothing() {
     }
 }
 
+/// Where Debian has OpenSSH's SFTP server.
+const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
+
+fn program(path: &str, script: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_behind_sftp_is_told() {
+    // The server has a small disk of its own, which nobody else sees.
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let (disk, server) = (disk.to_str().unwrap(), directory.path().join("server"));
+    let server = server.to_str().unwrap();
+    let user = if nix::unistd::geteuid().is_root() { "" } else { "--map-root-user" };
+    let prepare = format!("mount -t tmpfs -o size=4M none {disk} && exec {SFTP_SERVER}");
+    program(server, &format!("exec unshare {user} --mount sh -c '{prepare}'"));
+
+    let sshd = Sshd::with(&format!("Subsystem sftp {server}")).await;
+    let guest = sshd.login().await;
+    let path = format!("{disk}/file");
+    upload(&guest, &content(1 << 20), &path, 0o644).await.unwrap();
+    let error = upload(&guest, &content(8 << 20), &path, 0o644).await.unwrap_err();
+    assert!(matches!(error, SshError::Full { .. }), "{error}");
+    let error = error.to_string();
+    assert!(error.contains(&path) && error.contains("of 4 MiB are free"), "{error}");
+    // What is wrong with room on the disk is something else.
+    let missing = format!("{disk}/missing/file");
+    let error = upload(&guest, b"text", &missing, 0o644).await.unwrap_err();
+    assert!(matches!(error, SshError::Transfer { .. }), "{error}");
+    drop(guest);
+    sshd.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_behind_cat_is_told() {
+    let sshd = Sshd::with("").await;
+    let (bin, prefix) = (sshd.path("bin"), sshd.path("prefix"));
+    std::fs::create_dir(&bin).unwrap();
+    program(&format!("{bin}/cat"), "exec /bin/cat >/dev/full");
+    program(&prefix, &format!("PATH={bin}:$PATH exec \"$@\""));
+    let guest = sshd.login().await.with_privilege(&[prefix]);
+    let path = sshd.path("file");
+    let error = upload(&guest, b"text", &path, 0o644).await.unwrap_err();
+    assert!(matches!(error, SshError::Full { .. }), "{error}");
+    assert!(error.to_string().contains(&path), "{error}");
+    assert_eq!(leftovers(&sshd), Vec::<String>::new());
+    drop(guest);
+    sshd.stop().await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_is_told() {
     for server in SERVERS {

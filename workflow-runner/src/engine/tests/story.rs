@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::system::Local;
+use crate::system::{Local, System};
 use crate::template;
 
 /// The longest that a test waits for a job.
@@ -222,7 +222,16 @@ impl JobBuilder {
 
     /// Runs the job; `watch` sees each event and may cancel.
     pub(super) async fn play_with(
+        self,
+        watch: impl FnMut(&GuestEvent, &CancellationToken),
+    ) -> Story {
+        self.play_on(Local::new(), watch).await
+    }
+
+    /// Runs the job on this system.
+    pub(super) async fn play_on(
         mut self,
+        system: impl System + 'static,
         mut watch: impl FnMut(&GuestEvent, &CancellationToken),
     ) -> Story {
         let directory = tempfile::tempdir().unwrap();
@@ -240,8 +249,7 @@ impl JobBuilder {
         }
         let (sender, mut receiver) = mpsc::channel(CAPACITY);
         let cancel = CancellationToken::new();
-        let engine =
-            crate::engine::run(self.document, Arc::new(Local::new()), sender, cancel.clone());
+        let engine = crate::engine::run(self.document, Arc::new(system), sender, cancel.clone());
         let collect = async {
             let mut events = Vec::new();
             while let Some(event) = receiver.recv().await {
