@@ -16,6 +16,10 @@ use super::{Kind, Owner, Room, SystemError};
 /// The mode of a directory that is made.
 const DIRECTORY_MODE: u32 = 0o755;
 
+/// The most blocks that ext4 keeps for itself (Linux, fs/ext4/super.c,
+/// `ext4_calculate_resv_clusters`).
+const EXT4_OWN_BLOCKS: u64 = 4096;
+
 /// See [`super::System::kind`].
 pub(super) fn kind(path: &str) -> Result<Option<Kind>, SystemError> {
     match fs::metadata(path) {
@@ -117,14 +121,20 @@ pub(super) fn list(path: &str, limit: usize) -> Result<Vec<String>, SystemError>
 /// See [`super::System::room`].
 pub(super) fn room(path: &str, owner: Owner) -> Result<Room, SystemError> {
     let found = statvfs(path).map_err(|error| SystemError::new("look at", path, error.into()))?;
-    // The rest is a reserve that only root may use up.
+    let (free, available) = (found.blocks_free(), found.blocks_available());
     let (blocks, files_free) = match owner.uid {
-        0 => (found.blocks_free(), found.files_free()),
-        _ => (found.blocks_available(), found.files_available()),
+        0 => (free_for_root(free, available), found.files_free()),
+        _ => (available, found.files_available()),
     };
     let bytes = |blocks: u64| ByteSize(blocks.saturating_mul(found.fragment_size()));
     let (size, free) = (bytes(found.blocks()), bytes(blocks));
     Ok(Room { size, free, files: found.files(), files_free })
+}
+
+/// The blocks that root may use, of those that are free and those that everybody may use: the
+/// reserve for root is only in the first number. So are the blocks that ext4 gives to nobody.
+fn free_for_root(free: u64, available: u64) -> u64 {
+    available.max(free.saturating_sub(EXT4_OWN_BLOCKS))
 }
 
 /// See [`super::System::find_program`].
@@ -229,6 +239,16 @@ mod tests {
         let other = room(text(directory.path()), Owner { uid: 1, gid: 1 }).unwrap();
         assert!(other.free <= root.free, "{root:?} {other:?}");
         assert!(room(text(&directory.path().join("missing")), me()).is_err());
+    }
+
+    #[test]
+    fn root_may_use_its_reserve_and_not_that_of_the_file_system() {
+        // Full, of ext4: with what it keeps for itself, without and with a reserve for root.
+        assert_eq!(free_for_root(4096, 0), 0);
+        assert_eq!(free_for_root(4096 + 5000, 0), 5000);
+        // Without any reserve, what is there is there.
+        assert_eq!(free_for_root(100, 100), 100);
+        assert_eq!(free_for_root(1_000_000, 1_000_000), 1_000_000);
     }
 
     #[test]
