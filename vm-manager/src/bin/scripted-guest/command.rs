@@ -54,7 +54,7 @@ async fn perform(
     let words = words::split(command).unwrap_or_default();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     Some(match &words[..] {
-        ["LC_ALL=C", "mkdir", ..] | ["true"] => 0,
+        ["mkdir", ..] | ["LC_ALL=C", "mkdir", ..] | ["true"] => 0,
         ["hostname"] => {
             terminal.stdout(format!("{}\n", machine.seed.hostname).into_bytes()).await;
             0
