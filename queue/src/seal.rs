@@ -66,7 +66,8 @@ type Secret = Zeroizing<[u8; KEY_BYTES]>;
 
 struct Key {
     id: KeyId,
-    secret: Secret,
+    /// What HKDF extracts from the installation's key.
+    root: hkdf::Prk,
 }
 
 impl Sealed {
@@ -204,7 +205,7 @@ impl KeyRing {
     }
 
     fn of(secrets: impl IntoIterator<Item = Secret>) -> Self {
-        Self(secrets.into_iter().map(Key::new).collect())
+        Self(secrets.into_iter().map(|secret| Key::new(&secret)).collect())
     }
 }
 
@@ -215,21 +216,22 @@ impl fmt::Debug for KeyRing {
 }
 
 impl Key {
-    fn new(secret: Secret) -> Self {
+    fn new(secret: &Secret) -> Self {
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(ID_CONTEXT);
-        hash.update(&*secret);
+        hash.update(&**secret);
         let hash = hash.finish();
         let (id, _) = hash.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
-        Self { id: *id, secret }
+        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(&**secret);
+        Self { id: *id, root }
     }
 
     fn derive(&self, purpose: &'static str, owner: &[u8]) -> LessSafeKey {
         let length = u8::try_from(purpose.len()).expect("a purpose is one short word");
         let length = [length];
         let info = [&length, purpose.as_bytes(), owner];
-        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(&*self.secret);
-        let derived = root.expand(&info, &AES_256_GCM).expect("32 bytes are within HKDF's limit");
+        let derived =
+            self.root.expand(&info, &AES_256_GCM).expect("32 bytes are within HKDF's limit");
         LessSafeKey::new(UnboundKey::from(derived))
     }
 }

@@ -14,7 +14,7 @@ use crate::metrics;
 
 /// How long what was written may wait to be synced together with what comes after it. Somebody who
 /// waits for it, or a large amount, is not kept waiting.
-const TOGETHER: Duration = Duration::from_secs(1);
+const TOGETHER: Duration = Duration::from_secs(2);
 
 /// The jobs of which something is not on disk.
 #[derive(Debug, Default)]

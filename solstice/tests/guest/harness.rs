@@ -185,7 +185,37 @@ impl Story {
             let Ok(entries) = fs::read_dir(place) else { continue };
             left.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
         }
+        // A service keeps its instance, whose machines it would find again.
+        if let Ok(host) = fs::read_to_string(self.state().join("host-id")) {
+            left.retain(|path| !path.ends_with(host.trim()));
+            left.extend(self.has_machine().then(|| self.state()));
+        }
         left
+    }
+
+    /// Starts `solstice serve` and waits until it answers.
+    pub(crate) fn serve(&self) -> Service {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.service_log());
+        let child = self
+            .command(&["serve"])
+            .env("SOLSTICE_METRICS_LISTEN", "off")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.unwrap())
+            .spawn()
+            .unwrap();
+        let service = Service(child);
+        let deadline = Instant::now() + PATIENCE;
+        while self.solstice(&["jobs"]).0 != 0 {
+            let said = fs::read_to_string(self.service_log()).unwrap_or_default();
+            assert!(Instant::now() < deadline, "the service does not answer:\n{said}");
+            std::thread::park_timeout(LOOK);
+        }
+        service
+    }
+
+    fn service_log(&self) -> PathBuf {
+        self.directory.join("service.log")
     }
 
     /// Starts the program.
@@ -233,6 +263,23 @@ impl Drop for Story {
         assert!(left.is_empty(), "files left: {left:?}");
         fs::remove_dir_all(&self.runtime).unwrap();
         fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+/// A `solstice serve` that runs.
+pub(crate) struct Service(Child);
+
+impl Service {
+    /// Ends it by SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Ends it as a service manager does.
+    pub(crate) fn stop(mut self) {
+        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
     }
 }
 
@@ -296,6 +343,11 @@ impl Live {
         }
         drop(seen);
         self
+    }
+
+    /// Starts `solstice serve` beside it.
+    pub(crate) fn serve(&self) -> Service {
+        self.story.serve()
     }
 
     fn readers_done(&self) -> bool {
@@ -386,6 +438,15 @@ impl Ended {
             };
             rest = &rest[at + text.len()..];
         }
+        self
+    }
+
+    /// It printed `line 1.` and so on to `line N.`, each once and in order.
+    pub(crate) fn shows_each_line_once(self, to: usize) -> Self {
+        let lines = self.text.lines().map(str::trim);
+        let seen: Vec<&str> = lines.filter(|line| line.starts_with("line ")).collect();
+        let wanted: Vec<String> = (1..=to).map(|number| format!("line {number}.")).collect();
+        assert_eq!(seen, wanted, "{}", self.text);
         self
     }
 

@@ -11,4 +11,5 @@ mod faults;
 mod harness;
 mod load;
 mod machines;
+mod service;
 mod terminals;
