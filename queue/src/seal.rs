@@ -52,6 +52,13 @@ pub struct Sealed {
 #[derive(Clone)]
 pub struct KeyRing(Arc<[Key]>);
 
+/// Seals for one purpose and owner; see [`KeyRing::sealer`].
+#[derive(Debug)]
+pub struct Sealer {
+    id: KeyId,
+    key: LessSafeKey,
+}
+
 /// Format 1 of sealed bytes, as their first byte.
 const FORMAT: u8 = 1;
 const SALT: &[u8] = b"solstice seal 1";
@@ -156,20 +163,15 @@ impl KeyRing {
     /// it is opened.
     #[must_use]
     pub fn seal(&self, purpose: &'static str, owner: &[u8], bound: &[u8], plain: &[u8]) -> Sealed {
+        self.sealer(purpose, owner).seal(bound, plain)
+    }
+
+    /// The key of one purpose and owner, for who seals often: making it costs more than sealing a
+    /// line.
+    #[must_use]
+    pub fn sealer(&self, purpose: &'static str, owner: &[u8]) -> Sealer {
         let key = &self.0[0];
-        let mut nonce = [0; NONCE_LEN];
-        fill_random(&mut nonce);
-        // The tag must not make the buffer grow: a copy of the plain bytes would stay behind.
-        let mut bytes = Vec::with_capacity(plain.len() + TAG_BYTES);
-        bytes.extend_from_slice(plain);
-        key.derive(purpose, owner)
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(bound),
-                &mut bytes,
-            )
-            .expect("messages are far below the 64 GiB that one nonce can seal");
-        Sealed { key: key.id, nonce, bytes }
+        Sealer { id: key.id, key: key.derive(purpose, owner) }
     }
 
     /// Opens what [`KeyRing::seal`] gave.
@@ -206,6 +208,26 @@ impl KeyRing {
 
     fn of(secrets: impl IntoIterator<Item = Secret>) -> Self {
         Self(secrets.into_iter().map(|secret| Key::new(&secret)).collect())
+    }
+}
+
+impl Sealer {
+    /// See [`KeyRing::seal`].
+    #[must_use]
+    pub fn seal(&self, bound: &[u8], plain: &[u8]) -> Sealed {
+        let mut nonce = [0; NONCE_LEN];
+        fill_random(&mut nonce);
+        // The tag must not make the buffer grow: a copy of the plain bytes would stay behind.
+        let mut bytes = Vec::with_capacity(plain.len() + TAG_BYTES);
+        bytes.extend_from_slice(plain);
+        self.key
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(bound),
+                &mut bytes,
+            )
+            .expect("messages are far below the 64 GiB that one nonce can seal");
+        Sealed { key: self.id, nonce, bytes }
     }
 }
 

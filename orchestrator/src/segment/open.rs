@@ -74,7 +74,8 @@ pub(crate) fn open(
         file.set_len(end)?;
     }
     file.sync_all()?;
-    let segment = Segment { job, path: path.to_owned(), file: Arc::new(file), length: end };
+    let segment =
+        Segment { job, path: path.to_owned(), file: Arc::new(file), length: end, sealers: None };
     Ok(Some(Opened { segment, state, last }))
 }
 

@@ -10,7 +10,7 @@ use common::JobId;
 use common::event::JobEvent;
 use common::limits::LOG_BATCH_BYTES;
 use queue::message::EventPart;
-use queue::seal::KeyRing;
+use queue::seal::{KeyRing, Sealer};
 
 use super::record::Header;
 use super::{HEAD_BYTES, PURPOSE, SegmentError, head};
@@ -27,6 +27,22 @@ pub(crate) struct Segment {
     pub(super) file: Arc<File>,
     /// Where the next record begins. Behind it may lie what an attempt left that failed.
     pub(super) length: u64,
+    /// Made for the first entry.
+    pub(super) sealers: Option<Sealers>,
+}
+
+/// What seals the records of one job.
+#[derive(Debug)]
+pub(super) struct Sealers {
+    events: Sealer,
+    state: Sealer,
+}
+
+impl Sealers {
+    fn of(job: JobId, keys: &KeyRing) -> Self {
+        let state = keys.sealer(PURPOSE, job.to_string().as_bytes());
+        Self { events: EventPart::sealer(job, keys), state }
+    }
 }
 
 impl Segment {
@@ -42,7 +58,13 @@ impl Segment {
             drop(std::fs::remove_file(path));
             return Err(error);
         }
-        Ok(Self { job, path: path.to_owned(), file: Arc::new(file), length: HEAD_BYTES })
+        Ok(Self {
+            job,
+            path: path.to_owned(),
+            file: Arc::new(file),
+            length: HEAD_BYTES,
+            sealers: None,
+        })
     }
 
     /// The bytes that are written.
@@ -84,13 +106,14 @@ impl Segment {
         synced: u64,
         keys: &KeyRing,
     ) -> Result<(), SegmentError> {
+        let sealers = self.sealers.get_or_insert_with(|| Sealers::of(self.job, keys));
         let mut bytes = Vec::new();
         let mut parts = split(events);
         let last = parts.pop().unwrap_or_default();
         for part in parts {
-            encode(&mut bytes, part, None, synced, self.job, keys)?;
+            encode(&mut bytes, part, None, synced, sealers)?;
         }
-        encode(&mut bytes, last, Some(state), synced, self.job, keys)?;
+        encode(&mut bytes, last, Some(state), synced, sealers)?;
         self.file.write_all_at(&bytes, self.length)?;
         self.length += bytes.len() as u64;
         Ok(())
@@ -123,10 +146,12 @@ fn encode(
     events: &[JobEvent],
     state: Option<&LogState>,
     synced: u64,
-    job: JobId,
-    keys: &KeyRing,
+    sealers: &Sealers,
 ) -> Result<(), SegmentError> {
-    let part = if events.is_empty() { None } else { Some(EventPart::seal(events, keys)?) };
+    let part = match events {
+        [] => None,
+        events => Some(EventPart::seal_with(events, &sealers.events)?),
+    };
     let sealed_events = part.as_ref().map(|part| part.events.to_bytes()).unwrap_or_default();
     let plain = state.map(|state| {
         rmp_serde::to_vec_named(state).expect("a state is numbers, texts and lists of them")
@@ -147,7 +172,7 @@ fn encode(
     bytes.extend_from_slice(&encoded);
     bytes.extend_from_slice(&sealed_events);
     if let Some(plain) = plain {
-        let sealed = keys.seal(PURPOSE, job.to_string().as_bytes(), &encoded, &plain).to_bytes();
+        let sealed = sealers.state.seal(&encoded, &plain).to_bytes();
         debug_assert_eq!(sealed.len(), sealed_bytes(&plain));
         bytes.extend_from_slice(&sealed);
     }

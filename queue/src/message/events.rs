@@ -6,7 +6,7 @@ use common::limits::{EVENT_BATCH_BYTES, EVENT_PART_BYTES};
 use common::request::PROTOCOL_VERSION;
 use zeroize::Zeroizing;
 
-use crate::seal::KeyRing;
+use crate::seal::{KeyRing, Sealer};
 
 use super::{EventBatch, EventPart, Message, MessageError, check, wire};
 
@@ -34,6 +34,21 @@ impl EventPart {
     /// There is no event, they do not belong together, or they are over
     /// [`common::limits::EVENT_PART_BYTES`].
     pub fn seal(events: &[JobEvent], keys: &KeyRing) -> Result<Self, MessageError> {
+        Self::seal_with(events, &Self::sealer(Header::of(events)?.job, keys))
+    }
+
+    /// What seals the events of a job; see [`EventPart::seal_with`].
+    #[must_use]
+    pub fn sealer(job: JobId, keys: &KeyRing) -> Sealer {
+        keys.sealer(PURPOSE, &owner(job))
+    }
+
+    /// The same as [`EventPart::seal`] with the job's [`EventPart::sealer`]; what that of another job
+    /// has sealed cannot be opened.
+    ///
+    /// # Errors
+    /// See [`EventPart::seal`].
+    pub fn seal_with(events: &[JobEvent], sealer: &Sealer) -> Result<Self, MessageError> {
         let header = Header::of(events)?;
         header.check(events)?;
         // The version lies inside, because a part is published as it was stored, also after an
@@ -41,7 +56,7 @@ impl EventPart {
         let mut plain = Zeroizing::new(PROTOCOL_VERSION.to_be_bytes().to_vec());
         wire::write(&mut plain, &events)?;
         wire::within(plain.len(), EVENT_PART_BYTES)?;
-        let sealed = keys.seal(PURPOSE, &header.owner(), &header.bound(), &plain);
+        let sealed = sealer.seal(&header.bound(), &plain);
         let Header { job, try_number, first, count, last } = header;
         Ok(Self { job, try_number, first, count, last, events: sealed })
     }
@@ -53,7 +68,7 @@ impl EventPart {
     pub fn open(&self, keys: &KeyRing) -> Result<Vec<JobEvent>, MessageError> {
         let Self { job, try_number, first, count, last, .. } = *self;
         let header = Header { job, try_number, first, count, last };
-        let plain = keys.open(PURPOSE, &header.owner(), &header.bound(), &self.events)?;
+        let plain = keys.open(PURPOSE, &owner(job), &header.bound(), &self.events)?;
         let plain = Zeroizing::new(plain);
         let (version, plain) = plain
             .split_first_chunk()
@@ -87,13 +102,9 @@ impl Header {
         })
     }
 
-    fn owner(self) -> Vec<u8> {
-        self.job.to_string().into_bytes()
-    }
-
     /// What the events are bound to: every field, each of a fixed length.
     fn bound(self) -> Vec<u8> {
-        let mut bound = self.owner();
+        let mut bound = owner(self.job);
         bound.extend_from_slice(&self.try_number.to_be_bytes());
         bound.extend_from_slice(&self.first.to_be_bytes());
         bound.extend_from_slice(&self.count.to_be_bytes());
@@ -122,6 +133,11 @@ impl Header {
         }
         Ok(())
     }
+}
+
+/// The owner of what is sealed.
+fn owner(job: JobId) -> Vec<u8> {
+    job.to_string().into_bytes()
 }
 
 impl Message for EventBatch {

@@ -139,7 +139,7 @@ fn a_part_of_a_newer_version_is_refused_with_its_version() {
 fn forged(header: Header, events: &[JobEvent], version: u16, keys: &KeyRing) -> EventPart {
     let mut plain = version.to_be_bytes().to_vec();
     wire::write(&mut plain, &events).unwrap();
-    let sealed = keys.seal(PURPOSE, &header.owner(), &header.bound(), &plain);
+    let sealed = keys.seal(PURPOSE, &owner(header.job), &header.bound(), &plain);
     let Header { job, try_number, first, count, last } = header;
     EventPart { job, try_number, first, count, last, events: sealed }
 }
