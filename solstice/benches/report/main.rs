@@ -54,6 +54,12 @@ const LIMITS: &[(&str, Limit)] = &[
     ("cost_growth_10_to_1000", Limit::AtMost(1.2)),
 ];
 
+/// Without the digits that say nothing: one behind the point, or three that count.
+fn rounded(value: f64) -> f64 {
+    let places = if value.abs() < 10.0 { 1000.0 } else { 10.0 };
+    (value * places).round() / places
+}
+
 /// What a figure must keep to.
 #[derive(Clone, Copy)]
 enum Limit {
@@ -140,7 +146,7 @@ fn print_table(figures: &Figures) -> ExitCode {
             _ => "",
         };
         let limit = limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
-        println!("{name:<28} {value:>14.1} {limit:>14}{mark}");
+        println!("{name:<28} {:>14} {limit:>14}{mark}", rounded(*value));
     }
     end
 }
@@ -313,7 +319,7 @@ impl Bench {
             _ => serde_json::Map::new(),
         };
         for (name, value) in figures {
-            report.insert((*name).to_owned(), json!((value * 10.0).round() / 10.0));
+            report.insert((*name).to_owned(), json!(rounded(*value)));
         }
         report.insert("commit".to_owned(), json!(commit));
         let qemu = output("qemu-system-x86_64", &["--version"]);
