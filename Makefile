@@ -22,7 +22,7 @@ images: build ## both images that are built from Debian's packages
 bench: ## measure (ONLY=name for one figure); writes target/bench/report.json
 	scripts/bench.sh $(ONLY)
 
-chaos: ## the guest tests of faults, many times over (TIMES=20)
+chaos: ## the tests of faults and of the service, many times over (TIMES=20)
 	scripts/chaos.sh $(TIMES)
 
 fuzz: ## the property tests, with many more cases (CASES=20000)

@@ -120,7 +120,7 @@ causes! {
     GuestProtocol = "SOL-GUEST-PROTOCOL", retry: false,
         cure: "a step may have tampered with the guest program; if none did, report this as a defect";
     /// The guest program ended without finishing the job.
-    GuestProgramLost = "SOL-GUEST-PROGRAM-LOST", retry: false,
+    GuestProgramLost = "SOL-GUEST-PROGRAM-LOST", retry: true,
         cure: "a step may have killed it; see the console tail for an out-of-memory message";
     /// No host could take the job in time, or none ever can.
     NoHost = "SOL-NO-HOST", retry: false,

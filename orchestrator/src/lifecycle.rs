@@ -143,7 +143,12 @@ fn without_worker(state: JobState, seen: &Observed) -> Action {
         LogSeen::None | LogSeen::Open | LogSeen::StepStarted => {}
     }
     let cancel = seen.cancel || state == JobState::Cancelling;
-    let may_have_begun = seen.log == LogSeen::StepStarted || state == JobState::Running;
+    let may_have_begun = match state {
+        JobState::Running => true,
+        // A dead host's log is not here to say why the job was about to end.
+        JobState::Finishing => matches!(seen.log, LogSeen::None | LogSeen::StepStarted),
+        _ => seen.log == LogSeen::StepStarted,
+    };
     // Steps that run are ended by the rules of the job, whether or not its end was asked for.
     let reachable = seen.machine == MachineSeen::Running && !seen.late;
     if reachable && (may_have_begun || state == JobState::Cancelling) {
@@ -221,7 +226,8 @@ mod tests {
     fn a_job_whose_steps_may_have_begun_is_never_begun_again() {
         every(|state, seen, action| {
             let begun = seen.log != LogSeen::None && seen.log != LogSeen::Open;
-            if begun || state == JobState::Running {
+            let unknown = state == JobState::Finishing && seen.log == LogSeen::None;
+            if begun || unknown || state == JobState::Running {
                 assert_ne!(action, Action::TryAgain, "{state:?} {seen:?}");
             }
         });
@@ -275,6 +281,11 @@ mod tests {
         check(JobState::Running, Observed { late: true, ..seen }, Action::Fail(Cause::Deadline));
         check(JobState::Running, gone, Action::Fail(Cause::HostRestarted));
         check(JobState::Running, Observed { cancel: true, ..gone }, Action::FinishCancelled);
+        // With its log, what was about to end after failed boots is known to have run nothing.
+        check(JobState::Finishing, gone, Action::TryAgain);
+        let dead = Observed { machine: MachineSeen::None, log: LogSeen::None, ..seen };
+        check(JobState::Finishing, dead, Action::Fail(Cause::HostRestarted));
+        check(JobState::Booting, dead, Action::TryAgain);
         check(JobState::Cancelling, seen, Action::Adopt);
         check(JobState::Cancelling, Observed { late: true, ..seen }, Action::FinishCancelled);
     }

@@ -55,7 +55,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if shared.ready.has_jobs() {
             sleep_until(turn).await;
             turn = Instant::now() + TURN;
-            failed.add(write_all(&shared, shared.ready.take()).await);
+            let mut jobs = shared.ready.take();
+            // However much there is to write, those that failed have their turn.
+            jobs.append(&mut failed.take_due());
+            failed.add(write_all(&shared, jobs).await);
             continue;
         }
         tokio::select! {
@@ -130,6 +133,17 @@ impl Failed {
             self.again = None;
         } else {
             self.again.get_or_insert_with(|| Instant::now() + AGAIN);
+        }
+    }
+
+    /// Those that are to be tried again now.
+    fn take_due(&mut self) -> Vec<Arc<Job>> {
+        match self.again {
+            Some(again) if again <= Instant::now() => {
+                self.again = None;
+                std::mem::take(&mut self.jobs)
+            }
+            _ => Vec::new(),
         }
     }
 

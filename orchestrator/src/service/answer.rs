@@ -5,11 +5,13 @@ use std::sync::Arc;
 use common::ids::JobId;
 use common::infrastructure::{Cause, Infrastructure};
 
-use super::Inner;
 use super::worker::Held;
+use super::{Inner, journal_failure};
 use crate::events::EventLog;
 use crate::job::{finish_cancelled, finish_failed};
+use crate::journal::JournalError;
 use crate::record::Stage;
+use crate::segment::SegmentError;
 use crate::store::{Claimed, JobState};
 
 /// How a job ends without a machine.
@@ -65,12 +67,16 @@ impl Inner {
         let request = held.message.open(&self.keys).ok();
         let mut log: EventLog = match self.begin_log(&held.message, request.as_ref()) {
             Ok(log) => log,
-            // Whoever lost the key has also lost the log, and waiting brings neither back.
-            Err(cause) if request.is_none() => return self.end_without_log(&hold, cause).await,
-            Err(cause) => {
+            // The log's key is lost as well, and waiting brings neither back.
+            Err(error @ JournalError::Segment { error: SegmentError::Key { .. }, .. })
+                if request.is_none() =>
+            {
+                return self.end_without_log(&hold, journal_failure(&error)).await;
+            }
+            // Such as a full disk: it is ended when its time is over.
+            Err(error) => {
                 crate::metrics::error("journal");
-                let reason = cause.message;
-                tracing::error!(job.id = %hold.job, reason, "cannot end a job with a log");
+                tracing::error!(job.id = %hold.job, %error, "cannot end a job with a log");
                 return;
             }
         };

@@ -13,9 +13,9 @@ use vm_manager::machine::Machine;
 
 use super::answer::{Answer, unreadable};
 use super::worker::{Held, reply_address, resume};
-use super::{Inner, StartError};
+use super::{Inner, StartError, journal_failure};
 use crate::events::EventLog;
-use crate::job::Begin;
+use crate::job::{Begin, finish_failed};
 use crate::journal::Reopened;
 use crate::lifecycle::{Action, LogSeen, MachineSeen, Observed, RETRIES, decide};
 use crate::record::Stage;
@@ -67,7 +67,11 @@ impl Inner {
                 None
             }
         };
-        let log = seen_of(reopened.as_ref());
+        let log = match seen_of(reopened.as_ref()) {
+            // That of a dead host; the table knows something as well.
+            LogSeen::None if left.job.user_step_started => LogSeen::StepStarted,
+            log => log,
+        };
         let mut adopted = None;
         loop {
             let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
@@ -103,14 +107,22 @@ impl Inner {
         crate::metrics::error("recorded job");
         let job = left.job.id;
         tracing::error!(job.id = %job, %error, "a recorded job cannot be read");
+        let Some(lease) = left.job.lease else { return };
+        // Its log is sealed with this host's own key, and may have the end already.
+        let reopened = self.journals.reopen(job, reply_address(&left.message)).ok().flatten();
+        let finished = reopened.and_then(|reopened| reopened.finished);
         let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
         let late = left.job.deadline.is_some_and(|deadline| deadline < now);
-        if let (true, Some(lease)) = (late, left.job.lease) {
-            if let Some(vm) = left.vm {
-                self.remove_machine(vm).await;
-            }
-            let held = held(left, lease);
-            self.end_left(&held, Answer::Failed(unreadable(error))).await;
+        if finished.is_none() && !late && !left.job.cancel_requested {
+            return;
+        }
+        if let Some(vm) = left.vm {
+            self.remove_machine(vm).await;
+        }
+        let held = held(left, lease);
+        match finished {
+            Some(finished) => self.record_end(&held, Some(finished)).await,
+            None => self.end_left(&held, Answer::Failed(unreadable(error))).await,
         }
     }
 
@@ -135,7 +147,9 @@ impl Inner {
         match action {
             Action::Adopt => {
                 let (Some(machine), Some(reopened)) = (adopted, reopened) else { return };
-                let remaining = deadline.map(|until| until.since(self.clock.now()));
+                // By the clock that the deadline was written with, which is not always this host's.
+                let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
+                let remaining = deadline.map(|until| until.since(now));
                 let remaining = remaining.unwrap_or_default().max(LEAST_LEFT);
                 let log = resume(&request, reopened.sender, reopened.state);
                 self.go_on(held, state, cancel, machine, remaining, log);
@@ -187,7 +201,9 @@ impl Inner {
         };
         match begun.await {
             Ok(number) => self.start_worker(held, move |inner, held, request| async move {
-                let mut log = inner.begin_log(&held.message, Some(&request))?;
+                let mut log = inner
+                    .begin_log(&held.message, Some(&request))
+                    .map_err(|error| journal_failure(&error))?;
                 log.begin_try(number);
                 drop(log.notice("The orchestrator was restarted; beginning again.").await);
                 Ok((log, Begin::Fresh))
@@ -209,7 +225,11 @@ impl Inner {
     async fn finish_as_said(&self, held: &Held, request: &JobRequest, reopened: Option<Reopened>) {
         let Some(Reopened { sender, state: Some(state), .. }) = reopened else { return };
         let result = state.result.unwrap_or(JobResult::Failure);
-        let finished = resume(request, sender, Some(state)).finish(result, None).await;
+        let log = resume(request, sender, Some(state));
+        let finished = match log.failure() {
+            Some(cause) => finish_failed(log, cause).await,
+            None => log.finish(result, None).await,
+        };
         self.record_end(held, Some(finished)).await;
     }
 

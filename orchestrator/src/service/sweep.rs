@@ -92,8 +92,10 @@ impl Inner {
 
     /// Ends waiting jobs that wait for nothing: too long, or for what no host has.
     async fn look_at_waiting(self: &Arc<Self>) -> Result<(), StoreError> {
+        // The clock that the jobs' times were written by.
+        let now = self.store.now().await?;
         for job in self.store.overdue_queued().await? {
-            let waited = self.clock.now().since(job.created).as_secs() / 60;
+            let waited = now.since(job.created).as_secs() / 60;
             let message = format!("no host had room for the job within {waited} minutes");
             let cause = Infrastructure::new(Cause::NoHost, message);
             self.answer_waiting(job.id, Answer::Failed(cause));
@@ -101,7 +103,7 @@ impl Inner {
         for (job, reason) in self.store.unrunnable().await? {
             let cause = if job.label == REFUSED_LABEL {
                 // Whoever took it in knows the reason.
-                if self.clock.now().since(job.created) < TURN_DOWN {
+                if now.since(job.created) < TURN_DOWN {
                     continue;
                 }
                 unreadable("its envelope was refused; the dead letters have the reason")

@@ -14,7 +14,7 @@ use super::answer::{Answer, unreadable};
 use super::{Inner, journal_failure};
 use crate::events::{EventLog, LogState, Outlet};
 use crate::job::{self, Begin, Ended, Words, Work};
-use crate::journal::JournalSender;
+use crate::journal::{JournalError, JournalSender};
 use crate::masking::Masker;
 use crate::metrics;
 use crate::record::{Hold, Recorder, Stage};
@@ -58,7 +58,9 @@ impl Inner {
             failures: claimed.failures,
         };
         self.start_worker(held, move |inner, held, request| async move {
-            let mut log = inner.begin_log(&held.message, Some(&request))?;
+            let mut log = inner
+                .begin_log(&held.message, Some(&request))
+                .map_err(|error| journal_failure(&error))?;
             log.begin_try(number);
             if number == 1 {
                 drop(log.phase_was(Phase::Queue, waited).await);
@@ -165,11 +167,10 @@ impl Inner {
         &self,
         message: &JobMessage,
         request: Option<&JobRequest>,
-    ) -> Result<EventLog, Infrastructure> {
+    ) -> Result<EventLog, JournalError> {
         let job = message.envelope().job;
         let address = reply_address(message);
-        let failed = |error| journal_failure(&error);
-        let earlier = self.journals.reopen(job, address.clone()).map_err(failed)?;
+        let earlier = self.journals.reopen(job, address.clone())?;
         match earlier {
             Some(earlier) => {
                 let state = earlier.state.unwrap_or_default();
@@ -179,7 +180,7 @@ impl Inner {
                 })
             }
             None => {
-                let sender = self.journals.create(job, address).map_err(failed)?;
+                let sender = self.journals.create(job, address)?;
                 Ok(match request {
                     Some(request) => new_log(request, Outlet::Journal(sender)),
                     None => without_request(job, sender, LogState::default()),

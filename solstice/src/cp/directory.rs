@@ -45,10 +45,10 @@ pub(super) async fn download(guest: &Guest, path: &str, local: &Path) -> Result<
 /// Copies a directory into the guest, with what is there already below the same name.
 pub(super) async fn upload(guest: &Guest, local: &Path, path: &str) -> Result<(), CommandError> {
     // `.` has a name as well.
-    let local = tokio::fs::canonicalize(local).await;
-    let local = local.map_err(|error| local_error("read", Path::new(path), &error))?;
-    let target = target_in_guest(guest, &local, path).await?;
-    in_time(guest, send(guest, local, &target)).await
+    let source = tokio::fs::canonicalize(local).await;
+    let source = source.map_err(|error| local_error("read", local, &error))?;
+    let target = target_in_guest(guest, &source, path).await?;
+    in_time(guest, send(guest, source, &target)).await
 }
 
 async fn in_time(

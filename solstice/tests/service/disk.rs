@@ -40,8 +40,9 @@ async fn a_full_disk_stops_no_job_for_longer_than_it_is_full() {
     // What cannot be remembered is not taken.
     let refused = service.try_submit(&job("scripted", &["echo later"])).await.unwrap_err();
     assert!(refused.contains("disk"), "{refused}");
-    assert!(host.diagnostics().contains("disk"), "{}", host.diagnostics());
-    service.wait_metric("solstice_errors_total").await;
+    service.wait_for_error("journal").await;
+    let said = host.diagnostics();
+    assert!(said.contains("jobs' journals cannot be written"), "{said}");
     std::fs::remove_file(&path).unwrap();
     let received = service.finish(id).await;
     assert_eq!(received.lines(), [numbered(400), vec!["end".to_owned()]].concat());

@@ -311,11 +311,11 @@ impl Running<'_> {
     }
 
     /// Takes a job's events until there are this many.
-    pub(crate) async fn wait_for_events(&self, job: JobId, most: usize) {
+    pub(crate) async fn wait_for_events(&self, job: JobId, least: usize) {
         let mut received = Received::default();
-        let done = self.follow(job, &mut received, |received| received.events().count() >= most);
+        let done = self.follow(job, &mut received, |received| received.events().count() >= least);
         let seen = tokio::time::timeout(PATIENCE, done).await;
-        assert!(seen.is_ok(), "not {most} events\n{}", self.host.diagnostics());
+        assert!(seen.is_ok(), "not {least} events\n{}", self.host.diagnostics());
     }
 
     /// Takes events, over as many streams as it needs, until enough were seen.
@@ -384,17 +384,11 @@ impl Running<'_> {
         answer.text().await.unwrap()
     }
 
-    /// Waits until a metric, summed over its labels, is above zero.
-    pub(crate) async fn wait_metric(&self, name: &str) {
+    /// Waits until an error of a kind was counted.
+    pub(crate) async fn wait_for_error(&self, what: &str) {
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = self.metrics().await;
-            let lines = text.lines().filter(|line| line.starts_with(name));
-            let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-            if values.sum::<f64>() > 0.0 {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{name} is zero:\n{text}");
+        while self.errors(what).await == 0.0 {
+            assert!(Instant::now() < deadline, "no error of {what:?}: {}", self.metrics().await);
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -1,7 +1,10 @@
 //! A step that fails where there is no room left: its own message may not say so.
 
+use std::time::Duration;
+
 use common::infrastructure::Cause;
 use common::size::FULL_DISK;
+use tokio::time::timeout;
 
 use crate::system::Room;
 
@@ -11,6 +14,9 @@ use super::variables::Variables;
 
 /// Where programs write temporary files that are told no other place.
 const TEMPORARY: &str = "/tmp";
+
+/// How long a file system may take to say how full it is: one over a network may never.
+const LOOK: Duration = Duration::from_secs(5);
 
 impl Job<'_> {
     /// Says so if a file system that a failed step writes to is full.
@@ -26,7 +32,8 @@ impl Job<'_> {
         let temporary = chosen.unwrap_or(TEMPORARY);
         for path in [&self.directories.workspace, &self.directories.temp, temporary] {
             // Where the step removed a directory, or it cannot be looked at, there is nothing to say.
-            let Ok(room) = self.system.room(path, self.facts.owner).await else { continue };
+            let asked = timeout(LOOK, self.system.room(path, self.facts.owner));
+            let Ok(Ok(room)) = asked.await else { continue };
             let Some(used_up) = used_up(&room) else { continue };
             let cause = Cause::GuestDiskFull;
             return Some(format!(

@@ -9,7 +9,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -27,8 +27,14 @@ use tail::Tail;
 /// The bytes that are read and written at once.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// The most entries of an archive: what is known about directories is kept in memory.
+/// The most entries of an archive.
 const ENTRIES: u64 = 2_000_000;
+
+/// The longest path of an entry, in bytes: as long as one may be on Linux (PATH_MAX).
+const PATH_BYTES: usize = 4096;
+
+/// The most bytes of directories' paths, which are kept in memory.
+const DIRECTORY_BYTES: usize = 64 * 1024 * 1024;
 
 /// The permission bits that are kept: no set-user-id, set-group-id or sticky bits.
 const MODE_BITS: u32 = 0o777;
@@ -49,7 +55,8 @@ pub fn unpack(input: impl Read, directory: &Path, owner: Option<&str>) -> Result
     let mut tree = Tree {
         root: directory.to_owned(),
         owner,
-        directories: Vec::new(),
+        directories: BTreeMap::new(),
+        directory_bytes: 0,
         known: HashSet::new(),
         buffer: vec![0; BUFFER_BYTES],
     };
@@ -86,7 +93,9 @@ struct Tree {
     owner: Option<Owner>,
     /// Directories of the archive with the mode and time that they get in the end: a read-only
     /// directory must take its files first.
-    directories: Vec<(PathBuf, u32, u64)>,
+    directories: BTreeMap<PathBuf, (u32, u64)>,
+    /// The bytes of their paths.
+    directory_bytes: usize,
     /// Directories below the root that are known to be directories and no links.
     known: HashSet<PathBuf>,
     /// One for all files: making it anew for each costs an emulated machine more than the copying.
@@ -105,7 +114,7 @@ impl Tree {
 
         let inner = entry.path().map_err(failed)?.into_owned();
         let Some(inner) = inner_path(&inner) else {
-            return Err(refuse("its path leads out of the directory"));
+            return Err(refuse("its path leads out of the directory, or is too long"));
         };
         let mode = entry.header().mode().map_err(|error| refuse(&error.to_string()))? & MODE_BITS;
         let time = entry.header().mtime().map_err(|error| refuse(&error.to_string()))?;
@@ -118,7 +127,7 @@ impl Tree {
         match kind {
             EntryType::Directory => {
                 self.ensure_directory(&inner, &name)?;
-                self.directories.push((path, mode, time));
+                self.directories.insert(path, (mode, time));
                 return Ok(());
             }
             EntryType::Regular | EntryType::Continuous => {
@@ -154,7 +163,7 @@ impl Tree {
 
     /// Sets modes and times of directories, the innermost first.
     fn finish(self) -> Result<(), GuestError> {
-        for (path, mode, time) in self.directories.iter().rev() {
+        for (path, (mode, time)) in self.directories.iter().rev() {
             fs::set_permissions(path, fs::Permissions::from_mode(*mode))
                 .and_then(|()| set_time(path, *time))
                 .map_err(|source| GuestError::Unpack {
@@ -224,6 +233,10 @@ impl Tree {
             }
             Err(error) => return Err(failed(error)),
         }
+        self.directory_bytes += path.as_os_str().len();
+        if self.directory_bytes > DIRECTORY_BYTES {
+            return Err(archive_error(name, "there are too many directories"));
+        }
         self.known.insert(inner.to_owned());
         Ok(())
     }
@@ -235,6 +248,9 @@ impl Tree {
 
 /// A path of the archive as a path below the root: no `..`, not absolute. Empty for `./`.
 fn inner_path(path: &Path) -> Option<PathBuf> {
+    if path.as_os_str().len() > PATH_BYTES {
+        return None;
+    }
     let mut inner = PathBuf::new();
     for component in path.components() {
         match component {

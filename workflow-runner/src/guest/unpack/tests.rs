@@ -165,6 +165,16 @@ fn names_have_a_bound() {
 }
 
 #[test]
+fn a_path_has_a_bound() {
+    // Each component would be a call deeper.
+    let deep = "a/".repeat(200_000) + "a";
+    refused(
+        Hostile::new().add(EntryType::GNULongName, "x", "", deep.as_bytes()).file("a"),
+        "too long",
+    );
+}
+
+#[test]
 fn hard_links_inside_stay_links() {
     let archive = Hostile::new().file("a").add(EntryType::Link, "d/b", "./a", b"").bytes();
     let (place, result) = place(&archive);
