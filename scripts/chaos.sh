@@ -10,26 +10,35 @@ export SOLSTICE_TEST_DIR="$target/test" SOLSTICE_IMAGE_DIR="$target/test/images"
 SOLSTICE_TEST_RUN=$(od -An -N4 -tx1 /dev/urandom | tr -d ' \n')
 export SOLSTICE_TEST_RUN
 mkdir -p "$SOLSTICE_TEST_DIR"
+# What failed tests of an earlier run left to be looked at.
+rm -rf "$SOLSTICE_TEST_DIR"/t?????
 scripts/setup.sh test
 scripts/build.sh debug
 "$target/debug/solstice" image build tiny
 cargo build --locked --quiet -p vm-manager --bin scripted-guest
-# The two suites beside each other: the service's waits more than it works.
+cargo test --locked --quiet -p solstice --no-run
+
+# The rounds of the service, beside those of the guests: they wait more than they work.
 service() {
+    local round
     for round in $(seq 1 "$times"); do
         kill -0 $$ 2>/dev/null || return 1 # the guests' rounds have failed
+        SOLSTICE_CHAOS_SEED=$(od -An -N8 -tu8 /dev/urandom | tr -d ' \n')
+        export SOLSTICE_CHAOS_SEED
         if ! cargo test --locked --quiet -p solstice --test service -- --test-threads 6 >"$target/chaos-service.log" 2>&1; then
-            echo "service, round $round:" >&2
             cat "$target/chaos-service.log" >&2
+            echo "service, round $round, SOLSTICE_CHAOS_SEED=$SOLSTICE_CHAOS_SEED: FAILED" >&2
             return 1
         fi
-        echo "service, round $round: passed"
+        echo "service, round $round, SOLSTICE_CHAOS_SEED=$SOLSTICE_CHAOS_SEED: passed"
     done
 }
 service &
 service=$!
 for round in $(seq 1 "$times"); do
     stage "guests, round $round" cargo test --locked --quiet -p solstice --test guest -- --test-threads 2 faults machines service ctrl_c
+    # That of the service may have ended well before.
+    if ! kill -0 "$service" 2>/dev/null; then wait "$service"; fi
 done
 stage "service" wait "$service"
 stage leftovers scripts/leftovers.sh

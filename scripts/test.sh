@@ -11,6 +11,10 @@ export SOLSTICE_TEST_DIR="$target/test"
 # Part of the names of runtime directories, so that those of another run are not ours.
 SOLSTICE_TEST_RUN=$(od -An -N4 -tx1 /dev/urandom | tr -d ' \n')
 export SOLSTICE_TEST_RUN
+# The choices of the tests that kill at random.
+SOLSTICE_CHAOS_SEED=${SOLSTICE_CHAOS_SEED:-$(od -An -N8 -tu8 /dev/urandom | tr -d ' \n')}
+export SOLSTICE_CHAOS_SEED
+echo "SOLSTICE_CHAOS_SEED=$SOLSTICE_CHAOS_SEED"
 export SOLSTICE_IMAGE_DIR="$target/test/images"
 mkdir -p "$SOLSTICE_TEST_DIR"
 # What failed tests of an earlier run left to be looked at.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::limits::GIB;
 use tokio::fs;
 use vm_manager::host::{HostError, kept, sweep_dead};
-use vm_manager::ssh::{Guest, SshError, quote};
+use vm_manager::ssh::{Guest, SshError, quote_path};
 
 use crate::cli::CpArgs;
 use crate::exit::{CommandError, Exit};
@@ -178,7 +178,7 @@ async fn upload(guest: &Guest, local: &Path, path: &str) -> Result<(), CommandEr
 }
 
 async fn is_directory(guest: &Guest, path: &str) -> Result<bool, CommandError> {
-    let question = format!("test -d {}", quote(path));
+    let question = format!("test -d {}", quote_path(path));
     let asked = guest.run(&question, None, COMMAND).await;
     Ok(asked.map_err(|error| transfer_error(&error))?.success())
 }

@@ -95,3 +95,24 @@ fn only_vm_manager_speaks_ssh() {
         assert!(!direct.contains("russh"), "{package} uses russh itself");
     }
 }
+
+/// `solstice run` gets its machines from the orchestrator, like everybody.
+#[test]
+fn run_and_the_client_of_the_service_know_no_machine() {
+    let source = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+    let mut places: Vec<_> = ["run.rs", "run", "client.rs", "client", "render.rs", "render"]
+        .iter()
+        .map(|name| source.join(name))
+        .collect();
+    let mut read = 0;
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            places.extend(std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(&place).unwrap();
+        assert!(!text.contains("vm_manager"), "{}", place.display());
+        read += 1;
+    }
+    assert!(read > 10, "{read} files");
+}

@@ -35,7 +35,7 @@ pub use error::{SshError, says_full};
 pub use guest::Guest;
 pub use keys::{KeyError, Keys};
 pub(crate) use keys::{parse_private, parse_public, private_file, public_line};
-pub use quote::quote;
+pub use quote::{quote, quote_path};
 pub use run::Completed;
 pub use session::{ExitStatus, Output, Outputs, Session};
 pub use stdin::Stdin;

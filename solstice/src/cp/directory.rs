@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tar::{Builder, Header};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::SyncIoBridge;
-use vm_manager::ssh::{Ending, Guest, SshError, quote};
+use vm_manager::ssh::{Ending, Guest, SshError, quote_path};
 use workflow_runner::guest::unpack;
 
 use super::{
@@ -67,7 +67,7 @@ async fn in_time(
 }
 
 async fn fetch(guest: &Guest, path: &str, part: PathBuf) -> Result<(), CommandError> {
-    let command = format!("tar -cf - -C {} .", quote(path));
+    let command = format!("tar -cf - -C {} .", quote_path(path));
     let (stream, _stdin) = guest.exec_stream(&command).await.map_err(|e| transfer_error(&e))?;
     let mut bridge = SyncIoBridge::new(stream);
     let unpacking = tokio::task::spawn_blocking(move || {
@@ -94,7 +94,7 @@ async fn fetch(guest: &Guest, path: &str, part: PathBuf) -> Result<(), CommandEr
 }
 
 async fn send(guest: &Guest, local: PathBuf, target: &str) -> Result<(), CommandError> {
-    let quoted = quote(target);
+    let quoted = quote_path(target);
     let command = format!("mkdir -p {quoted} && tar -xf - -C {quoted}");
     let (stream, mut stdin) = guest.exec_stream(&command).await.map_err(|e| transfer_error(&e))?;
     // Not a simplex: its end is not seen when the writer is dropped.

@@ -25,7 +25,8 @@ pub fn quote(word: &str) -> String {
 }
 
 /// Quotes a path for a POSIX shell, so that no program takes it for an option.
-pub(crate) fn quote_path(path: &str) -> String {
+#[must_use]
+pub fn quote_path(path: &str) -> String {
     if path.starts_with('-') { quote(&format!("./{path}")) } else { quote(path) }
 }
 

@@ -200,6 +200,17 @@ impl Machine {
         Ok(())
     }
 
+    /// Stops the guest's processors for a time of the host's, as somebody does who asks QEMU for it.
+    pub(crate) fn pause(self: &Arc<Self>, time: Duration) {
+        self.stop(RunState::Paused);
+        let machine = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            // It may be off by now.
+            machine.go_on().unwrap_or_default();
+        });
+    }
+
     /// What the guest does when somebody presses its power button. One that stands still does not
     /// notice.
     pub(crate) fn press_power_button(&self) {

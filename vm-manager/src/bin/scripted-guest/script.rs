@@ -16,6 +16,7 @@
 //! | `nospace` | the guest's disk has no room for what the guest program must write for this step |
 //! | `die` | the guest program is gone |
 //! | `cut` | every SSH connection breaks |
+//! | `pause MS` | QEMU stops the guest and lets it go on after so long |
 //! | `freeze MS` | nothing passes over SSH for so long, while the script goes on |
 
 use std::convert::Infallible;
@@ -123,6 +124,7 @@ async fn perform(
         Instruction::OutOfMemory => machine.out_of_memory(),
         Instruction::Die => machine.program.die(),
         Instruction::Cut => machine.network.cut(),
+        Instruction::Pause(time) => machine.pause(time),
         Instruction::Freeze(time) => machine.freeze(time),
     }
     if machine.over.is_cancelled() {
@@ -178,6 +180,7 @@ enum Instruction {
     NoSpace,
     Die,
     Cut,
+    Pause(Duration),
     Freeze(Duration),
 }
 
@@ -220,6 +223,7 @@ impl Instruction {
             ("nospace", []) => Self::NoSpace,
             ("die", []) => Self::Die,
             ("cut", []) => Self::Cut,
+            ("pause", [ms]) => Self::Pause(time(ms)?),
             ("freeze", [ms]) => Self::Freeze(time(ms)?),
             _ => return Err(format!("{line}: not found")),
         }))
@@ -260,6 +264,7 @@ mod tests {
         check("output a=b=c", Instruction::Output("a".to_owned(), "b=c".to_owned()));
         check("mask two words", Instruction::Mask("two words".to_owned()));
         check("exit 255", Instruction::Exit(255));
+        check("pause 5", Instruction::Pause(ms(5)));
         check("freeze 5", Instruction::Freeze(ms(5)));
         for line in ["", "   ", "# sleep 5"] {
             assert_eq!(Instruction::parse(line), Ok(None));
