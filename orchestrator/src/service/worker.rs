@@ -40,6 +40,10 @@ pub(super) struct Held {
     pub(super) failures: u32,
 }
 
+/// What the log says of a job without a valid reservation (design, section 4).
+const UNRESERVED: &str =
+    "No room was reserved for this job when it was taken from its forge, so it may have waited.";
+
 impl Inner {
     /// Starts the worker of a job that was just taken from the table.
     pub(super) fn start_claimed(self: &Arc<Self>, claimed: Claimed) {
@@ -50,7 +54,7 @@ impl Inner {
         }
         let waited = self.clock.now().since(claimed.created);
         metrics::queue_wait(waited);
-        let number = claimed.try_number;
+        let (number, unreserved) = (claimed.try_number, claimed.unreserved);
         let held = Held {
             message: claimed.message,
             lease: claimed.lease,
@@ -64,6 +68,9 @@ impl Inner {
             log.begin_try(number);
             if number == 1 {
                 drop(log.phase_was(Phase::Queue, waited).await);
+            }
+            if number == 1 && unreserved {
+                drop(log.notice(UNRESERVED).await);
             }
             Ok((log, Begin::Fresh))
         });

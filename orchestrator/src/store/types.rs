@@ -188,6 +188,8 @@ pub struct Claimed {
     pub failures: u32,
     /// When it was accepted.
     pub created: Timestamp,
+    /// Whether it was claimed from its forge without a valid reservation.
+    pub unreserved: bool,
 }
 
 /// A job as operators see it.

@@ -89,6 +89,8 @@ on_both! {
 
         let claimed = world.claim_many(&host, host.room(), 10).await;
         assert_eq!((claimed.len(), world.count(&[LABEL]).await), (3, 5));
+        let unreserved = claimed.iter().filter(|one| one.unreserved).count();
+        assert_eq!(unreserved, 1, "whoever runs it knows");
         for one in claimed {
             let job = one.message.envelope().job;
             world.store.finish(job, Some(one.lease), &passed()).await.unwrap();

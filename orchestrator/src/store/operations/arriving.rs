@@ -72,9 +72,16 @@ pub(in crate::store) async fn accept(
             *answer = Accepted::WithoutReservation;
         }
     }
+    for (job, answer) in jobs.iter().zip(&answers) {
+        if *answer == Accepted::WithoutReservation {
+            session.execute(UNRESERVED, values![job.envelope.job]).await?;
+        }
+    }
     session.wake();
     Ok(answers)
 }
+
+const UNRESERVED: &str = "UPDATE jobs SET unreserved = TRUE WHERE id = $1";
 
 async fn accept_one(
     session: &mut Session,

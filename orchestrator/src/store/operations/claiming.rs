@@ -159,7 +159,7 @@ macro_rules! lease_it {
             "', since = $2, deadline = $3, host = $4, lease = $5, cpus = $6, memory = $7, \
              vm = NULL, tries = tries + 1, claimed = COALESCE(claimed, $2) WHERE ",
             $condition,
-            " RETURNING tries, created"
+            " RETURNING tries, created, unreserved"
         )
     };
 }
@@ -190,12 +190,13 @@ async fn begun(
                            WHERE tries.job = $1 AND cause IS NOT NULL) AS failures \
                            FROM messages WHERE job = $1";
     let (try_number, created) = (row.number("tries")?, row.time("created")?);
+    let unreserved = row.flag("unreserved")?;
     open_try(session, job, try_number, host, now).await?;
     let Some(row) = session.row(MESSAGE, values![job]).await? else {
         return Err(StoreError::Malformed { reason: format!("job {job} has no message") });
     };
     let (message, failures) = (message(&row)?, row.number("failures")?);
-    Ok(Claimed { message, lease, try_number, size, failures, created })
+    Ok(Claimed { message, lease, try_number, size, failures, created, unreserved })
 }
 
 /// Begins a try of a job.

@@ -37,6 +37,7 @@ CREATE TABLE jobs (
     tries             BIGINT  NOT NULL DEFAULT 0,
     user_step_started BOOLEAN NOT NULL DEFAULT FALSE,
     cancel_requested  BOOLEAN NOT NULL DEFAULT FALSE,
+    unreserved        BOOLEAN NOT NULL DEFAULT FALSE,  -- claimed from its forge without a reservation
     created           BIGINT  NOT NULL,
     claimed           BIGINT,
     ended             BIGINT,

@@ -36,6 +36,7 @@ CREATE TABLE jobs (
     tries             INTEGER NOT NULL DEFAULT 0,
     user_step_started INTEGER NOT NULL DEFAULT FALSE,
     cancel_requested  INTEGER NOT NULL DEFAULT FALSE,
+    unreserved        INTEGER NOT NULL DEFAULT FALSE,  -- claimed from its forge without a reservation
     created           INTEGER NOT NULL,
     claimed           INTEGER,
     ended             INTEGER,
