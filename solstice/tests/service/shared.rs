@@ -13,7 +13,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use queue::message::{JobMessage, Progress, Release, Reserve};
 use queue::seal::KeyRing;
-use queue::{Address, DeadLetter, Queue, QueueError, rabbit};
+use queue::{Address, DeadLetter, EventReceiver, Queue, QueueError, rabbit};
 use simulators::jobs::{Received, job};
 use simulators::{BootEnd, PostgresServer, RabbitServer};
 
@@ -158,6 +158,17 @@ impl Runner {
         }
     }
 
+    /// Takes its events, as soon as the broker is there.
+    async fn events(&self) -> EventReceiver {
+        loop {
+            match self.queue.events(&self.address, 16).await {
+                Ok(events) => return events,
+                Err(QueueError::Unavailable { .. }) => tokio::time::sleep(LOOK).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     /// Takes events until these jobs are over.
     pub(crate) async fn finish(&self, jobs: &[JobId]) -> HashMap<JobId, Received> {
         self.finish_within(jobs, PATIENCE).await
@@ -168,7 +179,7 @@ impl Runner {
         let mut open: HashSet<JobId> = jobs.iter().copied().collect();
         let mut all: HashMap<JobId, Received> = HashMap::new();
         let collect = async {
-            let mut events = self.queue.events(&self.address, 16).await.unwrap();
+            let mut events = self.events().await;
             while !open.is_empty() {
                 let delivery = events.next().await.unwrap();
                 let batch = delivery.message.as_ref().unwrap().clone();
