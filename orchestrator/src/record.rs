@@ -147,8 +147,9 @@ impl Recorder {
         hold.note(Note::Phase(hold.job, hold.lease, phase, took));
     }
 
-    /// A step of the user has started. Only for people: that the job may have begun is recorded by its
-    /// state, before it begins.
+    /// A step of the user has started. For people, and for who takes the job over without its log;
+    /// nothing rests on it alone: that the job may have begun is recorded by its state, before it
+    /// begins.
     pub(crate) fn step_started(&self) {
         let Self::Store(hold) = self else { return };
         hold.note(Note::StepStarted(hold.job, hold.lease));
