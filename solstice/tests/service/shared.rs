@@ -99,10 +99,12 @@ impl Shared {
                     .await;
                 match sent.unwrap().await.unwrap() {
                     Confirmation::Ack(None) => break,
-                    // A queue that is full for a moment.
-                    Confirmation::Nack(None) if Instant::now() < deadline => {}
+                    // A queue that is full for a moment, or that its host has not made yet.
+                    Confirmation::Nack(None) | Confirmation::Ack(Some(_))
+                        if Instant::now() < deadline => {}
                     confirmation => panic!("{confirmation:?}"),
                 }
+                tokio::time::sleep(LOOK).await;
             }
         }
         connection.close(200, "done".into()).await.unwrap();
