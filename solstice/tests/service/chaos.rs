@@ -186,6 +186,8 @@ async fn hosts_that_share_a_broker_end_every_job_once() {
             }
             2 => drop(kill_guest(&mut dice, &[&hosts[0], &hosts[1]])),
             3 => {
+                // The broker of Debian 12 does not survive a kill right after a queue was made.
+                shared.broker.settle().await.unwrap();
                 shared.broker.kill().await.unwrap();
                 shared.broker.restart().await.unwrap();
             }
