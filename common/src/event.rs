@@ -49,6 +49,8 @@ pub enum EventBody {
     Annotation(Annotation),
     /// A failed machine is kept for its user.
     Kept(Kept),
+    /// A person may look into the failed machine, or may no longer.
+    Debug(DebugSession),
     /// The job is over. Nothing follows.
     Finished(Finished),
 }
@@ -240,6 +242,21 @@ pub struct Kept {
     pub machine: String,
     /// When it is destroyed.
     pub until: Timestamp,
+}
+
+/// A session in the machine of a failed job, for the person who triggered it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DebugSession {
+    /// It is open.
+    Opened {
+        /// The command that leads into the machine. It lets nobody else in.
+        command: String,
+        /// When the machine is destroyed.
+        until: Timestamp,
+    },
+    /// It is over, and the machine is gone.
+    Closed,
 }
 
 /// The job is over.

@@ -105,6 +105,35 @@ pub struct JobBody {
     pub tree: Option<PathBuf>,
     /// How long a failed machine is kept for its user; absent means not at all.
     pub keep: Option<Duration>,
+    /// The services that the job may reach through the host: of its forge, and none of ours. No part
+    /// of this version forwards to them yet.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// The wish for a session in the machine if the job fails. No part of this version grants it yet.
+    #[serde(default)]
+    pub debug: Option<DebugWish>,
+}
+
+/// A service of a job's forge that programs in the guest reach through the host, which adds TLS and
+/// forwards bytes without knowing what they mean.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// By what the guest program asks for it, such as `cache`.
+    pub name: String,
+    /// Where it is, as an `http` or `https` URL without user and password.
+    pub base_url: String,
+    /// Which of the job's [`JobBody::secrets`] is sent as bearer token; absent means none.
+    pub token: Option<String>,
+    /// Beginnings of the paths that may be asked for, each with its slash; nothing else is forwarded.
+    pub paths: Vec<String>,
+}
+
+/// A person's wish to look into the machine of a job that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebugWish {
+    /// The public keys that may log in, as lines of OpenSSH's `authorized_keys` without options:
+    /// those that the forge publishes for whoever triggered the run.
+    pub keys: Vec<String>,
 }
 
 /// The contexts that the forge delivers with a job. Keys keep their order.

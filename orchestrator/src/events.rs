@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use common::JobId;
 use common::event::{
-    Conclusion, EventBody, Finished, JobEvent, JobResult, Kept, LogBatch, LogLine, Phase,
-    PhaseEvent, StepFinished, Stream,
+    Conclusion, DebugSession, EventBody, Finished, JobEvent, JobResult, Kept, LogBatch, LogLine,
+    Phase, PhaseEvent, StepFinished, Stream,
 };
 use common::infrastructure::{Cause, Infrastructure};
 use common::time::Timestamp;
@@ -360,7 +360,8 @@ fn text_bytes(event: &EventBody) -> usize {
         EventBody::Finished(finished) => {
             finished.infrastructure.as_ref().map_or(0, |cause| cause.message.len())
         }
-        EventBody::Kept(_) => 0,
+        EventBody::Debug(DebugSession::Opened { command, .. }) => command.len(),
+        EventBody::Kept(_) | EventBody::Debug(DebugSession::Closed) => 0,
     }
 }
 

@@ -242,11 +242,11 @@ pub fn phase(image: &str, phase: Phase, took: Duration) {
 }
 
 /// What the jobs of this host use of what it has for them, and how many of them have a machine.
-pub fn slots(used: Size, capacity: Size, machines: usize) {
+pub fn slots(used: Size, usable: Size, machines: usize) {
     gauge!(MACHINES).set(machines as f64);
     gauge!(SLOT_CPUS, "use" => "used").set(f64::from(used.cpus));
-    gauge!(SLOT_CPUS, "use" => "free").set(f64::from(capacity.cpus.saturating_sub(used.cpus)));
-    let free = capacity.memory.0.saturating_sub(used.memory.0);
+    gauge!(SLOT_CPUS, "use" => "free").set(f64::from(usable.cpus.saturating_sub(used.cpus)));
+    let free = usable.memory.0.saturating_sub(used.memory.0);
     gauge!(SLOT_MEMORY, "use" => "used").set(used.memory.0 as f64);
     gauge!(SLOT_MEMORY, "use" => "free").set(free as f64);
 }

@@ -107,6 +107,8 @@ pub(crate) struct Inner {
     place: uuid::Uuid,
     labels: Vec<LabelOffer>,
     capacity: Size,
+    /// What of that the other machines of this host left when it was announced last.
+    usable: Mutex<Size>,
     /// `kvm` or `tcg`.
     acceleration: String,
     /// For how long finished jobs are remembered.
@@ -136,11 +138,12 @@ impl Service {
     pub async fn start(settings: ServiceSettings) -> Result<Self, StartError> {
         let host = identity::load_or_create(&settings.state)?;
         let instance: InstanceId = host.to_string().parse().expect("both ids are uuids");
-        let capacity = schedule::capacity(&settings.machines.host.limits)?;
+        let limits = settings.machines.host.limits;
         let machines = Machines::of_service(settings.machines, instance)?;
         // First of all: what follows belongs to whoever holds this.
         let acceleration = machines.acceleration().await?;
         let labels = schedule::offers(&machines, settings.labels.as_deref())?;
+        let capacity = schedule::capacity(&limits, &labels)?;
         let keys = match &settings.keys {
             Keys::Own(path) => KeyRing::load_or_create(path)?,
             Keys::Given(paths) => KeyRing::load(paths)?,
@@ -168,6 +171,7 @@ impl Service {
             place: identity::place(&settings.state),
             labels,
             capacity,
+            usable: Mutex::new(capacity),
             acceleration,
             keep: Duration::from_secs(u64::from(settings.keep_days) * 24 * 3600),
             store,

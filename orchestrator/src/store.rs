@@ -53,6 +53,9 @@ pub const LEASE: Duration = Duration::from_secs(60);
 /// How long another process must have been silent before one with the same host id takes its place.
 /// Three times as long as a host is silent at most, so that one lost heartbeat is no death.
 pub const SILENT: Duration = Duration::from_secs(15);
+/// How long a host must be gone before another one tells the ends of its jobs that their forge
+/// runners have not taken: what it still had of their logs is lost then.
+pub const GONE: Duration = Duration::from_secs(10 * 60);
 /// How long the unused part of a reservation is held.
 pub const RESERVATION: Duration = Duration::from_secs(15);
 /// How long a job waits while smaller ones start before it. Then a host that could run it keeps its
@@ -338,6 +341,12 @@ impl Store {
     /// order of their end.
     pub async fn undelivered(&self, host: HostId) -> Result<Vec<Job>> {
         self.read(move |session| Box::pin(ending::undelivered(session, host))).await
+    }
+
+    /// Jobs that ended on hosts which are gone for [`GONE`], and whose final event their forge
+    /// runners have not taken: from now on it is this host that owes it.
+    pub async fn take_over_ends(&self, host: HostId) -> Result<Vec<Active>> {
+        self.write(move |session| Box::pin(ending::take_over_ends(session, host))).await
     }
 
     /// Notes that the final event of a job was taken.

@@ -47,6 +47,8 @@ pub fn job(label: &str, scripts: &[&str]) -> JobRequest {
             masks: Vec::new(),
             tree: None,
             keep: None,
+            services: Vec::new(),
+            debug: None,
         },
     }
 }
@@ -76,13 +78,23 @@ pub struct Received {
 }
 
 impl Received {
-    /// Takes an event.
+    /// Takes an event. An end that another host tells again, in a try of its own, is dropped.
     ///
     /// # Panics
-    /// It was received before with another content, or follows the final one.
+    /// It was received before with another content, or follows the final one and is more than that.
     pub fn take(&mut self, event: JobEvent) {
         let (number, seq) = (event.try_number, event.seq);
         if let Some((last, _)) = self.finished_at() {
+            if number > last.0 {
+                let tells_end = match &event.event {
+                    EventBody::Log(batch) => {
+                        !batch.lines.iter().any(|line| is_of_step(line.stream))
+                    }
+                    body => matches!(body, EventBody::Finished(_)),
+                };
+                assert!(tells_end, "{event:?} follows the try with the final event");
+                return;
+            }
             assert!((number, seq) <= last, "{event:?} follows the final event");
         }
         match self.tries.entry(number).or_default().entry(seq) {
@@ -116,7 +128,7 @@ impl Received {
     /// The lines that steps wrote, in order.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.text(|stream| matches!(stream, Stream::Stdout | Stream::Stderr))
+        self.text(is_of_step)
     }
 
     /// Every line, those of Solstice and of the console too.
@@ -157,4 +169,8 @@ impl Received {
         let last = self.events().last().map(|event| &event.event);
         assert!(matches!(last, Some(EventBody::Finished(_))), "{last:?} is last");
     }
+}
+
+fn is_of_step(stream: Stream) -> bool {
+    matches!(stream, Stream::Stdout | Stream::Stderr)
 }

@@ -46,13 +46,21 @@ fn row(host: &HostRow) -> [Cell; 10] {
         report.host.short().into(),
         Cell::styled(state, style),
         host.jobs.to_string().into(),
-        format!("{}/{}", host.used.cpus, report.capacity.cpus).into(),
-        format!("{}/{}", host.used.memory, report.capacity.memory).into(),
+        share(&host.used.cpus, &report.usable.cpus, &report.capacity.cpus).into(),
+        share(&host.used.memory, &report.usable.memory, &report.capacity.memory).into(),
         format!("{}.{:02}", report.load / 100, report.load % 100).into(),
         report.acceleration.clone().into(),
         report.version.clone().into(),
         format!("{}{more}", labels.join(", ")).into(),
     ]
+}
+
+/// What jobs use, may use, and could use if nothing else ran on the host.
+fn share<T: std::fmt::Display + PartialOrd>(used: &T, usable: &T, capacity: &T) -> String {
+    if usable < capacity {
+        return format!("{used}/{usable} of {capacity}");
+    }
+    format!("{used}/{capacity}")
 }
 
 /// The host of a name, of an id, or of a beginning or an end of one that no other host shares.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::size::ByteSize;
+use tokio::time::{Instant, sleep};
 use vm_manager::host::kept::{self, KeptMachine};
 use vm_manager::host::watchdog::{self, Watchdog};
 use vm_manager::host::{HostError, HostSettings, Instance};
@@ -20,6 +21,12 @@ use crate::waiting::Waiting;
 
 /// How long a kept machine's SSH server may take to answer.
 const CONNECT: Duration = Duration::from_secs(60);
+
+/// How long a connection that breaks before anybody is logged in is made again: a guest that is busy
+/// may refuse one or let it drop.
+const RECONNECT: Duration = Duration::from_secs(15);
+/// The pause between two of them.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long the watchdog may take to see that its instance is closed.
 const WATCHDOG_END: Duration = Duration::from_secs(5);
@@ -48,9 +55,17 @@ pub(crate) async fn connect(
     settings: &Settings,
     machine: &KeptMachine,
 ) -> Result<Guest, CommandError> {
-    let guest = Guest::connect(machine.address, &machine.user, &machine.keys, CONNECT)
-        .await
-        .map_err(|error| CommandError::infrastructure(error.to_string()))?;
+    let until = Instant::now() + RECONNECT;
+    let guest = loop {
+        match Guest::connect(machine.address, &machine.user, &machine.keys, CONNECT).await {
+            Ok(guest) => break guest,
+            Err(error) if error.is_disconnected() && Instant::now() < until => {
+                tracing::debug!(%error, "connecting to the kept machine again");
+                sleep(RECONNECT_PAUSE).await;
+            }
+            Err(error) => return Err(CommandError::infrastructure(error.to_string())),
+        }
+    };
     // The image may be gone from the catalogue meanwhile; then commands run as the user.
     let entry = catalogue(settings)?.get(&machine.label);
     Ok(match entry {

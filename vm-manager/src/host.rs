@@ -55,7 +55,7 @@ pub use error::HostError;
 pub use found::FoundMachine;
 pub use grace::SERVICE_GRACE;
 pub use instance::Instance;
-pub use ledger::{Ledger, NoRoom, Promise};
+pub use ledger::{Ledger, NoRoom, Promise, Share};
 pub use name::MachineName;
 pub use qemu::{MINIMUM_QEMU, Qemu, QemuMissing, QemuVersion};
 pub use settings::HostSettings;

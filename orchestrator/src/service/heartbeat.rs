@@ -45,11 +45,16 @@ impl Inner {
 
     /// Announces this host, and learns whether it shall take jobs.
     pub(super) async fn announce(&self) -> Result<(), StoreError> {
+        let is_more = self.look_at_host().await.unwrap_or_else(|error| {
+            metrics::error("host");
+            tracing::warn!(%error, "cannot see what else runs on this host");
+            false
+        });
         self.store.announce(&self.report(), self.place).await?;
         let hosts = self.store.hosts().await?;
         if let Some(own) = hosts.iter().find(|row| row.report.host == self.host) {
             let before = self.draining.swap(own.report.draining, Ordering::SeqCst);
-            if before && !own.report.draining {
+            if is_more || (before && !own.report.draining) {
                 self.wake.notify_one();
             }
         }
@@ -61,7 +66,7 @@ impl Inner {
         if let Ok(counts) = self.store.counts().await {
             metrics::jobs(&counts);
         }
-        metrics::slots(self.used(), self.capacity, self.workers().len());
+        metrics::slots(self.used(), self.usable(), self.workers().len());
     }
 
     /// Writes what is only for people and statistics, beside the work.
@@ -114,6 +119,7 @@ pub(super) fn report(inner: &Inner) -> HostReport {
         name: inner.name.clone(),
         labels: inner.labels.clone(),
         capacity: inner.capacity,
+        usable: inner.usable(),
         acceleration: inner.acceleration.clone(),
         load: load(),
         draining: false,

@@ -7,7 +7,7 @@ use common::event::{Finished, JobResult};
 use common::ids::{LeaseId, VmId};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
-use queue::message::MessageError;
+use queue::message::{JobMessage, MessageError};
 use vm_manager::host::FoundMachine;
 use vm_manager::machine::Machine;
 
@@ -19,7 +19,7 @@ use crate::job::{Begin, finish_failed};
 use crate::journal::Reopened;
 use crate::lifecycle::{Action, LogSeen, MachineSeen, Observed, RETRIES, decide};
 use crate::record::Stage;
-use crate::store::{Active, JobState, Size};
+use crate::store::{Active, Job, JobState, Size};
 
 /// What an adopted job may still run, at least: enough to hear of an end that has come already.
 const LEAST_LEFT: Duration = Duration::from_secs(30);
@@ -240,7 +240,7 @@ impl Inner {
     }
 
     /// Goes on publishing what a finished job's forge runner has not got yet.
-    async fn publish_rest(&self, job: &crate::store::Job) {
+    async fn publish_rest(&self, job: &Job) {
         let message = match self.store.message(job.id).await {
             Ok(Some(message)) => message,
             Ok(None) => return,
@@ -250,10 +250,34 @@ impl Inner {
         };
         match self.journals.reopen(job.id, reply_address(&message)) {
             // The sender may go: the journal publishes what is there.
-            Ok(Some(_)) => {}
-            Ok(None) => tracing::warn!(job.id = %job.id, "the journal of a finished job is gone"),
+            Ok(Some(reopened)) if reopened.finished.is_some() => {}
+            // It was another host's, or its file was removed.
+            Ok(_) => self.tell_end(job, &message).await,
             Err(error) => tracing::warn!(job.id = %job.id, %error, "cannot publish a job's end"),
         }
+    }
+
+    /// Tells a job's end, as the table has it, in a try of its own.
+    pub(super) async fn tell_end(&self, job: &Job, message: &JobMessage) {
+        let Some(finished) = &job.finished else { return };
+        let request = message.open(&self.keys).ok();
+        let mut log = match self.begin_log(message, request.as_ref()) {
+            Ok(log) => log,
+            // Such as a full disk. It is tried again at the next start, here or elsewhere.
+            Err(error) => {
+                crate::metrics::error("journal");
+                tracing::error!(job.id = %job.id, %error, "cannot tell a job's end");
+                return;
+            }
+        };
+        let number = log.try_number().max(job.tries) + 1;
+        log.begin_try(number);
+        // Without a receiver nobody misses it.
+        drop(log.notice("The rest of the job's log is lost with the host that it ran on.").await);
+        match &finished.infrastructure {
+            Some(cause) => finish_failed(log, cause.clone()).await,
+            None => log.finish(finished.result, None).await,
+        };
     }
 
     /// Ends a machine that nobody needs.

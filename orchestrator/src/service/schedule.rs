@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use common::size::ByteSize;
-use vm_manager::host::{Capacity, CapacityLimits, HostError};
+use vm_manager::host::{Capacity, CapacityLimits, HostError, Share};
 use vm_manager::image::UnknownLabel;
 
 use super::Inner;
@@ -64,12 +64,33 @@ impl Inner {
 
     /// What this host has free for machines now.
     pub(super) fn room(&self) -> Room {
-        let used = self.used();
+        let (used, usable) = (self.used(), self.usable());
         let free = Size {
-            cpus: self.capacity.cpus.saturating_sub(used.cpus),
-            memory: ByteSize(self.capacity.memory.0.saturating_sub(used.memory.0)),
+            cpus: usable.cpus.saturating_sub(used.cpus),
+            memory: ByteSize(usable.memory.0.saturating_sub(used.memory.0)),
         };
-        Room { free, capacity: self.capacity }
+        Room { free, capacity: usable }
+    }
+
+    /// What the machines of this service may use together, as it was seen last.
+    pub(super) fn usable(&self) -> Size {
+        *self.usable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what else runs on this host. Says whether more is usable than before.
+    pub(super) async fn look_at_host(&self) -> Result<bool, HostError> {
+        let instance = self.machines.instance().await?;
+        // A file is locked, and processes are looked at.
+        let Ok(share) = tokio::task::spawn_blocking(move || instance.share()).await else {
+            // The process ends.
+            return Ok(false);
+        };
+        let usable = guests(share?, &self.labels);
+        let before = {
+            let mut known = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *known, usable)
+        };
+        Ok(usable.cpus > before.cpus || usable.memory > before.memory)
     }
 
     /// What the machines of this service use.
@@ -102,12 +123,18 @@ pub(super) fn offers(
     names.into_iter().map(offer).collect()
 }
 
-/// What machines of the service may use together.
-pub(super) fn capacity(limits: &CapacityLimits) -> Result<Size, HostError> {
+/// What machines of the service may ever use together.
+pub(super) fn capacity(limits: &CapacityLimits, labels: &[LabelOffer]) -> Result<Size, HostError> {
     let host = Capacity::within(limits).map_err(|source| HostError::Io {
         action: "read",
         path: Path::new("/proc/meminfo").to_owned(),
         source,
     })?;
-    Ok(Size { cpus: host.cpus, memory: host.memory })
+    Ok(guests(Share { memory: host.memory, cpus: host.cpus }, labels))
+}
+
+/// What guests may have of it: each of them needs a QEMU as well.
+fn guests(share: Share, labels: &[LabelOffer]) -> Size {
+    let least = labels.iter().map(|offer| offer.size.memory).min();
+    Size { cpus: share.cpus, memory: share.for_guests(least.unwrap_or(ByteSize(0))) }
 }

@@ -168,6 +168,11 @@ impl Inner {
             let left = crate::store::Active { vm: None, ..left };
             self.settle_left(left, &[]).await;
         }
+        for ended in self.store.take_over_ends(self.host).await? {
+            let job = ended.job.id;
+            tracing::warn!(job.id = %job, "telling the end of a job whose host is gone");
+            self.tell_end(&ended.job, &ended.message).await;
+        }
         Ok(())
     }
 

@@ -33,6 +33,13 @@ macro_rules! active_columns {
 }
 pub(super) use active_columns;
 
+/// One job with its message.
+pub(super) const ACTIVE: &str = concat!(
+    "SELECT ",
+    active_columns!(),
+    " FROM jobs JOIN messages ON messages.job = jobs.id WHERE id = $1"
+);
+
 pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
     let finished = row.optional_text("finished")?;
     Ok(Job {
@@ -100,6 +107,10 @@ pub(super) fn report(row: &Row) -> Result<HostReport, StoreError> {
         name: row.text("name")?,
         labels: read_json::<Vec<LabelOffer>>("labels", &row.text("labels")?)?,
         capacity: Size { cpus: row.number("cpus")?, memory: ByteSize(row.number("memory")?) },
+        usable: Size {
+            cpus: row.number("room_cpus")?,
+            memory: ByteSize(row.number("room_memory")?),
+        },
         acceleration: row.text("acceleration")?,
         load: row.number("load")?,
         draining: row.flag("draining")?,

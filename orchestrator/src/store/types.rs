@@ -113,6 +113,8 @@ pub struct HostReport {
     pub labels: Vec<LabelOffer>,
     /// Everything that jobs of this installation may use on it together, whether in use now or not.
     pub capacity: Size,
+    /// What of that other programs' machines on the host leave to its jobs now.
+    pub usable: Size,
     /// `kvm` or `tcg`.
     pub acceleration: String,
     /// Load average of the last minute, in hundredths.

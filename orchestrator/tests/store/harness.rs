@@ -242,6 +242,7 @@ impl Host {
             name: format!("host-{}", id.short()),
             labels: vec![offer(LABEL, 1), offer(LARGE, 4)],
             capacity: size(cpus),
+            usable: size(cpus),
             acceleration: "tcg".to_owned(),
             load: 25,
             draining: false,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use common::size::ByteSize;
-use orchestrator::store::{JobState, LEASE, SILENT, StoreError};
+use orchestrator::store::{GONE, JobState, LEASE, SILENT, StoreError};
 
 use crate::harness::*;
 
@@ -151,6 +151,37 @@ on_both! {
         assert!(world.store.take_over(host.id).await.unwrap().is_empty());
         world.announce(&host).await;
         assert!(world.store.finish(job, Some(lease), &passed()).await.unwrap());
+    }
+
+    async fn the_ends_that_a_dead_host_owes_are_told_by_another(world) {
+        let (dead, heir) = (world.host(50).await, world.host(50).await);
+        let jobs = world.accept_many(3).await;
+        for claimed in world.claim_many(&dead, dead.room(), 3).await {
+            let job = claimed.message.envelope().job;
+            assert!(world.store.finish(job, Some(claimed.lease), &passed()).await.unwrap());
+        }
+        world.store.delivered(jobs[0]).await.unwrap();
+        // It may come back with their logs.
+        world.store.depart(dead.id).await.unwrap();
+        world.pass(GONE - seconds(30)).await;
+        world.announce(&heir).await;
+        assert!(world.store.take_over_ends(heir.id).await.unwrap().is_empty());
+        world.pass(seconds(60)).await;
+        world.announce(&heir).await;
+        assert!(world.store.take_over_ends(dead.id).await.unwrap().is_empty(), "they are its own");
+        let other = world.other().await;
+        let second = world.host(1).await;
+        let (one, two) = tokio::join!(
+            world.store.take_over_ends(heir.id),
+            other.take_over_ends(second.id)
+        );
+        let mut taken: Vec<_> = one.unwrap().into_iter().chain(two.unwrap()).collect();
+        taken.sort_by_key(|ended| ended.job.id);
+        let ids: Vec<_> = taken.iter().map(|ended| ended.job.id).collect();
+        assert_eq!(ids, jobs[1..]);
+        assert!(taken.iter().all(|ended| ended.job.finished == Some(passed())));
+        assert!(world.store.undelivered(dead.id).await.unwrap().is_empty());
+        assert!(world.store.take_over_ends(heir.id).await.unwrap().is_empty());
     }
 
     async fn jobs_that_no_host_can_ever_run(world) {

@@ -1,7 +1,7 @@
 //! Promises that jobs can start now.
 
 use common::ids::ReservationId;
-use orchestrator::store::{Accepted, LEASE, RESERVATION, STARVING};
+use orchestrator::store::{Accepted, JobState, LEASE, RESERVATION, STARVING};
 use queue::message::{Release, Reserve, Reserved};
 
 use crate::harness::*;
@@ -25,6 +25,17 @@ impl World {
 }
 
 on_both! {
+    async fn a_host_grants_what_others_leave_it(world) {
+        let mut host = Host::new(8);
+        host.report.usable = size(3);
+        world.announce(&host).await;
+        assert_eq!(world.count(&[LABEL]).await, 3);
+        // What it could ever run is not refused meanwhile.
+        let large = world.accept(|envelope| envelope.size = asked(8)).await;
+        assert!(world.store.unrunnable().await.unwrap().is_empty());
+        assert_eq!(world.state(large).await, JobState::Queued);
+    }
+
     async fn what_is_free_is_granted_once(world) {
         world.host(5).await;
         world.host(3).await;

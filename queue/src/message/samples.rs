@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::event::{
-    Conclusion, EventBody, Finished, JobEvent, JobResult, LogBatch, LogLine, StepFinished,
-    StepStarted, Stream,
+    Conclusion, DebugSession, EventBody, Finished, JobEvent, JobResult, LogBatch, LogLine,
+    StepFinished, StepStarted, Stream,
 };
 use common::ids::JobId;
 use common::infrastructure::{Cause, Infrastructure};
 use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::{
-    Contexts, Deadlines, Envelope, Forge, JobBody, JobRequest, MachineSize, PROTOCOL_VERSION,
-    Secret,
+    Contexts, Deadlines, DebugWish, Envelope, Forge, JobBody, JobRequest, MachineSize,
+    PROTOCOL_VERSION, Secret, Service,
 };
 use common::size::ByteSize;
 use common::time::Timestamp;
@@ -86,6 +86,13 @@ pub(super) fn request() -> JobRequest {
         masks: vec![Secret::new("hunter3")],
         tree: None,
         keep: Some(Duration::from_secs(60)),
+        services: vec![Service {
+            name: "cache".to_owned(),
+            base_url: "https://forge.example/cache".to_owned(),
+            token: Some("TOKEN".to_owned()),
+            paths: vec!["/_apis/".to_owned()],
+        }],
+        debug: Some(DebugWish { keys: vec!["ssh-ed25519 AAAA".to_owned()] }),
     };
     JobRequest { envelope, body }
 }
@@ -112,6 +119,11 @@ pub(super) fn events() -> Vec<JobEvent> {
         EventBody::Log(LogBatch { step: Some(0), lines: vec![line(b"one"), line(b"t\xc3\xa4wo")] }),
         EventBody::StepFinished(finished),
         EventBody::Outputs(BTreeMap::from([("a".to_owned(), "b".to_owned())])),
+        EventBody::Debug(DebugSession::Opened {
+            command: "ssh job@gateway".to_owned(),
+            until: time(1800),
+        }),
+        EventBody::Debug(DebugSession::Closed),
         EventBody::Finished(end),
     ];
     numbered(id(JOB), 2, 1, bodies)

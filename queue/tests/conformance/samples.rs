@@ -51,6 +51,8 @@ pub(crate) fn job() -> JobMessage {
         masks: Vec::new(),
         tree: None,
         keep: None,
+        services: Vec::new(),
+        debug: None,
     };
     JobMessage::seal(&JobRequest { envelope, body }, &KeyRing::ephemeral()).unwrap()
 }

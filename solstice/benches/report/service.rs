@@ -86,6 +86,7 @@ async fn jobs_per_second(queue: Queue, store: Store) -> f64 {
         name: "bench".into(),
         labels: labels.clone(),
         capacity: HUGE,
+        usable: HUGE,
         acceleration: "tcg".into(),
         load: 0,
         draining: false,

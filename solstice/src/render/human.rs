@@ -94,7 +94,8 @@ impl Human {
             EventBody::Summary(summary) => self.summary(job, summary),
             EventBody::Annotation(annotation) => self.annotation(job, annotation),
             // The report at the end says it, where nobody has to search for it.
-            EventBody::Kept(_) => Ok(()),
+            // The log has a line about it.
+            EventBody::Kept(_) | EventBody::Debug(_) => Ok(()),
             EventBody::Finished(finished) => self.finished(job, finished),
         }
     }

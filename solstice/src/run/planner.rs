@@ -209,6 +209,8 @@ impl WorkflowPlanner<'_> {
                 masks: Vec::new(),
                 tree: workflow::uses_checkout(job).then(|| self.wishes.project.clone()),
                 keep: self.wishes.keep.then_some(KEEP),
+                services: Vec::new(),
+                debug: None,
             },
         };
         Ok(Leg { name, matrix: leg.matrix.clone(), continue_on_error, request })

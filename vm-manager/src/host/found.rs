@@ -52,6 +52,12 @@ impl Instance {
         Ok(found.collect())
     }
 
+    /// Whether a machine outlives its job on purpose. Blocks for a moment.
+    pub(super) fn keeps(&self, vm: VmId) -> bool {
+        let record = Record::read(&self.settings().machine(self.id(), vm).record());
+        record.ok().flatten().is_some_and(|record| record.keep.is_some())
+    }
+
     /// Ends a machine and removes its files, if no [`Machine`](crate::machine::Machine) of this
     /// process owns it: one that could not be adopted, or nobody wants any more, kept ones as well.
     /// Says whether nothing of it is left. Blocks.

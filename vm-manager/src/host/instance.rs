@@ -18,7 +18,7 @@ use super::lock::Lock;
 use super::reconcile::{Pass, Reach, pass};
 use super::service::is_service;
 use super::{
-    Accelerator, HostError, HostSettings, Ledger, ProcessIdentity, Promise, Qemu,
+    Accelerator, HostError, HostSettings, Ledger, ProcessIdentity, Promise, Qemu, Share,
     create_private_directory,
 };
 
@@ -124,6 +124,19 @@ impl Instance {
     /// At once when the host could never give that much, or when the ledger cannot be used.
     pub async fn wait_for_room(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
         Ledger::new(&self.settings).wait_for_room(&self.claim(memory, cpus)).await
+    }
+
+    /// What this instance's machines may use together beside everything else on this host. Kept
+    /// machines count as somebody else's. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger or `/proc/meminfo` cannot be used.
+    pub fn share(&self) -> Result<Share, HostError> {
+        let ours = |claim: &Claim| {
+            claim.instance == self.id && (self.owns(claim.vm) || !self.keeps(claim.vm))
+        };
+        Ledger::new(&self.settings).share(ours)
     }
 
     /// A new machine's claim to room.

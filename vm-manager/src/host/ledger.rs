@@ -72,6 +72,25 @@ pub enum NoRoom {
     },
 }
 
+/// What one owner's machines may use together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Memory, with what QEMU itself needs for each machine; see [`Share::for_guests`].
+    pub memory: ByteSize,
+    /// Virtual processors.
+    pub cpus: u32,
+}
+
+impl Share {
+    /// The memory that guests may have together if none has less than `least`.
+    #[must_use]
+    pub fn for_guests(&self, least: ByteSize) -> ByteSize {
+        let most = self.memory.0 / least.0.saturating_add(MACHINE_OVERHEAD);
+        let machines = most.min(u64::from(self.cpus));
+        ByteSize(self.memory.0.saturating_sub(machines.saturating_mul(MACHINE_OVERHEAD)))
+    }
+}
+
 /// What is asked for a machine that is about to start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Claim {
@@ -147,6 +166,20 @@ impl Ledger {
                 other => return other,
             }
         }
+    }
+
+    /// What the machines that are `ours` may use together beside everything else on this host.
+    pub(super) fn share(&self, ours: impl Fn(&Claim) -> bool) -> Result<Share, HostError> {
+        let capacity = Capacity::within(&self.limits)
+            .map_err(HostError::io("read", Path::new("/proc/meminfo")))?;
+        let mut found = Vec::new();
+        self.edit(|entries| {
+            found.clone_from(entries);
+            Ok(())
+        })?;
+        let (ours, others): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|entry| ours(&entry.claim));
+        Ok(share(&capacity, &uses(&others), promised(&ours), || resident(&uses(&ours))))
     }
 
     /// Takes the promise to a machine over that runs already, from whoever had it. There is room
@@ -281,6 +314,31 @@ fn resident_bytes(pid: i32) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
+fn promised(entries: &[Entry]) -> u64 {
+    let promised =
+        entries.iter().map(|entry| entry.claim.memory.0.saturating_add(MACHINE_OVERHEAD));
+    promised.fold(0, u64::saturating_add)
+}
+
+fn resident(uses: &[Use]) -> u64 {
+    uses.iter().map(|one| one.resident).fold(0, u64::saturating_add)
+}
+
+/// What is left beside others for an owner who was promised `ours` and uses `resident` of it, which
+/// is asked for only where the host's own memory is scarcer than what machines may have.
+fn share(capacity: &Capacity, others: &[Use], ours: u64, resident: impl FnOnce() -> u64) -> Share {
+    let sum = |value: fn(&Use) -> u64| others.iter().map(value).fold(0, u64::saturating_add);
+    let memory = capacity.memory.0.saturating_sub(sum(|other| other.promised));
+    let to_come = sum(|other| other.promised.saturating_sub(other.resident));
+    let available = capacity.available.0.saturating_sub(to_come);
+    let memory = match available >= memory.saturating_sub(ours) {
+        true => memory,
+        false => memory.min(available.saturating_add(resident())),
+    };
+    let cpus = others.iter().map(|other| other.cpus).fold(0, u32::saturating_add);
+    Share { memory: ByteSize(memory), cpus: capacity.cpus.saturating_sub(cpus) }
+}
+
 /// Whether a machine fits beside the others.
 fn room(uses: &[Use], capacity: &Capacity, memory: ByteSize, cpus: u32) -> Result<(), NoRoom> {
     let asked = memory.0.saturating_add(MACHINE_OVERHEAD);
@@ -348,6 +406,52 @@ mod tests {
         check(&[busy(3)], 5, 1, "not now");
         check(&[idle(1), idle(1), idle(1)], 1, 1, "fits");
         check(&[idle(1), idle(1), idle(1)], 1, 2, "not now");
+    }
+
+    #[test]
+    fn a_share_beside_others() {
+        let others = |gib: u64, resident: u64| {
+            vec![Use { promised: gib * GIB, resident: resident * GIB, cpus: 1 }]
+        };
+        let check = |others: &[Use], ours: u64, resident: u64, gib: u64, cpus: u32| {
+            let found = share(&capacity(), others, ours * GIB, || resident * GIB);
+            assert_eq!(found, Share { memory: ByteSize(gib * GIB), cpus }, "{others:?} {ours}");
+        };
+        // Of eight, two are used by somebody who has no machine.
+        check(&[], 0, 0, 6, 4);
+        check(&[], 2, 0, 8, 4);
+        check(&[], 1, 1, 7, 4);
+        check(&others(3, 0), 0, 0, 3, 3);
+        check(&others(3, 3), 0, 0, 5, 3);
+        check(&others(3, 3), 2, 2, 5, 3);
+        check(&others(9, 0), 0, 0, 0, 3);
+        let many: Vec<Use> = (0..5).flat_map(|_| others(1, 1)).collect();
+        check(&many, 0, 0, 3, 0);
+    }
+
+    #[test]
+    fn guests_leave_room_for_their_qemu() {
+        let share = Share { memory: ByteSize(8 * GIB), cpus: 4 };
+        assert_eq!(share.for_guests(ByteSize(GIB)), ByteSize(8 * GIB - 4 * MACHINE_OVERHEAD));
+        let share = Share { memory: ByteSize(GIB), cpus: 1000 };
+        let guests = share.for_guests(ByteSize(256 * MIB));
+        assert_eq!(guests, ByteSize(GIB - 3 * MACHINE_OVERHEAD));
+        assert!(3 * (256 * MIB + MACHINE_OVERHEAD) <= share.memory.0);
+        assert_eq!(Share { memory: ByteSize(5), cpus: 1 }.for_guests(ByteSize(GIB)), ByteSize(5));
+        assert_eq!(Share { memory: ByteSize(0), cpus: 0 }.for_guests(ByteSize(0)), ByteSize(0));
+    }
+
+    #[test]
+    fn a_share_is_what_others_leave() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(directory.path());
+        let _lock = Lock::create(&path).unwrap();
+        let first = ledger.reserve(&claim(&path, MIB, 1)).unwrap();
+        let ours = |claim: &Claim| claim.vm == first.vm();
+        let all = ledger.share(ours).unwrap();
+        let _other = ledger.reserve(&claim(&path, MIB, 1)).unwrap();
+        let left = ledger.share(ours).unwrap();
+        assert_eq!(left.cpus, all.cpus - 1);
     }
 
     fn ledger(directory: &Path) -> (Ledger, PathBuf) {

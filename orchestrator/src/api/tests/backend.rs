@@ -329,6 +329,7 @@ pub(crate) fn host(name: &str) -> HostRow {
             name: name.to_owned(),
             labels: vec![LabelOffer { label: "tiny".to_owned(), size: size(1, 1) }],
             capacity: size(8, 16),
+            usable: size(8, 16),
             acceleration: "kvm".to_owned(),
             load: 125,
             draining: false,

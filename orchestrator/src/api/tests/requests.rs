@@ -30,6 +30,8 @@ fn job_request() -> JobRequest {
             masks: vec![Secret::new("other")],
             tree: Some("/srv/project".into()),
             keep: None,
+            services: Vec::new(),
+            debug: None,
         },
     }
 }

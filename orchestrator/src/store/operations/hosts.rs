@@ -7,7 +7,7 @@ use common::size::ByteSize;
 use common::time::Timestamp;
 use uuid::Uuid;
 
-use crate::store::rows::{active, active_columns, json, report};
+use crate::store::rows::{ACTIVE, active, json, report};
 use crate::store::rules::clock::{SLACK, after, before, is_alive, is_heard};
 use crate::store::rules::placing::HostOffer;
 use crate::store::rules::room::{NONE, less, plus};
@@ -39,12 +39,14 @@ pub(in crate::store) async fn announce(
 
     // Whether a host drains is said once, by itself when it is new, and from then on by operators.
     const PUT: &str = "INSERT INTO hosts (id, boot, heartbeat, draining, name, labels, cpus, \
-                       memory, acceleration, load, version) \
-                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+                       memory, room_cpus, room_memory, acceleration, load, version) \
+                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
                        ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, \
                        heartbeat = excluded.heartbeat, name = excluded.name, \
                        labels = excluded.labels, cpus = excluded.cpus, \
-                       memory = excluded.memory, acceleration = excluded.acceleration, \
+                       memory = excluded.memory, room_cpus = excluded.room_cpus, \
+                       room_memory = excluded.room_memory, \
+                       acceleration = excluded.acceleration, \
                        load = excluded.load, version = excluded.version";
     let values = values![
         report.host,
@@ -55,6 +57,8 @@ pub(in crate::store) async fn announce(
         labels,
         report.capacity.cpus,
         report.capacity.memory,
+        report.usable.cpus,
+        report.usable.memory,
         report.acceleration.as_str(),
         report.load,
         report.version.as_str(),
@@ -76,7 +80,8 @@ pub(in crate::store) async fn depart(
     boot: Uuid,
 ) -> Result<(), StoreError> {
     const LEAVE: &str = "UPDATE hosts SET boot = NULL, heartbeat = CASE WHEN EXISTS \
-                         (SELECT 1 FROM jobs WHERE jobs.host = hosts.id AND lease IS NOT NULL) \
+                         (SELECT 1 FROM jobs WHERE jobs.host = hosts.id \
+                         AND (lease IS NOT NULL OR (state = 'done' AND NOT delivered))) \
                          THEN heartbeat ELSE 0 END WHERE id = $1 AND boot = $2";
     session.execute(LEAVE, values![host, boot]).await.map(drop)
 }
@@ -106,7 +111,7 @@ pub(in crate::store) async fn hosts(session: &mut Session) -> Result<Vec<HostRow
 
 async fn hosts_with(session: &mut Session, used: &Used) -> Result<Vec<HostRow>, StoreError> {
     const HOSTS: &str = "SELECT id, heartbeat, draining, name, labels, cpus, memory, \
-                         acceleration, load, version FROM hosts ORDER BY id";
+                         room_cpus, room_memory, acceleration, load, version FROM hosts ORDER BY id";
     let now = session.now().await?;
     let rows = session.rows(HOSTS, &[]).await?;
     rows.iter()
@@ -152,7 +157,7 @@ pub(super) async fn offers(
         .map(|host| HostOffer {
             labels: host.report.labels,
             capacity: host.report.capacity,
-            free: less(host.report.capacity, host.used),
+            free: less(host.report.usable, host.used),
         })
         .collect())
 }
@@ -182,18 +187,13 @@ pub(in crate::store) async fn take_over(
                    FOR UPDATE SKIP LOCKED",
     };
     const TAKE: &str = "UPDATE jobs SET host = $2, lease = $3, deadline = $4 WHERE id = $1";
-    const TAKEN: &str = concat!(
-        "SELECT ",
-        active_columns!(),
-        " FROM jobs JOIN messages ON messages.job = jobs.id WHERE id = $1"
-    );
     let now = session.now().await?;
     let mut taken = Vec::new();
     for row in session.rows(LOST, values![host, before(now, LEASE)]).await? {
         let id = row.text("id")?;
         let values = values![id.clone(), host, LeaseId::new(), after(now, CLAIMED)];
         session.execute(TAKE, values).await?;
-        if let Some(row) = session.row(TAKEN, values![id]).await? {
+        if let Some(row) = session.row(ACTIVE, values![id]).await? {
             taken.push(active(&row)?);
         }
     }

@@ -56,7 +56,7 @@ proptest! {
 fn events_come_out_as_they_went_in() {
     let keys = KeyRing::ephemeral();
     let part = EventPart::seal(&events(), &keys).unwrap();
-    assert_eq!((part.first, part.count, part.last), (1, 5, true));
+    assert_eq!((part.first, part.count, part.last), (1, 7, true));
     assert_eq!(part.open(&keys), Ok(events()));
     let batch = batch(&keys);
     assert_eq!(EventBatch::decode(&batch.encode().unwrap()), Ok(batch));
@@ -98,12 +98,12 @@ fn events_that_do_not_belong_together_are_neither_sealed_nor_opened() {
         (|events| events.swap(0, 1), true),
         (|events| events[2].try_number = 1, true),
         (|events| events[2].job = JobId::new(), true),
-        (|events| events.swap(3, 4), true),
+        (|events| events.swap(5, 6), true),
         (
             |events| {
-                events.swap(3, 4);
-                events[3].seq = 4;
-                events[4].seq = 5;
+                events.swap(5, 6);
+                events[5].seq = 6;
+                events[6].seq = 7;
             },
             false,
         ),
@@ -114,7 +114,7 @@ fn events_that_do_not_belong_together_are_neither_sealed_nor_opened() {
         let refused = EventPart::seal(&events, &keys).unwrap_err();
         assert!(matches!(refused, MessageError::Events { .. }), "{refused}");
 
-        let header = Header { job: id(JOB), try_number: 2, first: 1, count: 5, last };
+        let header = Header { job: id(JOB), try_number: 2, first: 1, count: 7, last };
         let part = forged(header, &events, PROTOCOL_VERSION, &keys);
         assert!(matches!(part.open(&keys), Err(MessageError::Events { .. })));
     }

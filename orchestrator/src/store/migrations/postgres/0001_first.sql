@@ -11,6 +11,8 @@ CREATE TABLE hosts (
     labels       TEXT    NOT NULL,  -- JSON: what it can run, with sizes
     cpus         BIGINT  NOT NULL,
     memory       BIGINT  NOT NULL,
+    room_cpus    BIGINT  NOT NULL,  -- what others on the host leave of that
+    room_memory  BIGINT  NOT NULL,
     acceleration TEXT    NOT NULL,
     load         BIGINT  NOT NULL,
     version      TEXT    NOT NULL

@@ -10,6 +10,8 @@ CREATE TABLE hosts (
     labels       TEXT    NOT NULL,  -- JSON: what it can run, with sizes
     cpus         INTEGER NOT NULL,
     memory       INTEGER NOT NULL,
+    room_cpus    INTEGER NOT NULL,  -- what others on the host leave of that
+    room_memory  INTEGER NOT NULL,
     acceleration TEXT    NOT NULL,
     load         INTEGER NOT NULL,
     version      TEXT    NOT NULL

@@ -43,6 +43,8 @@ fn request() -> JobRequest {
             masks: Vec::new(),
             tree: None,
             keep: None,
+            services: Vec::new(),
+            debug: None,
         },
     }
 }
