@@ -97,6 +97,12 @@ impl Conversation {
         }
     }
 
+    /// Whose conversation it is.
+    #[must_use]
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
     /// When the guest was last heard, or the conversation was made.
     #[must_use]
     pub fn last_contact(&self) -> Instant {

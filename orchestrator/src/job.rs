@@ -304,7 +304,14 @@ impl Work<'_> {
         let begun = Instant::now();
         let control = &self.words.control;
         let end = {
-            let steps = steps::run(self.request, machine, guest, log, &control.cancel);
+            let steps = steps::run(
+                self.request,
+                machine,
+                guest,
+                log,
+                &control.cancel,
+                self.machines.ssh_lost(),
+            );
             tokio::select! {
                 end = steps => end?,
                 () = deadline(limit, control) => StepsEnd::Late,

@@ -51,7 +51,13 @@ pub struct Settings {
     /// The program and arguments of the watchdog; the instance's id is added behind them. Absent
     /// means that nobody cleans up after a crash until the next start.
     pub watchdog: Option<(PathBuf, Vec<OsString>)>,
+    /// How long SSH to a guest may fail to come back before its job is given up; [`SSH_LOST`] but in
+    /// tests.
+    pub ssh_lost: Duration,
 }
+
+/// How long SSH to a guest may fail to come back. A guest that swaps may not answer for minutes.
+pub const SSH_LOST: Duration = Duration::from_secs(10 * 60);
 
 /// The machines of this host: from a request to a guest that is ready for its job.
 #[derive(Debug)]
@@ -92,6 +98,11 @@ impl Machines {
     fn new(settings: Settings, service: Option<InstanceId>) -> Result<Self, CatalogueError> {
         let catalogue = Catalogue::load(settings.catalogue.as_deref())?;
         Ok(Self { settings, catalogue, service, claim: Mutex::default() })
+    }
+
+    /// How long SSH to a guest may fail to come back before its job is given up.
+    pub(crate) fn ssh_lost(&self) -> Duration {
+        self.settings.ssh_lost
     }
 
     /// Everything that can be booted.

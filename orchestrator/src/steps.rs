@@ -12,13 +12,10 @@ use vm_manager::machine::{ConsoleCause, Machine};
 use vm_manager::ssh::{Guest, Stdin, StreamReader};
 
 use crate::attach::{Conversation, Interrupted};
-use crate::events::EventLog;
+use crate::events::{EventLog, ReceiverGone};
 use crate::job::TryError;
 use crate::placing;
 
-/// How long SSH may fail to come back before the job is given up. A guest that swaps may not answer
-/// for minutes.
-const SSH_LOST: Duration = Duration::from_secs(10 * 60);
 /// The pause between two attempts to connect again.
 const RECONNECT: Duration = Duration::from_millis(250);
 /// How long what a dead machine has already sent may take to be read.
@@ -38,13 +35,14 @@ pub(crate) enum StepsEnd {
 }
 
 /// Follows the job in its machine until either ends. Without a connection, such as to a machine that
-/// was adopted, one is made.
+/// was adopted, one is made; one that is lost is made again for as long as `ssh_lost`.
 pub(crate) async fn run(
     request: &JobRequest,
     machine: &Machine,
     guest: Option<Guest>,
     log: &mut EventLog,
     cancel: &CancellationToken,
+    ssh_lost: Duration,
 ) -> Result<StepsEnd, TryError> {
     if let Some(result) = log.result() {
         // It was the last that a process before this one took from the guest.
@@ -53,7 +51,7 @@ pub(crate) async fn run(
     let mut conversation = Conversation::new(request.envelope.job, log.next_guest_event());
     let mut ended = machine.ended();
     let followed = {
-        let follow = follow(&mut conversation, request, machine, guest, log, cancel);
+        let follow = follow(&mut conversation, ssh_lost, machine, guest, log, cancel);
         tokio::pin!(follow);
         tokio::select! {
             followed = &mut follow => Some(followed),
@@ -62,7 +60,12 @@ pub(crate) async fn run(
         }
     };
     let error = match followed {
-        Some(Ok(result)) => return Ok(StepsEnd::Finished(result)),
+        Some(Ok(result)) => {
+            if result == JobResult::Failure {
+                explain_memory(machine, log).await?;
+            }
+            return Ok(StepsEnd::Finished(result));
+        }
         Some(Err(Interrupted::ReceiverGone(gone))) => return Err(gone.into()),
         Some(Err(Interrupted::Violation(reason))) => {
             return Err(Infrastructure::new(
@@ -94,13 +97,14 @@ pub(crate) async fn run(
 /// Holds the conversation, on new connections as long as they can be had.
 async fn follow(
     conversation: &mut Conversation,
-    request: &JobRequest,
+    ssh_lost: Duration,
     machine: &Machine,
     mut guest: Option<Guest>,
     log: &mut EventLog,
     cancel: &CancellationToken,
 ) -> Result<JobResult, Interrupted> {
-    let command = placing::attach_command(request.envelope.job);
+    let job = conversation.job();
+    let command = placing::attach_command(job);
     loop {
         let attempt = async {
             let connect = open_stream(machine, guest.take(), &command);
@@ -119,10 +123,10 @@ async fn follow(
         match attempt.await {
             Err(Interrupted::Lost(reason)) => {
                 let silent = conversation.last_contact().elapsed();
-                if machine.ended().borrow().is_some() || silent > SSH_LOST {
+                if machine.ended().borrow().is_some() || silent > ssh_lost {
                     return Err(Interrupted::Lost(reason));
                 }
-                tracing::info!(job.id = %request.envelope.job, "attaching again");
+                tracing::info!(job.id = %job, "attaching again");
                 let pause = sleep(RECONNECT);
                 tokio::pin!(pause);
                 loop {
@@ -167,6 +171,18 @@ fn program_lost(reason: &str, machine: &Machine) -> Infrastructure {
             format!("{reason}; the console said last:\n{}", tail(machine)),
         ),
     }
+}
+
+/// A step whose process the guest's kernel ended for want of memory fails as any other does: the log
+/// says why it may have.
+async fn explain_memory(machine: &Machine, log: &mut EventLog) -> Result<(), ReceiverGone> {
+    let Some(ConsoleCause::OutOfMemory(line)) = machine.console().cause() else { return Ok(()) };
+    let (code, cure) = (Cause::GuestMemory.code(), Cause::GuestMemory.cure());
+    log.notice(&format!(
+        "##[warning]{code}: the guest ran out of memory and its kernel ended a process of the job: \
+         {line}\nWhat to do: {cure}."
+    ))
+    .await
 }
 
 fn connection_lost(reason: &str, machine: &Machine) -> Infrastructure {

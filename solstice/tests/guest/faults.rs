@@ -97,6 +97,16 @@ fn a_connection_cut_in_the_middle_of_a_step_loses_no_line() {
 }
 
 #[test]
+fn a_step_that_takes_all_memory_of_the_guest() {
+    let endless = r#"awk 'BEGIN { while (1) a[i++] = sprintf("%100000s", i) }'"#;
+    steps(&format!("- run: |\n    echo going\n    {endless}")).run().code(1).shows_in_order(&[
+        "going",
+        "SOL-GUEST-MEMORY",
+        "Out of memory: Killed process",
+    ]);
+}
+
+#[test]
 fn a_full_disk_in_the_guest() {
     steps(
         r#"

@@ -49,9 +49,9 @@ async fn a_newer_database_is_refused_and_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_shared_database_is_refused_and_left_alone() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let host = shared.host();
-    host.orchestrator().await.stop().await;
+    host.serve().await.stop().await;
     shared.query("UPDATE solstice_schema SET version = 9999").await;
     let tables = "SELECT table_name, column_name, data_type FROM information_schema.columns \
                   WHERE table_schema = 'public' ORDER BY 1, 2";
@@ -64,7 +64,7 @@ async fn a_newer_shared_database_is_refused_and_left_alone() {
     assert_eq!(shared.query("SELECT version FROM solstice_schema").await, "9999");
     // The newer program is gone again, as after a restored backup.
     shared.query("UPDATE solstice_schema SET version = 1").await;
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let id = service.submit(&job("scripted", &["echo fine"])).await;
     assert_eq!(service.finish(id).await.lines(), ["fine"]);
     service.stop().await;

@@ -21,7 +21,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let shared = Shared::start().await;
+        let shared = Shared::of_all().await;
         let host = shared.host();
         let runner = shared.runner("runner-1").await;
         drop(runner.queue.events(&runner.address, 1).await.unwrap());
@@ -95,8 +95,8 @@ fn spoilt(good: &[u8], limit: usize) -> Vec<(Vec<u8>, String)> {
 /// Puts spoilt messages on a queue and checks what becomes of them.
 async fn refuses_all(queue: &str, good: &[u8], limit: usize) {
     let world = World::start().await;
-    let service = world.host.orchestrator().await;
-    let queue = queue.replace("HOST", &host_id(&service).await);
+    let service = world.host.serve().await;
+    let queue = queue.replace("HOST", &service.host_id());
     let spoilt = spoilt(good, limit);
     let bytes: Vec<_> = spoilt.iter().map(|(bytes, _)| bytes.clone()).collect();
     world.shared.put(&queue, &bytes).await;
@@ -110,10 +110,6 @@ async fn refuses_all(queue: &str, good: &[u8], limit: usize) {
     assert_eq!(service.errors("message").await, spoilt.len() as f64);
     world.good_job_runs().await;
     service.stop().await;
-}
-
-async fn host_id(service: &Running<'_>) -> String {
-    service.get("/v1/hosts").await[0]["report"]["host"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +140,7 @@ async fn bytes_that_are_no_question_are_put_aside() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replayed_job_runs_once() {
     let world = World::start().await;
-    let service = world.host.orchestrator().await;
+    let service = world.host.serve().await;
     let request = world.request("once");
     let id = request.envelope.job;
     let bytes = world.message(&request).encode();
@@ -165,7 +161,7 @@ async fn a_replayed_job_runs_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_job_with_an_id_seen_before_changes_nothing() {
     let world = World::start().await;
-    let service = world.host.orchestrator().await;
+    let service = world.host.serve().await;
     let request = world.request("first");
     let id = request.envelope.job;
     let first = world.message(&request);
@@ -192,7 +188,7 @@ async fn another_job_with_an_id_seen_before_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_was_moved_to_another_envelope_is_answered() {
     let world = World::start().await;
-    let service = world.host.orchestrator().await;
+    let service = world.host.serve().await;
     let (one, two) = (world.request("one"), world.request("two"));
     let id = one.envelope.job;
     let (one, two) = (world.message(&one), world.message(&two));
@@ -216,7 +212,7 @@ async fn a_body_that_was_moved_to_another_envelope_is_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_label_with_shell_or_path_characters_is_answered() {
     let world = World::start().await;
-    let service = world.host.orchestrator().await;
+    let service = world.host.serve().await;
     let labels = ["../../etc/x", "$(touch x)", "a;b", "-drive", "a\nb", ""];
     let mut jobs = Vec::new();
     for label in labels {

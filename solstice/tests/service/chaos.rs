@@ -159,7 +159,7 @@ async fn hosts_that_share_a_broker_end_every_job_once() {
     let hosts = [0, 1].map(|_| shared.host().env("SOLSTICE_MAX_CPUS", "2"));
     let mut services: Vec<Running> = Vec::new();
     for host in &hosts {
-        services.push(host.orchestrator().await);
+        services.push(host.serve().await);
     }
     let runner = shared.runner("runner-1").await;
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
@@ -178,11 +178,11 @@ async fn hosts_that_share_a_broker_end_every_job_once() {
         match blow {
             0 => {
                 services.remove(victim).kill();
-                services.insert(victim, hosts[victim].orchestrator().await);
+                services.insert(victim, hosts[victim].serve().await);
             }
             1 => {
                 services.remove(victim).stop().await;
-                services.insert(victim, hosts[victim].orchestrator().await);
+                services.insert(victim, hosts[victim].serve().await);
             }
             2 => drop(kill_guest(&mut dice, &[&hosts[0], &hosts[1]])),
             3 => {

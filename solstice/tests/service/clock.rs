@@ -16,7 +16,7 @@ use crate::shared::Runner;
 
 const HOUR: i64 = 3_600_000_000;
 
-fn settings(host: &Host, clock: Clock) -> ServiceSettings {
+pub(crate) fn settings(host: &Host, clock: Clock) -> ServiceSettings {
     let state = host.state();
     let scripted = host.scripted();
     std::fs::create_dir_all(&state).unwrap();
@@ -35,6 +35,7 @@ fn settings(host: &Host, clock: Clock) -> ServiceSettings {
             guest_programs: vec![scripted.programs()],
             catalogue: Some(scripted.catalogue()),
             watchdog: None,
+            ssh_lost: orchestrator::SSH_LOST,
         },
         name: "host".to_owned(),
         labels: Some(vec!["scripted".to_owned()]),

@@ -7,14 +7,18 @@ use std::time::Duration;
 use common::event::JobResult;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use orchestrator::clock::Clock;
+use orchestrator::service::Service;
 use simulators::BootEnd;
 use simulators::jobs::job;
 
-use crate::harness::{Host, PATIENCE, numbered};
+use crate::clock::settings;
+use crate::harness::{Host, PATIENCE, World, numbered, on_both};
+use crate::shared::Runner;
 
 /// Runs one job whose step does this, and checks the named cause.
-async fn dies_of(script: &str, code: &str) {
-    let host = Host::new();
+async fn dies_of(world: World, script: &str, code: &str) {
+    let host = world.host();
     let service = host.serve().await;
     let id = service.submit(&job("scripted", &[script])).await;
     let received = service.finish(id).await;
@@ -28,109 +32,120 @@ async fn dies_of(script: &str, code: &str) {
     service.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_panic_is_named() {
-    dies_of("echo begun\npanic", "SOL-GUEST-PANIC").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_without_memory_is_named() {
-    dies_of("echo begun\noom", "SOL-GUEST-MEMORY").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_of_the_host_is_named() {
-    dies_of("echo begun\ndiskfull", "SOL-HOST-DISK-FULL").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_power_off_is_named() {
-    dies_of("echo begun\npoweroff", "SOL-GUEST-POWERED-OFF").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reboot_is_named() {
-    dies_of("echo begun\nreboot", "SOL-GUEST-REBOOTED").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_guest_program_is_named() {
-    dies_of("echo begun\ndie", "SOL-GUEST-PROGRAM-LOST").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_whose_disk_has_no_room_for_a_step_is_named() {
-    dies_of("echo begun\nnospace", "SOL-GUEST-DISK-FULL").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tree_that_does_not_fit_is_named_and_not_tried_again() {
-    let host = Host::new();
-    host.boots(Duration::ZERO, BootEnd::Full);
-    let service = host.serve().await;
-    let tree = tempfile::tempdir().unwrap();
-    std::fs::write(tree.path().join("file"), "text").unwrap();
-    let mut request = job("scripted", &["echo never"]);
-    request.body.tree = Some(tree.path().to_owned());
-    let id = service.submit(&request).await;
-    let received = service.finish(id).await;
-    let cause = received.finished().unwrap().infrastructure.clone().unwrap();
-    assert_eq!(cause.cause.code(), "SOL-GUEST-DISK-FULL");
-    let text = &cause.message;
-    let root = tree.path().to_str().unwrap();
-    for part in [root, "cannot unpack the first file: No space left on device"] {
-        assert!(text.contains(part), "{text}");
+on_both! {
+    async fn a_panic_is_named(world) {
+        dies_of(world, "echo begun\npanic", "SOL-GUEST-PANIC").await;
     }
-    assert_eq!(received.tries(), 1);
-    assert!(received.lines().is_empty());
-    host.wait_until_empty().await;
-    service.stop().await;
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_qemu_is_named() {
-    let host = Host::new();
-    let service = host.serve().await;
-    let id = service.submit(&job("scripted", &["echo begun\nsleep 600000"])).await;
-    service.wait_for(id, "begun").await;
-    for pid in host.guests() {
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    async fn a_guest_without_memory_is_named(world) {
+        dies_of(world, "echo begun\noom", "SOL-GUEST-MEMORY").await;
     }
-    let received = service.finish(id).await;
+
+    async fn a_full_disk_of_the_host_is_named(world) {
+        dies_of(world, "echo begun\ndiskfull", "SOL-HOST-DISK-FULL").await;
+    }
+
+    async fn a_power_off_is_named(world) {
+        dies_of(world, "echo begun\npoweroff", "SOL-GUEST-POWERED-OFF").await;
+    }
+
+    async fn a_reboot_is_named(world) {
+        dies_of(world, "echo begun\nreboot", "SOL-GUEST-REBOOTED").await;
+    }
+
+    async fn a_lost_guest_program_is_named(world) {
+        dies_of(world, "echo begun\ndie", "SOL-GUEST-PROGRAM-LOST").await;
+    }
+
+    async fn a_guest_whose_disk_has_no_room_for_a_step_is_named(world) {
+        dies_of(world, "echo begun\nnospace", "SOL-GUEST-DISK-FULL").await;
+    }
+
+    async fn a_tree_that_does_not_fit_is_named_and_not_tried_again(world) {
+        let host = world.host();
+        host.boots(Duration::ZERO, BootEnd::Full);
+        let service = host.serve().await;
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::write(tree.path().join("file"), "text").unwrap();
+        let mut request = job("scripted", &["echo never"]);
+        request.body.tree = Some(tree.path().to_owned());
+        let id = service.submit(&request).await;
+        let received = service.finish(id).await;
+        let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+        assert_eq!(cause.cause.code(), "SOL-GUEST-DISK-FULL");
+        let text = &cause.message;
+        let root = tree.path().to_str().unwrap();
+        for part in [root, "cannot unpack the first file: No space left on device"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(received.tries(), 1);
+        assert!(received.lines().is_empty());
+        host.wait_until_empty().await;
+        service.stop().await;
+    }
+
+    async fn a_killed_qemu_is_named(world) {
+        let host = world.host();
+        let service = host.serve().await;
+        let id = service.submit(&job("scripted", &["echo begun\nsleep 600000"])).await;
+        service.wait_for(id, "begun").await;
+        for pid in host.guests() {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
+        let received = service.finish(id).await;
+        let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+        assert_eq!(cause.cause.code(), "SOL-QEMU-KILLED");
+        service.stop().await;
+    }
+
+    async fn a_boot_that_fails_is_tried_twice_more(world) {
+        let host = world.host();
+        host.boots(Duration::ZERO, BootEnd::Panic);
+        let service = host.serve().await;
+        let id = service.submit(&job("scripted", &["echo never"])).await;
+        let received = service.finish(id).await;
+        assert!(received.finished().unwrap().infrastructure.is_some());
+        assert_eq!(received.tries(), 3);
+        assert!(received.lines().is_empty());
+        let metrics = service.metrics().await;
+        assert!(metrics.contains("solstice_retries_total"), "{metrics}");
+        host.wait_until_empty().await;
+        service.stop().await;
+    }
+
+    async fn a_cut_connection_loses_nothing(world) {
+        let host = world.host();
+        let service = host.serve().await;
+        let script = "lines 50 5\ncut\nlines 50 5\ncut\necho end";
+        let id = service.submit(&job("scripted", &[script])).await;
+        let received = service.finish(id).await;
+        let mut expected = numbered(50);
+        expected.extend(numbered(50));
+        expected.push("end".to_owned());
+        assert_eq!(received.lines(), expected);
+        assert_eq!(received.finished().unwrap().result, JobResult::Success);
+        service.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_cannot_be_reached_any_more_is_named() {
+    let host = Host::new();
+    let mut settings = settings(&host, Clock::system());
+    settings.machines.ssh_lost = Duration::from_secs(2);
+    let service = Service::start(settings).await.unwrap();
+    let runner =
+        Runner { queue: service.queue(), keys: service.keys(), address: "runner".parse().unwrap() };
+    drop(runner.queue.events(&runner.address, 1).await.unwrap());
+    let id =
+        runner.publish(job("scripted", &["echo begun\nsleep 500\nunplug\nsleep 600000"])).await;
+    let received = &runner.finish(&[id]).await[&id];
+    assert_eq!(received.lines(), ["begun"]);
+    assert_eq!(received.tries(), 1, "its steps had begun");
     let cause = received.finished().unwrap().infrastructure.clone().unwrap();
-    assert_eq!(cause.cause.code(), "SOL-QEMU-KILLED");
+    assert_eq!(cause.cause.code(), "SOL-SSH-LOST", "{cause}");
     service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_boot_that_fails_is_tried_twice_more() {
-    let host = Host::new();
-    host.boots(Duration::ZERO, BootEnd::Panic);
-    let service = host.serve().await;
-    let id = service.submit(&job("scripted", &["echo never"])).await;
-    let received = service.finish(id).await;
-    assert!(received.finished().unwrap().infrastructure.is_some());
-    assert_eq!(received.tries(), 3);
-    assert!(received.lines().is_empty());
-    let metrics = service.metrics().await;
-    assert!(metrics.contains("solstice_retries_total"), "{metrics}");
     host.wait_until_empty().await;
-    service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_connection_loses_nothing() {
-    let host = Host::new();
-    let service = host.serve().await;
-    let script = "lines 50 5\ncut\nlines 50 5\ncut\necho end";
-    let id = service.submit(&job("scripted", &[script])).await;
-    let received = service.finish(id).await;
-    let mut expected = numbered(50);
-    expected.extend(numbered(50));
-    expected.push("end".to_owned());
-    assert_eq!(received.lines(), expected);
-    assert_eq!(received.finished().unwrap().result, JobResult::Success);
-    service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,8 @@ use orchestrator::api::wire::{EVENTS_TYPE, Place, REQUEST_TYPE, StreamPart, Subm
 use simulators::jobs::Received;
 use simulators::{Boot, BootEnd, ScriptedHost};
 
+use crate::shared::Shared;
+
 /// How long anything in a test may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The pause between two looks at something that gives no notice.
@@ -28,7 +30,49 @@ pub(crate) struct Host {
     environment: Vec<(String, String)>,
     /// A command in front of the service.
     wrapper: Vec<String>,
+    /// The command of the program that is this host's service.
+    service: &'static str,
 }
+
+/// Where a story happens: on one host by itself, or on one that has its queue and its table of jobs
+/// on servers.
+pub(crate) enum World {
+    Alone,
+    Together(Box<Shared>),
+}
+
+impl World {
+    pub(crate) fn host(&self) -> Host {
+        match self {
+            Self::Alone => Host::new(),
+            Self::Together(shared) => shared.host(),
+        }
+    }
+}
+
+/// Tells each story in both worlds.
+macro_rules! on_both {
+    ($($(#[$doc:meta])* async fn $name:ident($world:ident) $body:block)*) => { $(
+        $(#[$doc])*
+        async fn $name($world: $crate::harness::World) $body
+
+        mod $name {
+            use $crate::harness::World;
+            use $crate::shared::Shared;
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn alone() {
+                super::$name(World::Alone).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn together() {
+                super::$name(World::Together(Box::new(Shared::of_all().await))).await;
+            }
+        }
+    )* };
+}
+pub(crate) use on_both;
 
 impl Host {
     /// A host with nothing on it but scripted guests.
@@ -46,7 +90,20 @@ impl Host {
         fs::create_dir(&scripted).unwrap();
         let scripted = ScriptedHost::new(&scripted).unwrap();
         let runtime = runtime.unwrap().keep();
-        Self { directory, runtime, scripted, environment: Vec::new(), wrapper: Vec::new() }
+        Self {
+            directory,
+            runtime,
+            scripted,
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+            service: "serve",
+        }
+    }
+
+    /// Its service is one part of several: `solstice orchestrator`.
+    pub(crate) fn part(mut self) -> Self {
+        self.service = "orchestrator";
+        self
     }
 
     /// Sets a variable of the service's environment.
@@ -128,23 +185,14 @@ impl Host {
         )
     }
 
-    /// Starts `solstice serve` and waits until it answers.
+    /// Starts its service and waits until it answers.
     pub(crate) async fn serve(&self) -> Running<'_> {
-        self.start("serve").await
-    }
-
-    /// Starts `solstice orchestrator` and waits until it answers.
-    pub(crate) async fn orchestrator(&self) -> Running<'_> {
-        self.start("orchestrator").await
-    }
-
-    async fn start(&self, command: &str) -> Running<'_> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut words = self.wrapper.iter().map(String::as_str);
         let program = env!("CARGO_BIN_EXE_solstice");
         let arguments: Vec<&str> = match words.next() {
-            Some(_) => words.chain([program, command]).collect(),
-            None => vec![command],
+            Some(_) => words.chain([program, self.service]).collect(),
+            None => vec![self.service],
         };
         let first = self.wrapper.first().map_or(program, String::as_str);
         let child = self
@@ -263,6 +311,11 @@ impl Running<'_> {
             return Err(format!("{status}: {text}"));
         }
         Ok(serde_json::from_str::<Submitted>(&text).unwrap().job)
+    }
+
+    /// The id of its host.
+    pub(crate) fn host_id(&self) -> String {
+        fs::read_to_string(self.host.state().join("host-id")).unwrap().trim().to_owned()
     }
 
     /// Asks for an object.

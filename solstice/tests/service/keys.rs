@@ -20,9 +20,9 @@ fn assert_unreadable(received: &Received) {
 /// A forge runner whose first key is newer than those of the hosts: it reads what they send.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_sealed_with_an_unknown_key_is_answered() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let host = shared.host();
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let mut runner = shared.runner("runner-1").await;
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
     let newer = tempfile::tempdir().unwrap();
@@ -47,9 +47,9 @@ async fn a_job_sealed_with_an_unknown_key_is_answered() {
 /// over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_without_any_common_key_learns_that_its_job_is_over() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let host = shared.host();
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let mut runner = shared.runner("runner-1").await;
     let mut events = runner.queue.events(&runner.address, 1).await.unwrap();
     runner.keys = KeyRing::ephemeral();

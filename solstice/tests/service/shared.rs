@@ -1,6 +1,9 @@
 //! Hosts that share a broker and a database: forge runners, and what is killed under them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{BufRead, BufReader};
+use std::ops::Deref;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +12,7 @@ use common::event::JobResult;
 use common::ids::ReservationId;
 use common::request::{Forge, JobRequest};
 use common::time::Timestamp;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions};
 use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use queue::message::{JobMessage, Progress, Release, Reserve};
 use queue::seal::KeyRing;
@@ -19,26 +22,52 @@ use simulators::{BootEnd, PostgresServer, RabbitServer};
 
 use crate::harness::{Host, LOOK, PATIENCE, numbered};
 
-/// What the names of everything on the broker begin with.
-const PREFIX: &str = "solstice";
-
 /// What the hosts of one installation share.
 pub(crate) struct Shared {
-    pub(crate) broker: RabbitServer,
-    pub(crate) database: PostgresServer,
+    pub(crate) broker: Server<RabbitServer>,
+    pub(crate) database: Server<PostgresServer>,
+    /// What the names of everything on the broker begin with.
+    prefix: String,
     /// The address of the database that the hosts share.
     pub(crate) url: String,
     keys: tempfile::TempDir,
 }
 
+/// A server of one story, or one that all stories of this process have together.
+pub(crate) enum Server<T: 'static> {
+    Own(T),
+    OfAll(&'static T),
+}
+
+impl<T> Deref for Server<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Own(server) => server,
+            Self::OfAll(server) => server,
+        }
+    }
+}
+
 impl Shared {
+    /// An installation with servers of its own, to be killed.
     pub(crate) async fn start() -> Self {
         let (broker, database) = tokio::join!(RabbitServer::start(), PostgresServer::start());
-        let (broker, database) = (broker.unwrap(), database.unwrap());
-        let url = database.database().await.unwrap();
+        Self::on(Server::Own(broker.unwrap()), Server::Own(database.unwrap())).await
+    }
+
+    /// An installation of its own on the servers of all stories.
+    pub(crate) async fn of_all() -> Self {
+        let (broker, database) = tokio::join!(RabbitServer::shared(), PostgresServer::shared());
+        Self::on(Server::OfAll(broker.unwrap()), Server::OfAll(database.unwrap())).await
+    }
+
+    async fn on(broker: Server<RabbitServer>, database: Server<PostgresServer>) -> Self {
+        let (prefix, url) = (broker.prefix(), database.database().await.unwrap());
         let keys = tempfile::tempdir().unwrap();
         KeyRing::load_or_create(&keys.path().join("seal.key")).unwrap();
-        Self { broker, database, url, keys }
+        Self { broker, database, prefix, url, keys }
     }
 
     pub(crate) fn key_file(&self) -> std::path::PathBuf {
@@ -50,7 +79,9 @@ impl Shared {
         let (queue, queue_password) = self.without_password(&self.broker.url(), "queue");
         let (database, database_password) = self.without_password(&self.url, "database");
         Host::new()
+            .part()
             .env("SOLSTICE_QUEUE", &queue)
+            .env("SOLSTICE_QUEUE_PREFIX", &self.prefix)
             .env("SOLSTICE_QUEUE_PASSWORD_FILE", &queue_password)
             .env("SOLSTICE_DATABASE", &database)
             .env("SOLSTICE_DATABASE_PASSWORD_FILE", &database_password)
@@ -71,6 +102,16 @@ impl Shared {
         (url.to_string(), file.to_str().unwrap().to_owned())
     }
 
+    /// Removes everything from a queue of the broker.
+    pub(crate) async fn purge(&self, queue: &str) {
+        let properties = ConnectionProperties::default();
+        let connection = Connection::connect(&self.broker.url(), properties).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let name = format!("{}.{queue}", self.prefix);
+        channel.queue_purge(name.into(), QueuePurgeOptions::default()).await.unwrap();
+        connection.close(200, "done".into()).await.unwrap();
+    }
+
     /// Runs a statement on the database that the hosts share.
     pub(crate) async fn query(&self, statement: &str) -> String {
         self.database.query(&self.url, statement).await.unwrap()
@@ -82,7 +123,7 @@ impl Shared {
         let connection = Connection::connect(&self.broker.url(), properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let key = format!("{PREFIX}.{queue}");
+        let key = format!("{}.{queue}", self.prefix);
         for bytes in messages {
             let options = BasicPublishOptions { mandatory: true, ..Default::default() };
             let properties = BasicProperties::default();
@@ -111,7 +152,7 @@ impl Shared {
     }
 
     pub(crate) async fn runner(&self, name: &str) -> Runner {
-        let settings = rabbit::Settings::new(self.broker.url(), PREFIX);
+        let settings = rabbit::Settings::new(self.broker.url(), &self.prefix);
         let queue = Queue::Rabbit(rabbit::Rabbit::connect(&settings).await.unwrap());
         Runner {
             queue,
@@ -212,9 +253,9 @@ impl Runner {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forge_runners_job_goes_there_and_back() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let host = shared.host();
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let runner = shared.runner("runner-1").await;
     let events = runner.queue.events(&runner.address, 1).await.unwrap();
     drop(events);
@@ -233,9 +274,9 @@ async fn a_forge_runners_job_goes_there_and_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_reaches_the_host_that_has_the_job_and_one_that_comes_later() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let (one, two) = (shared.host(), shared.host());
-    let (first, second) = (one.orchestrator().await, two.orchestrator().await);
+    let (first, second) = (one.serve().await, two.serve().await);
     let runner = shared.runner("runner-1").await;
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
     let early = JobId::new();
@@ -259,7 +300,7 @@ async fn a_cancel_reaches_the_host_that_has_the_job_and_one_that_comes_later() {
 async fn broker_and_database_are_killed_under_running_jobs() {
     let shared = Shared::start().await;
     let host = shared.host();
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let runner = shared.runner("runner-1").await;
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
     let mut jobs = Vec::new();
@@ -285,15 +326,15 @@ async fn broker_and_database_are_killed_under_running_jobs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_orchestrator_goes_on_and_its_runner_gets_every_line_once() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let host = shared.host();
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let runner = shared.runner("runner-1").await;
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
     let id = runner.publish(job("scripted", &["lines 300 10"])).await;
     service.wait_for(id, "line 20").await;
     service.kill();
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let received = runner.finish(&[id]).await;
     assert_eq!(received[&id].lines(), numbered(300));
     service.stop().await;
@@ -396,13 +437,13 @@ async fn count_ends(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runners_with_many_jobs_share_eight_slots() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let slots = (SLOTS / 2).to_string();
     let (one, two) = (
         shared.host().env("SOLSTICE_MAX_CPUS", &slots),
         shared.host().env("SOLSTICE_MAX_CPUS", &slots),
     );
-    let (first, second) = (one.orchestrator().await, two.orchestrator().await);
+    let (first, second) = (one.serve().await, two.serve().await);
     let spans = Arc::new(std::sync::Mutex::new(Spans::default()));
     let mut tasks = tokio::task::JoinSet::new();
     for name in ["runner-1", "runner-2"] {
@@ -430,9 +471,9 @@ async fn two_runners_with_many_jobs_share_eight_slots() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_runners_reservation_is_free_again() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let host = shared.host();
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let (dead, alive) = (shared.runner("dead").await, shared.runner("alive").await);
     let ask = |runner: &Runner| Reserve {
         id: ReservationId::new(),
@@ -459,19 +500,28 @@ async fn a_dead_runners_reservation_is_free_again() {
 /// Its lease must be over, so this takes its time.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_jobs_of_a_dead_host_are_taken_over() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let (dead, heir) = (shared.host(), shared.host());
-    let first = dead.orchestrator().await;
+    let first = dead.serve().await;
     let runner = shared.runner("runner-1").await;
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
     let begun = runner.publish(job("scripted", &["echo begun", "sleep 600000"])).await;
     first.wait_state(begun, &["running"]).await;
     first.wait_for(begun, "begun").await;
+    // Its runner is away: nobody has taken its end.
+    let away = shared.runner("runner-2").await;
+    drop(away.queue.events(&away.address, 1).await.unwrap());
+    let over = away.publish(job("scripted", &["exit 3"])).await;
+    first.wait_state(over, &["done"]).await;
     dead.boots(2 * PATIENCE, BootEnd::Ready);
     let booting = runner.publish(job("scripted", &["lines 20 1"])).await;
     first.wait_state(booting, &["booting"]).await;
-    let second = heir.orchestrator().await;
+    let second = heir.serve().await;
     first.kill();
+    // What had reached the broker is lost, and the host is gone for longer than this story takes.
+    shared.purge("events.runner-2").await;
+    shared.query("UPDATE jobs SET ended = ended - 3600000000 WHERE state = 'done'").await;
+    shared.query("UPDATE hosts SET heartbeat = 1 WHERE id IN (SELECT host FROM jobs)").await;
     let all = runner.finish_within(&[begun, booting], 3 * PATIENCE).await;
     // Nobody knows how far its steps got.
     let end = all[&begun].finished().unwrap();
@@ -482,10 +532,65 @@ async fn the_jobs_of_a_dead_host_are_taken_over() {
     assert_eq!(all[&booting].finished().unwrap().result, JobResult::Success);
     assert_eq!(all[&booting].lines(), numbered(20));
     second.wait_state(booting, &["done"]).await;
+    // Its result was known, and its log is lost.
+    let told = away.finish(&[over]).await;
+    assert_eq!(told[&over].finished().unwrap().result, JobResult::Failure);
+    assert!(told[&over].finished().unwrap().infrastructure.is_none());
+    let log = told[&over].log();
+    assert!(log.iter().any(|line| line.contains("is lost with the host")), "{log:#?}");
     heir.wait_until_empty().await;
     second.stop().await;
     // When it comes back it has nothing to say, and removes what it left.
-    let first = dead.orchestrator().await;
+    let first = dead.serve().await;
     dead.wait_until_empty().await;
     first.stop().await;
 }
+
+/// A host on which something else runs takes only what it has room for beside that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_used_by_others_leaves_jobs_to_the_next() {
+    let shared = Shared::of_all().await;
+    let (used, free) =
+        (shared.host().env("SOLSTICE_MAX_CPUS", "1"), shared.host().env("SOLSTICE_MAX_CPUS", "1"));
+    used.file("ci.yml", LONG);
+    let mut run = used
+        .command(&["run", "--standalone", "ci.yml"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(run.stdout.take().unwrap()).lines();
+    assert!(said.by_ref().any(|line| line.unwrap().contains("begun")), "it has begun");
+    let first = used.serve().await;
+    let second = free.serve().await;
+    for _ in 0..3 {
+        let id = first.submit(&job("scripted", &["echo fine"])).await;
+        second.wait_state(id, &["done"]).await;
+        let detail = second.get(&format!("/v1/jobs/{id}")).await;
+        assert_eq!(detail["tries"][0]["host"], second.host_id(), "{detail}");
+    }
+    let (_, hosts, _) = used.solstice(&["hosts"]);
+    assert!(hosts.contains("0/0 of 1"), "{hosts}");
+    // Once it is free it takes jobs again.
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(run.id().cast_signed()),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    run.wait().unwrap();
+    second.stop().await;
+    let id = first.submit(&job("scripted", &["echo fine"])).await;
+    first.wait_state(id, &["done"]).await;
+    first.stop().await;
+}
+
+const LONG: &str = "\
+on: push
+jobs:
+  job:
+    runs-on: scripted
+    steps:
+      - run: |
+          echo begun
+          sleep 600000
+";

@@ -6,9 +6,9 @@ use crate::shared::Shared;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copied_host_id_is_refused_and_the_first_goes_on() {
-    let shared = Shared::start().await;
+    let shared = Shared::of_all().await;
     let (host, copy) = (shared.host(), shared.host());
-    let service = host.orchestrator().await;
+    let service = host.serve().await;
     let runner = shared.runner("runner-1").await;
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
     let running = runner.publish(job("scripted", &["echo begun", "sleep 1000", "echo end"])).await;
@@ -34,7 +34,7 @@ async fn a_copied_host_id_is_refused_and_the_first_goes_on() {
 
     // With an id of its own it is a second host.
     std::fs::remove_file(copy.state().join("host-id")).unwrap();
-    let second = copy.orchestrator().await;
+    let second = copy.serve().await;
     let hosts = service.get("/v1/hosts").await;
     assert_eq!(hosts.as_array().unwrap().len(), 2, "{hosts}");
     second.stop().await;

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -15,11 +16,17 @@ pub(crate) struct Network {
     /// For how many reasons nothing passes.
     shut: watch::Sender<u32>,
     lines: Mutex<Vec<Weak<Line>>>,
+    /// Whether every further connection breaks as well.
+    unplugged: AtomicBool,
 }
 
 impl Network {
     pub(crate) fn new() -> Self {
-        Self { shut: watch::Sender::new(0), lines: Mutex::default() }
+        Self {
+            shut: watch::Sender::new(0),
+            lines: Mutex::default(),
+            unplugged: AtomicBool::new(false),
+        }
     }
 
     /// From now on nothing passes.
@@ -44,9 +51,16 @@ impl Network {
         self.wake(|state| state.cut = true);
     }
 
+    /// Breaks every connection, those that are still to come as well.
+    pub(crate) fn unplug(&self) {
+        self.unplugged.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
     /// Puts a new connection on the network.
     pub(crate) fn connect<S>(self: &Arc<Self>, stream: S) -> Cable<S> {
         let line = Arc::new(Line::default());
+        lock(&line.0).cut = self.unplugged.load(Ordering::SeqCst);
         let mut lines = lock(&self.lines);
         lines.retain(|line| line.strong_count() > 0);
         lines.push(Arc::downgrade(&line));

@@ -16,6 +16,7 @@
 //! | `nospace` | the guest's disk has no room for what the guest program must write for this step |
 //! | `die` | the guest program is gone |
 //! | `cut` | every SSH connection breaks |
+//! | `unplug` | the same, and no further one lasts |
 //! | `pause MS` | QEMU stops the guest and lets it go on after so long |
 //! | `freeze MS` | nothing passes over SSH for so long, while the script goes on |
 
@@ -124,6 +125,7 @@ async fn perform(
         Instruction::OutOfMemory => machine.out_of_memory(),
         Instruction::Die => machine.program.die(),
         Instruction::Cut => machine.network.cut(),
+        Instruction::Unplug => machine.network.unplug(),
         Instruction::Pause(time) => machine.pause(time),
         Instruction::Freeze(time) => machine.freeze(time),
     }
@@ -180,6 +182,7 @@ enum Instruction {
     NoSpace,
     Die,
     Cut,
+    Unplug,
     Pause(Duration),
     Freeze(Duration),
 }
@@ -223,6 +226,7 @@ impl Instruction {
             ("nospace", []) => Self::NoSpace,
             ("die", []) => Self::Die,
             ("cut", []) => Self::Cut,
+            ("unplug", []) => Self::Unplug,
             ("pause", [ms]) => Self::Pause(time(ms)?),
             ("freeze", [ms]) => Self::Freeze(time(ms)?),
             _ => return Err(format!("{line}: not found")),
