@@ -3,4 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PROPTEST_CASES=${1:-20000}
-cargo test --locked -p common -p queue -p workflow-runner -p orchestrator -p vm-manager --lib
+cargo test --locked -p common -p queue -p workflow-runner -p orchestrator -p vm-manager -p solstice \
+    --lib --bins

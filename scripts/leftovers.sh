@@ -31,9 +31,14 @@ found() {
 }
 for process in /proc/[0-9]*; do
     command=$(tr '\0' ' ' 2>/dev/null <"$process/cmdline") || continue # it has ended
-    case $command in *"$directory"/* | *"$runtime"*) ;; *) continue ;; esac
+    # A service, or a command of the program, says where it lives only in its environment.
+    environment=$(tr '\0' ' ' 2>/dev/null <"$process/environ") || continue
     case $command in
-        *qemu-system* | *watch-instance* | *workflow-runner*)
+        *"$directory"/* | *"$runtime"*) ;;
+        *) case $environment in *"SOLSTICE_STATE_DIR=$directory/"*) ;; *) continue ;; esac ;;
+    esac
+    case $command in
+        *qemu-system* | *watch-instance* | *workflow-runner* | *solstice*)
             found "process ${process#/proc/}: ${command:0:200}" ;;
     esac
 done
