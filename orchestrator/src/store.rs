@@ -138,18 +138,24 @@ impl Store {
     ///
     /// `boot` is the id of the reporting process. A process that holds the lock on the host's state
     /// directory may go on with the id of its predecessor there; with another one it must wait
-    /// until the predecessor has been silent for [`SILENT`].
+    /// until the predecessor has been silent for [`SILENT`]. How often others were refused for that
+    /// since this process reported last.
     ///
     /// # Errors
     /// [`StoreError::HostIdInUse`] while another process reports for the same host.
-    pub async fn announce(&self, report: &HostReport, boot: Uuid) -> Result<()> {
+    pub async fn announce(&self, report: &HostReport, boot: Uuid) -> Result<u32> {
         let (host, report) = (report.host, report.clone());
-        self.write(move |session| {
-            Box::pin(async move { hosts::announce(session, &report, boot).await })
-        })
-        .await?;
+        let announced = self
+            .write(move |session| {
+                Box::pin(async move { hosts::announce(session, &report, boot).await })
+            })
+            .await;
+        if let Err(StoreError::HostIdInUse { .. }) = announced {
+            self.write(move |session| Box::pin(hosts::note_refusal(session, host))).await?;
+        }
+        let refused = announced?;
         self.announced.lock().unwrap_or_else(PoisonError::into_inner).insert(host, boot);
-        Ok(())
+        Ok(refused)
     }
 
     /// A clean end of the process that announced the host through this store: another may take its

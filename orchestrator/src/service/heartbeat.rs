@@ -50,7 +50,14 @@ impl Inner {
             tracing::warn!(%error, "cannot see what else runs on this host");
             false
         });
-        self.store.announce(&self.report(), self.place).await?;
+        if self.store.announce(&self.report(), self.place).await? > 0 {
+            metrics::error("host id");
+            tracing::error!(
+                host.id = %self.host,
+                "another orchestrator was started with this host's id and was refused; its \
+                 `state_dir` is a copy of this one's"
+            );
+        }
         let hosts = self.store.hosts().await?;
         if let Some(own) = hosts.iter().find(|row| row.report.host == self.host) {
             let before = self.draining.swap(own.report.draining, Ordering::SeqCst);

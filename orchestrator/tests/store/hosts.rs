@@ -43,7 +43,8 @@ on_both! {
         // A process that was refused takes nothing back by its end.
         second.depart(host.id).await.unwrap();
         assert!(world.store.hosts().await.unwrap()[0].alive);
-        world.store.announce(&host.report, first).await.unwrap();
+        assert_eq!(world.store.announce(&host.report, first).await.unwrap(), 1);
+        assert_eq!(world.store.announce(&host.report, first).await.unwrap(), 0, "it is told once");
 
         // The first falls silent: the second takes its place, and the first is refused.
         world.pass(SILENT + seconds(1)).await;

@@ -24,6 +24,9 @@ async fn a_copied_host_id_is_refused_and_the_first_goes_on() {
     assert!(errors.contains(&message), "{errors}");
     assert!(errors.contains("remove the copied `host-id` file"), "{errors}");
 
+    service.wait_for_error("host id").await;
+    assert!(host.diagnostics().contains("was started with this host's id"));
+
     let after = runner.publish(job("scripted", &["echo after"])).await;
     let received = runner.finish(&[running, after]).await;
     assert_eq!(received[&running].lines(), ["begun", "end"]);

@@ -19,14 +19,15 @@ pub(in crate::store) async fn announce(
     session: &mut Session,
     report: &HostReport,
     boot: Uuid,
-) -> Result<(), StoreError> {
+) -> Result<u32, StoreError> {
     const FOUND: Sql = Sql {
-        sqlite: "SELECT boot, heartbeat, name, labels FROM hosts WHERE id = $1",
-        postgres: "SELECT boot, heartbeat, name, labels FROM hosts WHERE id = $1 FOR UPDATE",
+        sqlite: "SELECT boot, heartbeat, refused, name, labels FROM hosts WHERE id = $1",
+        postgres: "SELECT boot, heartbeat, refused, name, labels FROM hosts WHERE id = $1 \
+                   FOR UPDATE",
     };
     let now = session.now().await?;
     let labels = json(&report.labels);
-    let mut news = true;
+    let (mut news, mut refused) = (true, 0);
     if let Some(row) = session.row(FOUND, values![report.host]).await? {
         let owner: Option<Uuid> = row.optional_parsed("boot")?;
         let heartbeat = row.time("heartbeat")?;
@@ -34,15 +35,18 @@ pub(in crate::store) async fn announce(
             let name = row.text("name")?;
             return Err(StoreError::HostIdInUse { host: report.host, name });
         }
+        if owner == Some(boot) {
+            refused = row.number("refused")?;
+        }
         news = row.text("labels")? != labels || !is_alive(heartbeat, now);
     }
 
     // Whether a host drains is said once, by itself when it is new, and from then on by operators.
-    const PUT: &str = "INSERT INTO hosts (id, boot, heartbeat, draining, name, labels, cpus, \
+    const PUT: &str = "INSERT INTO hosts (id, boot, heartbeat, refused, draining, name, labels, cpus, \
                        memory, room_cpus, room_memory, acceleration, load, version) \
-                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+                       VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
                        ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, \
-                       heartbeat = excluded.heartbeat, name = excluded.name, \
+                       heartbeat = excluded.heartbeat, refused = 0, name = excluded.name, \
                        labels = excluded.labels, cpus = excluded.cpus, \
                        memory = excluded.memory, room_cpus = excluded.room_cpus, \
                        room_memory = excluded.room_memory, \
@@ -71,7 +75,16 @@ pub(in crate::store) async fn announce(
     if news {
         session.wake();
     }
-    Ok(())
+    Ok(refused)
+}
+
+/// Tells the process that reports for a host that another one wanted to.
+pub(in crate::store) async fn note_refusal(
+    session: &mut Session,
+    host: HostId,
+) -> Result<(), StoreError> {
+    const NOTE: &str = "UPDATE hosts SET refused = refused + 1 WHERE id = $1";
+    session.execute(NOTE, values![host]).await.map(drop)
 }
 
 pub(in crate::store) async fn depart(

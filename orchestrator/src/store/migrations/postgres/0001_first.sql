@@ -6,6 +6,7 @@ CREATE TABLE hosts (
     id           TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     boot         TEXT,              -- the process that announced it last; NULL after a clean end
     heartbeat    BIGINT  NOT NULL,  -- 0 when it ended and left no job
+    refused      BIGINT  NOT NULL,  -- other processes with its id since it announced itself last
     draining     BOOLEAN NOT NULL,
     name         TEXT    NOT NULL,
     labels       TEXT    NOT NULL,  -- JSON: what it can run, with sizes

@@ -5,6 +5,7 @@ CREATE TABLE hosts (
     id           TEXT    NOT NULL PRIMARY KEY,
     boot         TEXT,              -- the process that announced it last; NULL after a clean end
     heartbeat    INTEGER NOT NULL,  -- 0 when it ended and left no job
+    refused      INTEGER NOT NULL,  -- other processes with its id since it announced itself last
     draining     INTEGER NOT NULL,
     name         TEXT    NOT NULL,
     labels       TEXT    NOT NULL,  -- JSON: what it can run, with sizes
