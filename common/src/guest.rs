@@ -154,3 +154,6 @@ pub enum FromGuest {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod recorded;

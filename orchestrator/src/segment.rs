@@ -85,4 +85,6 @@ fn head(job: JobId) -> Vec<u8> {
 }
 
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 pub(crate) mod tests;
