@@ -133,7 +133,7 @@ impl Render for Closed {
 
 struct Story {
     workflow: String,
-    arguments: Vec<&'static str>,
+    arguments: Vec<String>,
     ends: BTreeMap<&'static str, End>,
 }
 
@@ -155,8 +155,14 @@ fn jobs(jobs: &str) -> Story {
 }
 
 impl Story {
-    fn with(mut self, arguments: &[&'static str]) -> Self {
-        self.arguments.extend(arguments);
+    /// Starts on these events instead of a push.
+    fn on(mut self, events: &str) -> Self {
+        self.workflow = self.workflow.replacen("on: push", &format!("on: {events}"), 1);
+        self
+    }
+
+    fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|text| (*text).to_owned()));
         self
     }
 
@@ -175,7 +181,7 @@ impl Story {
         let folder = directory.path().join(".github/workflows");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("ci.yml"), self.workflow).unwrap();
-        let line = ["solstice", "run"].into_iter().chain(self.arguments);
+        let line = ["solstice", "run"].map(str::to_owned).into_iter().chain(self.arguments);
         let Command::Run(arguments) = Cli::try_parse_from(line).unwrap().command else {
             panic!("not run");
         };
@@ -518,6 +524,77 @@ b: { runs-on: tiny, steps: [{ run: 'echo ${{ secrets.GITHUB_TOKEN }}' }] }
     assert!(request.body.tree.is_some());
     assert_eq!(ended.request("b").body.tree, None);
     assert_eq!(ended.request("b").body.secrets["GITHUB_TOKEN"].expose(), "");
+}
+
+#[tokio::test]
+async fn the_event_is_the_first_of_on_unless_one_is_chosen() {
+    for (arguments, event) in [
+        (&[][..], "pull_request"),
+        (&["--event", "push"], "push"),
+        // A forge would not start it: that is a warning.
+        (&["--event", "release"], "release"),
+    ] {
+        let story = jobs(&format!("a: {BUILD} }}")).on("[pull_request, push]");
+        let github = story.with(arguments).run().await.request("a").body.contexts.github;
+        assert_eq!(github["event_name"], event);
+        assert_eq!(github["event"]["number"].is_number(), event == "pull_request", "{event}");
+    }
+}
+
+#[tokio::test]
+async fn a_payload_from_a_file_is_the_event() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let payload = serde_json::json!({ "number": 7, "pull_request": { "number": 7, "x": [true] } });
+    std::fs::write(file.path(), payload.to_string()).unwrap();
+    let story = jobs(&format!("a: {BUILD} }}")).on("pull_request");
+    let story = story.with(&["--event-file", file.path().to_str().unwrap()]);
+    let github = story.run().await.request("a").body.contexts.github;
+    assert_eq!(github["event"], payload);
+    assert_eq!(github["ref"], "refs/pull/7/merge");
+}
+
+#[tokio::test]
+async fn inputs_are_those_of_the_command_line_or_their_defaults() {
+    let events = "{ workflow_dispatch: { inputs: { who: { default: world }, \
+                  loud: { type: boolean } } } }";
+    for (arguments, inputs) in [
+        (&[][..], serde_json::json!({ "who": "world", "loud": false })),
+        (
+            &["--input", "who=you=me", "--input", "LOUD=true"],
+            serde_json::json!({ "who": "you=me", "loud": true }),
+        ),
+    ] {
+        let story = jobs(&format!("a: {BUILD} }}")).on(events);
+        let contexts = story.with(arguments).run().await.request("a").body.contexts;
+        assert_eq!(contexts.github["event_name"], "workflow_dispatch");
+        assert_eq!(serde_json::Value::Object(contexts.inputs), inputs);
+    }
+}
+
+#[tokio::test]
+async fn the_dialect_is_that_of_the_folder_unless_one_is_chosen() {
+    for (arguments, dialect) in [
+        (&[][..], Dialect::Github),
+        (&["--dialect", "forgejo"], Dialect::Forgejo),
+        (&["--dialect", "gitea"], Dialect::Gitea),
+    ] {
+        let story = jobs(&format!("a: {BUILD} }}"));
+        let request = story.with(arguments).run().await.request("a");
+        assert_eq!(request.body.plan.dialect, dialect);
+    }
+}
+
+#[tokio::test]
+async fn secrets_of_a_file_reach_the_host() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = "# The team's.\nkey=\"two\\nlines\"\nUNUSED=1\nGITHUB_TOKEN=of-a-person\n";
+    std::fs::write(file.path(), text).unwrap();
+    let text = "a: { runs-on: tiny, steps: [{ run: 'x ${{ secrets.KEY }}' }] }";
+    let story = jobs(text).with(&["--secrets-file", file.path().to_str().unwrap()]);
+    let body = story.run().await.request("a").body;
+    assert_eq!(body.secrets["KEY"].expose(), "two\nlines");
+    assert_eq!(body.secrets["UNUSED"].expose(), "1");
+    assert_eq!(body.contexts.github["token"], "of-a-person");
 }
 
 #[tokio::test]
