@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn surroundings(directory: &Path, variables: &[(&str, &str)]) -> Surroundings {
@@ -191,16 +193,137 @@ fn a_variable_that_is_nearly_right_is_pointed_out() {
     );
 }
 
-#[test]
-fn the_document_has_every_key() {
+/// What docs/configuration.md says of a key in the lines that every key has there.
+struct Described {
+    name: &'static str,
+    variable: &'static str,
+    /// What is written: `a path`.
+    kind: &'static str,
+    default: &'static str,
+}
+
+impl Described {
+    /// The default where the page gives a value and not a sentence; `plain` has the directories.
+    fn value(&self, plain: &Settings) -> Option<String> {
+        match self.default.split('`').collect::<Vec<_>>().as_slice() {
+            ["", value, " in ", directory, ..] => {
+                let directory = match *directory {
+                    "state_dir" => &plain.state_dir,
+                    "runtime_dir" => &plain.runtime_dir,
+                    other => panic!("{}: {other} is no directory's key", self.name),
+                };
+                Some(directory.join(value).display().to_string())
+            }
+            ["", value, ..] => Some((*value).to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Every key of docs/configuration.md, in its order.
+fn described() -> Vec<Described> {
     let document = include_str!("../../../docs/configuration.md");
+    let sections = document.split("\n### ").skip(1);
+    let described = sections.map(|section| {
+        let section = section.split("\n## ").next().unwrap_or(section);
+        let mut lines = section.lines().filter(|line| !line.is_empty());
+        let name = lines.next().unwrap().trim_matches('`');
+        let first = lines.next().and_then(|line| line.split_once(", "));
+        let (variable, kind) = first.unwrap_or_else(|| panic!("{name}: no variable and type"));
+        let default = lines.find_map(|line| line.strip_prefix("Default: "));
+        let default = default.unwrap_or_else(|| panic!("{name}: no default"));
+        Described { name, variable: variable.trim_matches('`'), kind, default }
+    });
+    described.collect()
+}
+
+/// What each key comes to. One that is not set and stands for something all the same has that.
+fn effective(settings: &Settings) -> BTreeMap<&'static str, Option<String>> {
+    let host = crate::host::host_settings(settings);
+    let path = |path: PathBuf| Some(path.display().to_string());
+    let one = |entry: Entry| {
+        let value = match entry.name {
+            "image_dir" => path(crate::host::image_directory(settings)),
+            "qemu" => path(host.qemu.clone()),
+            "qemu_img" => path(host.qemu_img.clone()),
+            "database" => settings.database_path().and_then(path),
+            "socket" => path(settings.socket_path()),
+            _ => entry.value,
+        };
+        (entry.name, value)
+    };
+    entries(settings).map(one).collect()
+}
+
+#[test]
+fn the_document_has_every_key_and_no_other() {
+    let described = described();
+    let names: BTreeSet<&str> = described.iter().map(|key| key.name).collect();
+    assert_eq!(names, key_names().collect());
+    assert_eq!(described.len(), KEYS.len(), "a key has two headings");
     for key in KEYS {
-        let heading = format!("### `{}`", key.name);
-        assert!(document.contains(&heading), "docs/configuration.md lacks {heading}");
-        assert!(
-            document.contains(&key.variable()),
-            "docs/configuration.md lacks {}",
-            key.variable()
-        );
+        let there = described.iter().find(|described| described.name == key.name).unwrap();
+        assert_eq!(there.variable, key.variable());
+    }
+}
+
+#[test]
+fn the_document_gives_the_defaults_of_the_code() {
+    /// What they stand for is known only on a host, so the page has a sentence.
+    const OF_THE_HOST: [&str; 5] =
+        ["guest_programs", "host_name", "labels", "max_cpus", "max_memory"];
+    let directory = tempfile::tempdir().unwrap();
+    let mut root = surroundings(directory.path(), &[]);
+    root.user_id = 0;
+    let plain = load(&root, None).unwrap();
+    let defaults = effective(&plain);
+    for key in described() {
+        if let Some(value) = key.value(&plain) {
+            root.variables.insert(key.variable.to_owned(), value.into());
+        } else if key.default.starts_with("none") {
+            assert_eq!(defaults[key.name], None, "{}", key.name);
+        } else {
+            assert!(OF_THE_HOST.contains(&key.name), "{}: {}", key.name, key.default);
+        }
+    }
+    // With everything set to what the page says, everything is as it was.
+    let mut stated = effective(&load(&root, None).unwrap());
+    // The service makes this one up.
+    let own_key = toml::Value::from(vec![plain.state_dir.join("seal.key").display().to_string()]);
+    assert_eq!(stated.insert("seal_keys", None), Some(Some(own_key.to_string())));
+    assert_eq!(stated, defaults);
+}
+
+#[test]
+fn the_document_gives_the_types_of_the_code() {
+    for key in described() {
+        let name = key.name;
+        let quoted = |word: &str| format!("\"{word}\"");
+        let mut words = key.kind.split('`').skip(1).step_by(2).map(quoted);
+        let is = |what: &str| key.kind.contains(what);
+        let (good, bad) = if is("list of") {
+            (vec![r#"["a", "b"]"#.to_owned()], "1")
+        } else if is("size") {
+            (vec!["2147483648".to_owned(), quoted("2G")], r#""much""#)
+        } else if is("one of") {
+            (words.collect(), r#""other""#)
+        } else if is("the word") {
+            (words.next().into_iter().collect(), "1")
+        } else if is("path") {
+            (vec![quoted("/somewhere")], "1")
+        } else if is("text") {
+            (vec![quoted("other")], "1")
+        } else if is("number") {
+            (vec!["3".to_owned()], r#""much""#)
+        } else {
+            panic!("{name}: what is a value of {:?}?", key.kind)
+        };
+        assert!(!good.is_empty(), "{name}: {:?} has no example", key.kind);
+        for value in good {
+            let read = with_file(&format!("{name} = {value}\n"), &[]);
+            assert!(read.is_ok(), "{name}: {value} is {:?}: {read:?}", key.kind);
+        }
+        let read = with_file(&format!("{name} = {bad}\n"), &[]);
+        assert!(read.is_err(), "{name}: {bad} is not {:?}", key.kind);
     }
 }

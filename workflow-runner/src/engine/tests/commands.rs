@@ -68,6 +68,16 @@ async fn values_are_set_by_commands() {
 }
 
 #[tokio::test]
+async fn a_value_without_a_name_fails_the_step() {
+    for command in ["set-output", "save-state"] {
+        let story = job().run(&format!("echo '::{command} name=::x'; echo on")).play().await;
+        assert_eq!(story.output(), "on", "{command}");
+        assert_eq!(story.result, JobResult::Failure, "{command}");
+        assert!(story.log().contains("has no name; write name=..."), "{}", story.log());
+    }
+}
+
+#[tokio::test]
 async fn insecure_commands_are_refused_on_github_unless_asked_for() {
     let step = || run("echo '::set-env name=A::1'");
     let story = job().step(step()).play().await;

@@ -46,9 +46,24 @@ async fn env_layers_override_each_other_and_see_what_came_before() {
 
 #[tokio::test]
 async fn a_broken_file_fails_the_step_with_file_and_line() {
-    let story = job().run("printf 'A=1\\nbroken\\n' > $GITHUB_OUTPUT").play().await;
-    assert_eq!(story.result, JobResult::Failure);
-    assert!(story.log().contains("##[error]Line 2 of GITHUB_OUTPUT (\"broken\")"));
+    for file in ["GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_STATE"] {
+        let story = job().run(&format!("printf 'A=1\\nbroken\\n' > ${file}")).play().await;
+        assert_eq!(story.result, JobResult::Failure, "{file}");
+        let message = format!("##[error]Line 2 of {file} (\"broken\")");
+        assert!(story.log().contains(&message), "{}", story.log());
+    }
+}
+
+#[tokio::test]
+async fn state_reaches_no_other_step() {
+    // It is for the later stages of the same action.
+    let story = job()
+        .run("echo A=one >> $GITHUB_STATE; echo '::save-state name=B::two'")
+        .run("echo \"[$A$B$STATE_A$STATE_B]\"; test ! -s $GITHUB_STATE && echo empty")
+        .play()
+        .await;
+    assert_eq!(story.output(), "[]\nempty");
+    assert_eq!(story.result, JobResult::Success);
 }
 
 #[tokio::test]
