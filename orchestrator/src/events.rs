@@ -291,12 +291,15 @@ impl EventLog {
     }
 
     /// The last event of the job. Returns when it is in the segment file, or with
-    /// [`Outlet::Direct`] was handed over. A receiver that is gone misses it.
+    /// [`Outlet::Direct`] was handed over; a receiver that is gone misses it there.
+    ///
+    /// # Errors
+    /// It is not in the segment file and never comes there: the job has no end yet.
     pub async fn finish(
         mut self,
         result: JobResult,
         infrastructure: Option<Infrastructure>,
-    ) -> Finished {
+    ) -> Result<Finished, ReceiverGone> {
         let infrastructure = infrastructure.map(|cause| Infrastructure {
             message: self.masker.mask_text(&cause.message).into_owned(),
             ..cause
@@ -308,14 +311,18 @@ impl EventLog {
         self.urgent = true;
         let (sender, written) = oneshot::channel();
         self.written = Some(sender);
-        let mut gone = self.commit().await.is_err();
-        if let Outlet::Journal(_) = self.outlet {
-            gone = gone || written.await.is_err();
+        let committed = self.commit().await;
+        match &self.outlet {
+            Outlet::Journal(_) => {
+                committed?;
+                written.await.map_err(|_| ReceiverGone)?;
+            }
+            Outlet::Direct(_) if committed.is_err() => {
+                tracing::warn!(job.id = %self.job, "nobody received the result of the job");
+            }
+            Outlet::Direct(_) => {}
         }
-        if gone {
-            tracing::warn!(job.id = %self.job, "nobody received the result of the job");
-        }
-        finished
+        Ok(finished)
     }
 
     /// Gives out lines that wait for the rest of a masked value.

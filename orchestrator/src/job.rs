@@ -80,6 +80,8 @@ pub(crate) enum TryError {
     Abandoned,
     /// The machine is left for the next start of the service.
     Left,
+    /// Nobody takes the job's events any more.
+    ReceiverGone,
 }
 
 impl From<Infrastructure> for TryError {
@@ -90,7 +92,7 @@ impl From<Infrastructure> for TryError {
 
 impl From<ReceiverGone> for TryError {
     fn from(_: ReceiverGone) -> Self {
-        Self::Cancelled
+        Self::ReceiverGone
     }
 }
 
@@ -107,6 +109,12 @@ pub(crate) enum Ended {
     Finished(Finished),
     /// It goes on elsewhere or later; nothing was said about its end.
     Dropped,
+}
+
+impl From<Result<Finished, ReceiverGone>> for Ended {
+    fn from(finished: Result<Finished, ReceiverGone>) -> Self {
+        finished.map_or(Self::Dropped, Self::Finished)
+    }
 }
 
 /// What a job is worked on with.
@@ -144,14 +152,16 @@ impl Work<'_> {
             };
             match tried {
                 Err(TryError::Abandoned | TryError::Left) => return Ended::Dropped,
-                Ok(result) => return Ended::Finished(log.finish(result, None).await),
-                Err(TryError::Cancelled) => {
-                    return Ended::Finished(finish_cancelled(log).await);
+                // Without a log a service knows of no end: whoever has the journal next goes on.
+                Err(TryError::ReceiverGone) if self.record.is_durable() => return Ended::Dropped,
+                Ok(result) => return log.finish(result, None).await.into(),
+                Err(TryError::Cancelled | TryError::ReceiverGone) => {
+                    return finish_cancelled(log).await.into();
                 }
                 Err(TryError::Infrastructure(cause)) => {
                     let again = self.is_worth_another(&cause, &log);
                     if !again {
-                        return Ended::Finished(finish_failed(log, cause).await);
+                        return finish_failed(log, cause).await.into();
                     }
                     self.failures += 1;
                     if self.record.end_try(Some(cause.cause)).await.is_err() {
@@ -202,6 +212,8 @@ impl Work<'_> {
         let machine = tokio::select! {
             machine = self.machines.prepare(self.request, &self.record, log) => machine?,
             () = cancelled => return Err(TryError::Cancelled),
+            // The next start begins anew.
+            () = self.words.leave.cancelled() => return Err(TryError::Abandoned),
         };
         let ended = self.boot_and_run(&machine, log).await;
         self.close(machine, ended, log).await
@@ -227,6 +239,10 @@ impl Work<'_> {
         log: &mut EventLog,
     ) -> Result<JobResult, TryError> {
         let failed = match &ended {
+            Err(TryError::ReceiverGone) if self.record.is_durable() => {
+                machine.leave();
+                return ended;
+            }
             Err(TryError::Left) => {
                 machine.leave();
                 return ended;
@@ -239,7 +255,7 @@ impl Work<'_> {
             Err(TryError::Infrastructure(cause)) => {
                 !cause.cause.is_transient() || log.user_step_started()
             }
-            Err(TryError::Cancelled) => false,
+            Err(TryError::Cancelled | TryError::ReceiverGone) => false,
         };
         if log.user_step_started() {
             self.record.step_started();
@@ -339,14 +355,17 @@ impl Work<'_> {
 }
 
 /// Ends a job as cancelled.
-pub(crate) async fn finish_cancelled(mut log: EventLog) -> Finished {
+pub(crate) async fn finish_cancelled(mut log: EventLog) -> Result<Finished, ReceiverGone> {
     // Who cancelled may not be listening any more.
     drop(log.abandon_step(Conclusion::Cancelled, "The job was cancelled.").await);
     log.finish(JobResult::Cancelled, None).await
 }
 
 /// Ends a job by a failure of the infrastructure.
-pub(crate) async fn finish_failed(mut log: EventLog, cause: Infrastructure) -> Finished {
+pub(crate) async fn finish_failed(
+    mut log: EventLog,
+    cause: Infrastructure,
+) -> Result<Finished, ReceiverGone> {
     drop(log.abandon_step(Conclusion::Failure, &error_lines(&cause)).await);
     log.finish(JobResult::Failure, Some(cause)).await
 }

@@ -223,6 +223,25 @@ impl Journals {
         Ok(Some(Reopened { sender, state, finished }))
     }
 
+    /// Whether a job's journal is open: its events are written or published.
+    #[must_use]
+    pub fn is_open(&self, job: JobId) -> bool {
+        self.shared.jobs().contains_key(&job)
+    }
+
+    /// Puts the file of a job aside that cannot be used, for people to look at: its name gets the
+    /// end `damaged`, and it is removed like any other when its time is over.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn set_aside(&self, job: JobId) -> std::io::Result<()> {
+        let directory = &self.shared.settings.directory;
+        match retention::find(directory, job) {
+            Some(path) => std::fs::rename(path, retention::damaged(directory, job)),
+            None => Ok(()),
+        }
+    }
+
     /// The forge runner of a job has taken events.
     pub fn progress(&self, progress: Progress) {
         if let Some(job) = self.shared.jobs().get(&progress.job) {

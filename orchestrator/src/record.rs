@@ -11,9 +11,11 @@ use common::ids::{JobId, LeaseId, VmId};
 use common::infrastructure::Cause;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use vm_manager::machine::Machine;
 
 use crate::clock::Clock;
+use crate::job::CANCEL;
 use crate::store::{BootTimes, JobState, Size, Store, StoreError};
 
 /// The first pause after the database could not be used; it doubles.
@@ -84,6 +86,8 @@ pub(crate) struct Hold {
     pub(crate) lease: LeaseId,
     pub(crate) stage: Arc<Stage>,
     pub(crate) notes: mpsc::Sender<Note>,
+    /// What its worker hears when the job's end was asked for.
+    pub(crate) cancel: CancellationToken,
     /// The image's label, for metrics.
     pub(crate) label: String,
     /// The machine's size.
@@ -99,7 +103,14 @@ impl Recorder {
             return Ok(());
         }
         hold.stage.enter(state, budget);
-        hold.insist(|| hold.store.advance(hold.job, hold.lease, state, budget)).await.map(drop)
+        let advance = || hold.store.advance(hold.job, hold.lease, state, budget);
+        let is_cancelled = hold.insist(advance).await?;
+        // It was asked for before there was a worker to hear it, or on another host.
+        if is_cancelled && state != JobState::Finishing && !hold.cancel.is_cancelled() {
+            hold.cancel.cancel();
+            hold.stage.enter(JobState::Cancelling, CANCEL);
+        }
+        Ok(())
     }
 
     /// The state that was entered last.

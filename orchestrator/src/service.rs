@@ -15,6 +15,7 @@
 mod answer;
 mod backend;
 mod control;
+mod hand;
 mod heartbeat;
 mod identity;
 mod intake;
@@ -33,7 +34,7 @@ use common::ids::{HostId, InstanceId, JobId};
 use common::time::Timestamp;
 use queue::seal::{KeyFileError, KeyRing};
 use queue::{Queue, QueueError, embedded, rabbit};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,10 +49,13 @@ use crate::store::{HostReport, LabelOffer, Size, Store, StoreError};
 
 pub use self::settings::{Database, Keys, ServiceSettings, Transport};
 
+use self::hand::Hands;
 use self::worker::Worker;
 
 /// How long workers may take to leave their machines when the service ends.
 const LEAVE: Duration = Duration::from_secs(20);
+/// Jobs of an earlier process that are looked at together.
+const SETTLED_TOGETHER: usize = 4;
 /// Notes for the database that may wait; more are dropped.
 const WAITING_NOTES: usize = 10_000;
 
@@ -120,6 +124,10 @@ pub(crate) struct Inner {
     machines: Machines,
     clock: Clock,
     workers: Mutex<HashMap<JobId, Worker>>,
+    /// Jobs of this host that have no worker, and that something is done about.
+    hands: Arc<Hands>,
+    /// So many jobs are looked at together that were left: each may be a large file.
+    settling: Semaphore,
     /// There may be something to start.
     wake: Notify,
     draining: AtomicBool,
@@ -181,12 +189,15 @@ impl Service {
             machines,
             clock: settings.clock,
             workers: Mutex::default(),
+            hands: Arc::default(),
+            settling: Semaphore::new(SETTLED_TOGETHER),
             wake: Notify::new(),
             draining: AtomicBool::new(false),
             notes,
             stop: CancellationToken::new(),
             working: TaskTracker::new(),
         });
+        inner.look_at_host().await;
         // A host that lives with the same id is found here, before anything is touched.
         inner.announce_first().await?;
         inner.recover().await?;
@@ -268,6 +279,8 @@ impl Inner {
         tasks.spawn(async move { inner.schedule().await });
         let inner = Arc::clone(self);
         tasks.spawn(async move { inner.beat().await });
+        let inner = Arc::clone(self);
+        tasks.spawn(async move { inner.watch_host().await });
         let inner = Arc::clone(self);
         tasks.spawn(async move { inner.sweep().await });
         let inner = Arc::clone(self);

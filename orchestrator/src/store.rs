@@ -351,8 +351,16 @@ impl Store {
 
     /// Jobs that ended on hosts which are gone for [`GONE`], and whose final event their forge
     /// runners have not taken: from now on it is this host that owes it.
-    pub async fn take_over_ends(&self, host: HostId) -> Result<Vec<Active>> {
+    pub async fn take_over_ends(&self, host: HostId) -> Result<Vec<Job>> {
         self.write(move |session| Box::pin(ending::take_over_ends(session, host))).await
+    }
+
+    /// Begins a try in which nothing but the end of a finished job is told; its number.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the job is not finished.
+    pub async fn begin_telling(&self, job: JobId) -> Result<u32> {
+        self.write(move |session| Box::pin(ending::begin_telling(session, job))).await
     }
 
     /// Notes that the final event of a job was taken.

@@ -33,16 +33,6 @@ pub enum SequenceError {
         /// The number that was due.
         expected: u64,
     },
-    /// An event came after the final one, in the same try.
-    #[error("event {seq} of try {try_number} of job {job} came after the job's final event")]
-    AfterEnd {
-        /// The job.
-        job: JobId,
-        /// The try of the event.
-        try_number: u32,
-        /// Its number.
-        seq: u64,
-    },
 }
 
 /// How far the events of one job were taken.
@@ -50,22 +40,22 @@ pub enum SequenceError {
 /// Orchestrators deliver an event at least once, in order. After a restart they begin again, with
 /// the same numbers and the same content; a try that was lost is followed by one with a larger
 /// number, which begins at event 1. When a host is gone for good, another one may not know that the
-/// end was taken, and tells it again in a further try: what comes in a try after the one that ended
-/// the job counts as taken and is dropped.
+/// end was taken, and tells it again in a further try: whatever comes after the final event counts as
+/// taken and is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequencer {
     job: JobId,
     try_number: u32,
     seq: u64,
-    /// The try with the final event, once that was taken.
-    ended: Option<u32>,
+    /// Whether the final event was taken.
+    is_finished: bool,
 }
 
 impl Sequencer {
     /// Of a job of which nothing was taken.
     #[must_use]
     pub fn new(job: JobId) -> Self {
-        Self { job, try_number: 0, seq: 0, ended: None }
+        Self { job, try_number: 0, seq: 0, is_finished: false }
     }
 
     /// Of a job of which an earlier process took events up to and with these; `is_finished` says
@@ -73,7 +63,7 @@ impl Sequencer {
     #[must_use]
     pub fn resume(taken: Progress, is_finished: bool) -> Self {
         let Progress { job, try_number, seq } = taken;
-        Self { job, try_number, seq, ended: is_finished.then_some(try_number) }
+        Self { job, try_number, seq, is_finished }
     }
 
     /// Takes events in the order in which they came, and gives those that are new.
@@ -112,18 +102,16 @@ impl Sequencer {
         if (try_number, seq) <= (self.try_number, self.seq) {
             return Ok(false);
         }
-        if self.ended == Some(try_number) {
-            return Err(SequenceError::AfterEnd { job, try_number, seq });
+        if self.is_finished {
+            (self.try_number, self.seq) = (try_number, seq);
+            return Ok(false);
         }
         let expected = if try_number == self.try_number { self.seq + 1 } else { 1 };
         if seq != expected {
             return Err(SequenceError::Hole { job, try_number, seq, expected });
         }
         (self.try_number, self.seq) = (try_number, seq);
-        if self.ended.is_some() {
-            return Ok(false);
-        }
-        self.ended = matches!(event.event, EventBody::Finished(_)).then_some(try_number);
+        self.is_finished = matches!(event.event, EventBody::Finished(_));
         Ok(true)
     }
 
@@ -137,7 +125,7 @@ impl Sequencer {
     /// Whether the final event was taken.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.ended.is_some()
+        self.is_finished
     }
 }
 
@@ -182,13 +170,13 @@ mod tests {
         assert_eq!(taken.progress(), None, "the good one of a refused message is not taken");
         assert_eq!(taken.take(vec![event(job, 3, 1, true)]).unwrap().len(), 1);
         assert!(taken.is_finished());
-        let late = SequenceError::AfterEnd { job, try_number: 3, seq: 2 };
-        assert_eq!(taken.take(vec![event(job, 3, 2, false)]), Err(late));
         assert_eq!(taken.take(vec![event(job, 3, 1, true)]), Ok(vec![]));
         let again = Sequencer::resume(taken.progress().unwrap(), true);
         assert_eq!(again, taken);
-        // Another host tells the end once more.
-        assert_eq!(taken.take(vec![event(job, 4, 1, false), event(job, 4, 2, true)]), Ok(vec![]));
+        // Another host tells the end once more, while its consumer is started again.
+        assert_eq!(taken.take(vec![event(job, 4, 1, false)]), Ok(vec![]));
+        let mut taken = Sequencer::resume(taken.progress().unwrap(), true);
+        assert_eq!(taken.take(vec![event(job, 4, 2, true)]), Ok(vec![]));
         assert_eq!(taken.progress(), Some(Progress { job, try_number: 4, seq: 2 }));
         assert!(taken.is_finished());
     }

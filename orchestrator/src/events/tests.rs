@@ -51,7 +51,7 @@ impl Story {
 
     /// Everything that came out, as JSON, after checking the numbers.
     async fn end(mut self) -> String {
-        self.log.finish(JobResult::Success, None).await;
+        self.log.finish(JobResult::Success, None).await.unwrap();
         let mut seen = Vec::new();
         while let Some(event) = self.events.recv().await {
             seen.push(event);
@@ -143,7 +143,7 @@ async fn a_running_step_is_ended_when_its_machine_is_lost() {
     story.guest(started(1)).await;
     story.log.abandon_step(Conclusion::Failure, "##[error]the machine rebooted").await.unwrap();
     let cause = Infrastructure::new(Cause::GuestRebooted, "it rebooted");
-    let result = story.log.finish(JobResult::Failure, Some(cause)).await;
+    let result = story.log.finish(JobResult::Failure, Some(cause)).await.unwrap();
     assert_eq!(result.infrastructure.unwrap().cause, Cause::GuestRebooted);
     let mut kinds = Vec::new();
     while let Ok(event) = story.events.try_recv() {
@@ -170,7 +170,7 @@ async fn a_guest_that_could_not_write_is_to_blame_for_a_failed_job_only() {
         let failure = story.log.failure();
         assert_eq!(failure.as_ref().map(|f| f.cause), expected.then_some(Cause::GuestDiskFull));
         let Some(failure) = failure else { continue };
-        let finished = story.log.finish(result, Some(failure)).await;
+        let finished = story.log.finish(result, Some(failure)).await.unwrap();
         assert_eq!(finished.infrastructure.unwrap().message, "cannot write /***/x");
     }
 }

@@ -24,3 +24,17 @@ pub enum JournalError {
         error: SegmentError,
     },
 }
+
+impl JournalError {
+    /// Whether the file will never be readable for this program: waiting does not help.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        use SegmentError::{Damaged, Foreign, Newer};
+        match self {
+            Self::Exists { .. } => false,
+            Self::Segment { error, .. } => {
+                matches!(error, Damaged { .. } | Foreign(_) | Newer { .. })
+            }
+        }
+    }
+}

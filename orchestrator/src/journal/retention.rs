@@ -1,6 +1,7 @@
 //! Where journals lie, and how long.
 //!
-//! `ID.segment` is a job that is not finished, `ID.done` one whose final event is on disk.
+//! `ID.segment` is a job that is not finished, `ID.done` one whose final event is on disk, and
+//! `ID.damaged` one that could not be used.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,11 @@ pub(super) fn path(directory: &Path, job: JobId) -> PathBuf {
 /// The file of a finished job.
 pub(super) fn done(directory: &Path, job: JobId) -> PathBuf {
     directory.join(format!("{job}.done"))
+}
+
+/// The file of a job that could not be used.
+pub(super) fn damaged(directory: &Path, job: JobId) -> PathBuf {
+    directory.join(format!("{job}.damaged"))
 }
 
 /// The file of a job, if there is one.
@@ -93,7 +99,7 @@ fn list(directory: &Path) -> std::io::Result<Vec<Kept>> {
         let Some(job) = name.and_then(|name| name.parse().ok()) else { continue };
         let is_done = match path.extension().and_then(|extension| extension.to_str()) {
             Some("done") => true,
-            Some("segment") => false,
+            Some("segment" | "damaged") => false,
             _ => continue,
         };
         let metadata = match entry.metadata() {

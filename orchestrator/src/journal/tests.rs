@@ -205,7 +205,7 @@ async fn a_job_is_followed_while_it_is_written_and_kept_after_it() {
         // The follower has its turn in between.
         tokio::task::yield_now().await;
     }
-    let finished = log.finish(JobResult::Success, None).await;
+    let finished = log.finish(JobResult::Success, None).await.unwrap();
     // It returned, so the final event is in the file.
     let written = read_all(&journals, job).await;
     assert_eq!(written.last().unwrap().event, EventBody::Finished(finished));
@@ -259,7 +259,7 @@ async fn closing_brings_everything_on_disk_and_a_new_process_goes_on() {
     let journals = host.open();
     let reopened = journals.reopen(job, None).unwrap().unwrap();
     assert_eq!(reopened.state.as_ref().unwrap().result, Some(JobResult::Failure));
-    resume(job, reopened).finish(JobResult::Failure, None).await;
+    resume(job, reopened).finish(JobResult::Failure, None).await.unwrap();
     let events = read_all(&journals, job).await;
     assert_eq!(lines(&events), ["0 ***", "1 ***"]);
     let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
@@ -283,7 +283,7 @@ async fn a_journal_that_is_open_can_be_reopened_and_cuts_the_sender_off() {
     assert_eq!(before.notice("lost").await, Err(ReceiverGone));
     after.begin_try(2);
     after.notice("after").await.unwrap();
-    after.finish(JobResult::Success, None).await;
+    after.finish(JobResult::Success, None).await.unwrap();
     let mut all = Vec::new();
     while let Some(events) = follower.next().await.unwrap() {
         all.extend(events);
@@ -311,7 +311,7 @@ async fn a_commit_that_is_given_up_loses_and_doubles_nothing() {
         drop(futures_util::poll!(&mut commit));
     }
     log.record(ended(0)).unwrap();
-    log.finish(JobResult::Success, None).await;
+    log.finish(JobResult::Success, None).await.unwrap();
     assert_eq!(lines(&read_all(&journals, job).await), expected);
 }
 
@@ -324,7 +324,7 @@ async fn the_oldest_finished_jobs_go_first_and_others_stay() {
     for number in 0..4_u64 {
         let job = JobId::new();
         let log = new_log(job, journals.create(job, None).unwrap());
-        log.finish(JobResult::Success, None).await;
+        log.finish(JobResult::Success, None).await.unwrap();
         finished.push((job, number));
     }
     let running = JobId::new();

@@ -98,7 +98,7 @@ async fn record() {
     let line = LogLine { time, stream: Stream::Stdout, text: b"it is hunter2".to_vec().into() };
     log.record(GuestEvent::Log(LogBatch { step: None, lines: vec![line] })).unwrap();
     log.record(GuestEvent::Finished(JobResult::Success)).unwrap();
-    log.finish(JobResult::Success, None).await;
+    log.finish(JobResult::Success, None).await.unwrap();
     journals.close().await;
     let mut found = fs::read_dir(place.path().join("journals")).unwrap();
     let found = found.next().unwrap().unwrap().path();

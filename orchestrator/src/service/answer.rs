@@ -12,7 +12,10 @@ use crate::job::{finish_cancelled, finish_failed};
 use crate::journal::JournalError;
 use crate::record::Stage;
 use crate::segment::SegmentError;
-use crate::store::{Claimed, JobState};
+use crate::store::{Claimed, JobState, Size};
+
+/// A job that waits has no machine.
+pub(super) const NONE: Size = Size { cpus: 0, memory: common::size::ByteSize(0) };
 
 /// How a job ends without a machine.
 pub(super) enum Answer {
@@ -32,7 +35,11 @@ impl Inner {
     pub(super) fn answer_waiting(self: &Arc<Self>, job: JobId, answer: Answer) {
         let inner = Arc::clone(self);
         self.working.spawn(async move {
-            match inner.store.take(job, inner.host).await {
+            let taking = inner.hands.taking().await;
+            let Some(_in_hand) = inner.hands.take(job, NONE) else { return };
+            let taken = inner.store.take(job, inner.host).await;
+            drop(taking);
+            match taken {
                 Ok(Some(claimed)) => inner.answer_claimed(claimed, answer).await,
                 // Another host was first, or it is over.
                 Ok(None) => {}
@@ -44,8 +51,12 @@ impl Inner {
 
     /// Ends a job that was just taken from the table, in the background.
     pub(super) fn answer_taken(self: &Arc<Self>, claimed: Claimed, answer: Answer) {
+        let in_hand = self.hands.take(claimed.message.envelope().job, claimed.size);
         let inner = Arc::clone(self);
-        self.working.spawn(async move { inner.answer_claimed(claimed, answer).await });
+        self.working.spawn(async move {
+            let _in_hand = in_hand;
+            inner.answer_claimed(claimed, answer).await;
+        });
     }
 
     async fn answer_claimed(self: &Arc<Self>, claimed: Claimed, answer: Answer) {
@@ -56,11 +67,16 @@ impl Inner {
             size: claimed.size,
             failures: claimed.failures,
         };
-        self.end_held(&held, number, answer).await;
+        self.end_held(&held, Some(number), answer).await;
     }
 
-    /// Ends a job that this host holds, in a try of its own.
-    pub(super) async fn end_held(self: &Arc<Self>, held: &Held, number: u32, answer: Answer) {
+    /// Ends a job that this host holds, in a try of its own: this one, or a new one.
+    pub(super) async fn end_held(
+        self: &Arc<Self>,
+        held: &Held,
+        number: Option<u32>,
+        answer: Answer,
+    ) {
         let stage = Stage::new(self.clock.clone(), JobState::Finishing, super::LEAVE);
         let hold = self.hold(held, Arc::new(stage));
         // An answer says nothing of the request: one that cannot be opened is answered too.
@@ -73,19 +89,32 @@ impl Inner {
             {
                 return self.end_without_log(&hold, journal_failure(&error)).await;
             }
-            // Such as a full disk: it is ended when its time is over.
+            // Such as a full disk. The sweep tries it again.
             Err(error) => {
                 crate::metrics::error("journal");
                 tracing::error!(job.id = %hold.job, %error, "cannot end a job with a log");
                 return;
             }
         };
-        log.begin_try(number);
+        let number = match number {
+            Some(number) => Ok(number),
+            None => self.store.begin_try(hold.job, hold.lease).await,
+        };
+        match number {
+            Ok(number) => log.begin_try(number),
+            Err(error) => {
+                tracing::warn!(job.id = %hold.job, %error, "cannot end a job that was left");
+                return;
+            }
+        }
         let finished = match answer {
             Answer::Cancelled => finish_cancelled(log).await,
             Answer::Failed(cause) => finish_failed(log, cause).await,
         };
-        self.conclude(&hold, &finished).await;
+        match finished {
+            Ok(finished) => self.conclude(&hold, &finished).await,
+            Err(error) => tracing::warn!(job.id = %hold.job, %error, "a job's end is not written"),
+        }
     }
 }
 

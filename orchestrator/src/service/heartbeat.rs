@@ -28,6 +28,17 @@ impl Inner {
         }
     }
 
+    /// Looks at what else runs on this host until the service ends. Beside the heartbeat, which must
+    /// not wait for another program that holds the host's ledger.
+    pub(super) async fn watch_host(&self) {
+        while !self.stop.is_cancelled() {
+            self.pause(BEAT).await;
+            if self.look_at_host().await {
+                self.wake.notify_one();
+            }
+        }
+    }
+
     /// Announces this host for the first time. After the machine was booted again, the service that
     /// lived here before seems to be another one until its lease is over.
     pub(super) async fn announce_first(&self) -> Result<(), StoreError> {
@@ -45,11 +56,6 @@ impl Inner {
 
     /// Announces this host, and learns whether it shall take jobs.
     pub(super) async fn announce(&self) -> Result<(), StoreError> {
-        let is_more = self.look_at_host().await.unwrap_or_else(|error| {
-            metrics::error("host");
-            tracing::warn!(%error, "cannot see what else runs on this host");
-            false
-        });
         if self.store.announce(&self.report(), self.place).await? > 0 {
             metrics::error("host id");
             tracing::error!(
@@ -61,7 +67,7 @@ impl Inner {
         let hosts = self.store.hosts().await?;
         if let Some(own) = hosts.iter().find(|row| row.report.host == self.host) {
             let before = self.draining.swap(own.report.draining, Ordering::SeqCst);
-            if is_more || (before && !own.report.draining) {
+            if before && !own.report.draining {
                 self.wake.notify_one();
             }
         }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::event::{Finished, JobResult};
-use common::ids::{LeaseId, VmId};
+use common::ids::{JobId, LeaseId, VmId};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use queue::message::{JobMessage, MessageError};
 use vm_manager::host::FoundMachine;
 use vm_manager::machine::Machine;
 
-use super::answer::{Answer, unreadable};
+use super::answer::{Answer, NONE, unreadable};
 use super::worker::{Held, reply_address, resume};
 use super::{Inner, StartError, journal_failure};
 use crate::events::EventLog;
@@ -25,20 +25,47 @@ use crate::store::{Active, Job, JobState, Size};
 const LEAST_LEFT: Duration = Duration::from_secs(30);
 
 impl Inner {
-    /// Goes on with everything that is recorded for this host.
+    /// Goes on with everything that is recorded for this host, in the background: a large log or a
+    /// disk without room must not keep the host from saying that it lives.
     pub(super) async fn recover(self: &Arc<Self>) -> Result<(), StartError> {
-        let machines = self.found().await?;
+        let machines: Arc<[FoundMachine]> = self.found().await?.into();
         let active = self.store.active(self.host).await?;
         if !active.is_empty() {
             tracing::info!(jobs = active.len(), "going on with jobs of an earlier process");
         }
         for left in active {
-            self.settle_left(left, &machines).await;
+            self.look_after(left, Arc::clone(&machines));
         }
-        for job in self.store.undelivered(self.host).await? {
+        let undelivered = self.store.undelivered(self.host).await?;
+        let inner = Arc::clone(self);
+        self.working.spawn(async move { inner.tell_rest(undelivered).await });
+        Ok(())
+    }
+
+    /// Publishes what the forge runners of finished jobs have not got, unless that goes on already.
+    pub(super) async fn tell_rest(&self, undelivered: Vec<Job>) {
+        for job in undelivered {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            if self.journals.is_open(job.id) {
+                continue;
+            }
+            let Some(_in_hand) = self.hands.take(job.id, NONE) else { continue };
             self.publish_rest(&job).await;
         }
-        Ok(())
+    }
+
+    /// Does what is to be done about a job without a worker, in the background, unless that goes on
+    /// already.
+    pub(super) fn look_after(self: &Arc<Self>, left: Active, machines: Arc<[FoundMachine]>) {
+        let size = left.job.size.unwrap_or(NONE);
+        let Some(in_hand) = self.hands.take(left.job.id, size) else { return };
+        let inner = Arc::clone(self);
+        self.working.spawn(async move {
+            let _in_hand = in_hand;
+            inner.settle_left(left, &machines).await;
+        });
     }
 
     /// The machines of this host, with and without an owner in this process.
@@ -47,7 +74,9 @@ impl Inner {
     }
 
     /// Looks at a job without a worker, and does what is to be done about it.
-    pub(super) async fn settle_left(self: &Arc<Self>, left: Active, machines: &[FoundMachine]) {
+    async fn settle_left(self: &Arc<Self>, left: Active, machines: &[FoundMachine]) {
+        // Closed only with the process.
+        let Ok(turn) = self.settling.acquire().await else { return };
         let found = left.vm.and_then(|vm| machines.iter().find(|found| found.vm == vm));
         let mut machine = match found {
             None => MachineSeen::None,
@@ -59,29 +88,38 @@ impl Inner {
             Ok(request) => Arc::new(request),
             Err(error) => return self.end_unreadable(left, &error).await,
         };
-        let reopened = match self.journals.reopen(job, reply_address(&left.message)) {
-            Ok(reopened) => reopened,
+        let late = self.is_late(&left).await;
+        let (reopened, log) = match self.journals.reopen(job, reply_address(&left.message)) {
+            Ok(reopened) => {
+                let log = match seen_of(reopened.as_ref()) {
+                    // That of a dead host; the table knows something as well.
+                    LogSeen::None if left.job.user_step_started => LogSeen::StepStarted,
+                    log => log,
+                };
+                (reopened, log)
+            }
             Err(error) => {
                 crate::metrics::error("journal");
                 tracing::error!(job.id = %job, %error, "a job's journal cannot be read");
-                None
+                // A key may yet be added, and the disk come back.
+                if !error.is_final() && !late || !self.set_aside(job) {
+                    return;
+                }
+                // Nobody can go on with a guest without knowing what it has said.
+                machine = MachineSeen::Gone;
+                let may_have_begun = left.job.user_step_started || left.job.state.may_have_begun();
+                (None, if may_have_begun { LogSeen::StepStarted } else { LogSeen::None })
             }
         };
-        let log = match seen_of(reopened.as_ref()) {
-            // That of a dead host; the table knows something as well.
-            LogSeen::None if left.job.user_step_started => LogSeen::StepStarted,
-            log => log,
-        };
         let mut adopted = None;
-        loop {
-            let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
+        let action = loop {
             let seen = Observed {
                 ours: true,
                 worker: false,
                 machine,
                 log,
                 cancel: left.job.cancel_requested,
-                late: left.job.deadline.is_some_and(|deadline| deadline < now),
+                late,
                 tries_left: left.failures <= RETRIES,
             };
             let action = decide(left.job.state, &seen);
@@ -98,8 +136,25 @@ impl Inner {
                     }
                 }
             }
-            return self.act(left, request, reopened, action, adopted).await;
+            break action;
+        };
+        // What follows may wait for the disk or the database.
+        drop(turn);
+        self.act(left, request, reopened, action, adopted).await;
+    }
+
+    async fn is_late(&self, left: &Active) -> bool {
+        let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
+        left.job.deadline.is_some_and(|deadline| deadline < now)
+    }
+
+    /// Puts a job's journal aside that cannot be used. Says whether it is out of the way.
+    fn set_aside(&self, job: JobId) -> bool {
+        let moved = self.journals.set_aside(job);
+        if let Err(error) = &moved {
+            tracing::error!(job.id = %job, %error, "a journal cannot be put aside");
         }
+        moved.is_ok()
     }
 
     /// A job that cannot be opened. Its key may yet be added, so it has its time.
@@ -111,8 +166,7 @@ impl Inner {
         // Its log is sealed with this host's own key, and may have the end already.
         let reopened = self.journals.reopen(job, reply_address(&left.message)).ok().flatten();
         let finished = reopened.and_then(|reopened| reopened.finished);
-        let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
-        let late = left.job.deadline.is_some_and(|deadline| deadline < now);
+        let late = self.is_late(&left).await;
         if finished.is_none() && !late && !left.job.cancel_requested {
             return;
         }
@@ -215,11 +269,7 @@ impl Inner {
 
     /// What the log lost with its host is unknown, so the end stands in a try of its own.
     async fn end_left(self: &Arc<Self>, held: &Held, answer: Answer) {
-        let job = held.message.envelope().job;
-        match self.store.begin_try(job, held.lease).await {
-            Ok(number) => self.end_held(held, number, answer).await,
-            Err(error) => tracing::warn!(job.id = %job, %error, "cannot end a job that was left"),
-        }
+        self.end_held(held, None, answer).await;
     }
 
     async fn finish_as_said(&self, held: &Held, request: &JobRequest, reopened: Option<Reopened>) {
@@ -230,7 +280,7 @@ impl Inner {
             Some(cause) => finish_failed(log, cause).await,
             None => log.finish(result, None).await,
         };
-        self.record_end(held, Some(finished)).await;
+        self.record_end(held, finished.ok()).await;
     }
 
     async fn record_end(&self, held: &Held, finished: Option<Finished>) {
@@ -253,31 +303,45 @@ impl Inner {
             Ok(Some(reopened)) if reopened.finished.is_some() => {}
             // It was another host's, or its file was removed.
             Ok(_) => self.tell_end(job, &message).await,
-            Err(error) => tracing::warn!(job.id = %job.id, %error, "cannot publish a job's end"),
+            Err(error) => {
+                crate::metrics::error("journal");
+                tracing::error!(job.id = %job.id, %error, "a finished job's journal cannot be read");
+                if error.is_final() && self.set_aside(job.id) {
+                    self.tell_end(job, &message).await;
+                }
+            }
         }
     }
 
     /// Tells a job's end, as the table has it, in a try of its own.
-    pub(super) async fn tell_end(&self, job: &Job, message: &JobMessage) {
+    async fn tell_end(&self, job: &Job, message: &JobMessage) {
         let Some(finished) = &job.finished else { return };
         let request = message.open(&self.keys).ok();
-        let mut log = match self.begin_log(message, request.as_ref()) {
-            Ok(log) => log,
-            // Such as a full disk. It is tried again at the next start, here or elsewhere.
-            Err(error) => {
-                crate::metrics::error("journal");
-                tracing::error!(job.id = %job.id, %error, "cannot tell a job's end");
-                return;
+        let began = async {
+            let number =
+                self.store.begin_telling(job.id).await.map_err(|error| error.to_string())?;
+            let log =
+                self.begin_log(message, request.as_ref()).map_err(|error| error.to_string())?;
+            Ok::<_, String>((number, log))
+        };
+        let told = match began.await {
+            Ok((number, mut log)) => {
+                log.begin_try(number.max(log.try_number() + 1));
+                let lost = "The rest of the job's log is lost with the host that it ran on.";
+                drop(log.notice(lost).await);
+                let told = match &finished.infrastructure {
+                    Some(cause) => finish_failed(log, cause.clone()).await,
+                    None => log.finish(finished.result, None).await,
+                };
+                told.map(drop).map_err(|error| error.to_string())
             }
+            Err(error) => Err(error),
         };
-        let number = log.try_number().max(job.tries) + 1;
-        log.begin_try(number);
-        // Without a receiver nobody misses it.
-        drop(log.notice("The rest of the job's log is lost with the host that it ran on.").await);
-        match &finished.infrastructure {
-            Some(cause) => finish_failed(log, cause.clone()).await,
-            None => log.finish(finished.result, None).await,
-        };
+        // Such as a full disk. The sweep tries it again.
+        if let Err(error) = told {
+            crate::metrics::error("journal");
+            tracing::error!(job.id = %job.id, error, "cannot tell a job's end");
+        }
     }
 
     /// Ends a machine that nobody needs.

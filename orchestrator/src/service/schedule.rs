@@ -28,14 +28,17 @@ impl Inner {
         while !self.stop.is_cancelled() {
             let mut took = 0;
             if !self.is_draining() {
+                let taking = self.hands.taking().await;
                 match self.claim().await {
                     Ok(claimed) => {
                         took = claimed.len();
                         for claimed in claimed {
                             self.start_claimed(claimed);
                         }
+                        drop(taking);
                     }
                     Err(error) => {
+                        drop(taking);
                         metrics::error("store");
                         tracing::warn!(%error, "cannot look for jobs; trying again");
                         self.pause(PAUSE).await;
@@ -78,26 +81,35 @@ impl Inner {
     }
 
     /// Looks at what else runs on this host. Says whether more is usable than before.
-    pub(super) async fn look_at_host(&self) -> Result<bool, HostError> {
-        let instance = self.machines.instance().await?;
-        // A file is locked, and processes are looked at.
-        let Ok(share) = tokio::task::spawn_blocking(move || instance.share()).await else {
+    pub(super) async fn look_at_host(&self) -> bool {
+        let share = match self.machines.instance().await {
+            // A file is locked, and processes are looked at.
+            Ok(instance) => tokio::task::spawn_blocking(move || instance.share()).await,
+            Err(error) => Ok(Err(error)),
+        };
+        let usable = match share {
+            Ok(Ok(share)) => guests(share, &self.labels),
+            Ok(Err(error)) => {
+                metrics::error("host");
+                tracing::warn!(%error, "cannot see what else runs on this host");
+                return false;
+            }
             // The process ends.
-            return Ok(false);
+            Err(_) => return false,
         };
-        let usable = guests(share?, &self.labels);
-        let before = {
-            let mut known = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *known, usable)
-        };
-        Ok(usable.cpus > before.cpus || usable.memory > before.memory)
+        let mut known = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *known, usable);
+        usable.cpus > before.cpus || usable.memory > before.memory
     }
 
     /// What the machines of this service use.
     pub(super) fn used(&self) -> Size {
-        self.workers().values().fold(Size { cpus: 0, memory: ByteSize(0) }, |sum, worker| Size {
-            cpus: sum.cpus.saturating_add(worker.size.cpus),
-            memory: ByteSize(sum.memory.0.saturating_add(worker.size.memory.0)),
+        let workers = self.workers();
+        let settled = self.hands.sizes(|job| workers.contains_key(&job));
+        let sizes = workers.values().map(|worker| worker.size).chain(settled);
+        sizes.fold(Size { cpus: 0, memory: ByteSize(0) }, |sum, size| Size {
+            cpus: sum.cpus.saturating_add(size.cpus),
+            memory: ByteSize(sum.memory.0.saturating_add(size.memory.0)),
         })
     }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::ids::JobId;
+use common::ids::{HostId, JobId};
 use common::infrastructure::{Cause, Infrastructure};
+use common::time::Timestamp;
 use queue::message::REFUSED_LABEL;
 use tokio::time::Instant;
+use vm_manager::host::FoundMachine;
 
 use super::Inner;
 use super::answer::{Answer, unreadable};
@@ -29,6 +31,9 @@ const FORGET: Duration = Duration::from_secs(600);
 /// that seem dead: after the database was away, everybody seems dead to the first who is back.
 const STEADY: Duration = Duration::from_secs(70);
 
+/// A host that was not heard of in time, and when it was heard of last.
+type Dead = (HostId, Timestamp);
+
 impl Inner {
     /// Sweeps until the service ends.
     pub(super) async fn sweep(self: &Arc<Self>) {
@@ -36,6 +41,7 @@ impl Inner {
         let (mut waiting, mut reconcile, mut forget) = (started, started + RECONCILE, started);
         // The last moment at which the database did not answer.
         let mut trouble = started;
+        let mut dead = Vec::new();
         while !self.stop.is_cancelled() {
             self.look_at_workers();
             let now = Instant::now();
@@ -48,8 +54,9 @@ impl Inner {
                     reconcile = now + RECONCILE;
                     self.reconcile().await?;
                     if now.duration_since(trouble) > STEADY {
-                        self.take_over().await?;
+                        self.take_over(&mut dead).await?;
                     }
+                    self.tell_owed().await?;
                 }
                 if now >= forget {
                     forget = now + FORGET;
@@ -128,11 +135,17 @@ impl Inner {
                 return Ok(());
             }
         };
+        // Nothing is taken from the table meanwhile.
+        let comparing = self.hands.comparing().await;
         let with_worker: BTreeSet<JobId> = self.workers().keys().copied().collect();
         let active = self.store.active(self.host).await?;
-        let ours: BTreeSet<JobId> = active.iter().map(|left| left.job.id).collect();
-        // A worker whose job is another host's ends without a word. One that began after the table
-        // was read is left alone.
+        let (busy, left): (Vec<_>, Vec<_>) =
+            active.into_iter().partition(|active| self.is_in_hand(active.job.id, &with_worker));
+        drop(comparing);
+        let ours = busy.iter().chain(&left);
+        let needed: BTreeSet<_> = ours.clone().filter_map(|active| active.vm).collect();
+        let ours: BTreeSet<JobId> = ours.map(|active| active.job.id).collect();
+        // A worker whose job is another host's ends without a word.
         for job in with_worker.difference(&ours) {
             let current = self.store.job(*job).await?;
             let lost = current.is_none_or(|detail| {
@@ -143,15 +156,15 @@ impl Inner {
                 worker.words.abandon.cancel();
             }
         }
-        let needed: BTreeSet<_> = active.iter().filter_map(|left| left.vm).collect();
-        for left in active {
-            // One that was concluded since the table was read has no worker either.
-            let has_worker = self.workers().contains_key(&left.job.id);
-            if !has_worker && !with_worker.contains(&left.job.id) {
-                self.settle_left(left, &machines).await;
-            }
+        // Another host may have heard the cancel.
+        for active in busy.iter().filter(|active| active.job.cancel_requested) {
+            self.pass_cancel(active.job.id);
         }
-        for found in machines {
+        let machines: Arc<[FoundMachine]> = machines.into();
+        for left in left {
+            self.look_after(left, Arc::clone(&machines));
+        }
+        for found in machines.iter() {
             if !found.owned && !found.kept && !needed.contains(&found.vm) {
                 tracing::warn!(vm.id = %found.vm, "a machine without a job is removed");
                 self.remove_machine(found.vm).await;
@@ -160,19 +173,42 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes the jobs of hosts that are dead.
-    async fn take_over(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// Whether something is done about a job of this host already.
+    fn is_in_hand(&self, job: JobId, with_worker: &BTreeSet<JobId>) -> bool {
+        // One that was concluded since the table was read has no worker either.
+        with_worker.contains(&job) || self.hands.has(job) || self.workers().contains_key(&job)
+    }
+
+    /// Takes the jobs of hosts that are dead, and the ends that they owe. A host counts as dead only
+    /// when it was so in the round before as well: after a jump of the database's clock everybody
+    /// seems dead for a moment.
+    async fn take_over(self: &Arc<Self>, before: &mut Vec<Dead>) -> Result<(), StoreError> {
+        let hosts = self.store.hosts().await?;
+        let dead = hosts.iter().filter(|row| !row.alive && row.report.host != self.host);
+        let dead: Vec<Dead> = dead.map(|row| (row.report.host, row.heartbeat)).collect();
+        let is_sure = dead.iter().all(|one| before.contains(one));
+        *before = dead;
+        if !is_sure {
+            return Ok(());
+        }
+        let taking = self.hands.taking().await;
         for left in self.store.take_over(self.host).await? {
             tracing::warn!(job.id = %left.job.id, "taken over from a dead host");
             // Its machine and its log were that host's.
-            let left = crate::store::Active { vm: None, ..left };
-            self.settle_left(left, &[]).await;
+            self.look_after(crate::store::Active { vm: None, ..left }, Arc::default());
         }
+        drop(taking);
         for ended in self.store.take_over_ends(self.host).await? {
-            let job = ended.job.id;
-            tracing::warn!(job.id = %job, "telling the end of a job whose host is gone");
-            self.tell_end(&ended.job, &ended.message).await;
+            tracing::warn!(job.id = %ended.id, "telling the end of a job whose host is gone");
         }
+        Ok(())
+    }
+
+    /// Goes on with the ends that this host owes to forge runners, in the background.
+    async fn tell_owed(self: &Arc<Self>) -> Result<(), StoreError> {
+        let undelivered = self.store.undelivered(self.host).await?;
+        let inner = Arc::clone(self);
+        self.working.spawn(async move { inner.tell_rest(undelivered).await });
         Ok(())
     }
 

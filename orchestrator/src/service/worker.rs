@@ -9,6 +9,7 @@ use common::infrastructure::Infrastructure;
 use common::request::JobRequest;
 use queue::Address;
 use queue::message::JobMessage;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, unreadable};
 use super::{Inner, journal_failure};
@@ -30,6 +31,16 @@ pub(crate) struct Worker {
     pub(super) words: Words,
     pub(super) stage: Arc<Stage>,
     pub(super) size: Size,
+}
+
+impl Worker {
+    /// Tells it, once, that the job's end was asked for.
+    pub(super) fn pass_cancel(&self) {
+        if !self.words.control.cancel.is_cancelled() {
+            self.words.control.cancel.cancel();
+            self.stage.enter(JobState::Cancelling, job::CANCEL);
+        }
+    }
 }
 
 /// A job that this host holds.
@@ -109,7 +120,8 @@ impl Inner {
         F: Future<Output = Result<(EventLog, Begin), Infrastructure>> + Send,
     {
         let job = held.message.envelope().job;
-        let hold = self.hold(&held, stage);
+        let mut hold = self.hold(&held, stage);
+        hold.cancel = words.control.cancel.clone();
         let request = match held.message.open(&self.keys) {
             Ok(request) => Arc::new(request),
             Err(error) => {
@@ -143,6 +155,7 @@ impl Inner {
             lease: held.lease,
             stage,
             notes: self.notes.clone(),
+            cancel: CancellationToken::new(),
             label: held.message.envelope().label.clone(),
             size: held.size,
         }
@@ -199,8 +212,7 @@ impl Inner {
     /// Tells the worker of a job that its end was asked for.
     pub(super) fn pass_cancel(&self, job: JobId) {
         if let Some(worker) = self.workers().get(&job) {
-            worker.words.control.cancel.cancel();
-            worker.stage.enter(JobState::Cancelling, job::CANCEL);
+            worker.pass_cancel();
         }
     }
 

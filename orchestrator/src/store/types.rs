@@ -77,6 +77,12 @@ impl JobState {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
+    /// Whether the job's steps may have begun on a host that said this last.
+    #[must_use]
+    pub fn may_have_begun(self) -> bool {
+        matches!(self, Self::Running | Self::Finishing | Self::Cancelling)
+    }
+
     /// Whether a host has the job and its machine counts against that host's room.
     #[must_use]
     pub fn is_leased(self) -> bool {

@@ -177,12 +177,18 @@ on_both! {
             other.take_over_ends(second.id)
         );
         let mut taken: Vec<_> = one.unwrap().into_iter().chain(two.unwrap()).collect();
-        taken.sort_by_key(|ended| ended.job.id);
-        let ids: Vec<_> = taken.iter().map(|ended| ended.job.id).collect();
+        taken.sort_by_key(|ended| ended.id);
+        let ids: Vec<_> = taken.iter().map(|ended| ended.id).collect();
         assert_eq!(ids, jobs[1..]);
-        assert!(taken.iter().all(|ended| ended.job.finished == Some(passed())));
+        assert!(taken.iter().all(|ended| ended.finished == Some(passed())));
         assert!(world.store.undelivered(dead.id).await.unwrap().is_empty());
         assert!(world.store.take_over_ends(heir.id).await.unwrap().is_empty());
+        // However often it is told, no try's number is used twice.
+        assert_eq!(world.store.begin_telling(jobs[1]).await.unwrap(), 2);
+        assert_eq!(world.store.begin_telling(jobs[1]).await.unwrap(), 3);
+        let open = world.accept(|_| {}).await;
+        let refused = world.store.begin_telling(open).await;
+        assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
     }
 
     async fn jobs_that_no_host_can_ever_run(world) {

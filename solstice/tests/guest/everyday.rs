@@ -156,7 +156,7 @@ fn ctrl_c_cancels_and_a_second_one_destroys() {
         r#"
 - run: |
     trap 'echo interrupted; exit 1' INT TERM
-    echo started
+    echo start''ed
     while :; do sleep 1; done
 - if: cancelled()
   run: echo "cancelled() ran"
@@ -173,7 +173,7 @@ fn ctrl_c_cancels_and_a_second_one_destroys() {
     let mut live = steps(
         r#"
 - if: always()
-  run: echo stubborn; sleep 1000
+  run: echo stub''born; sleep 1000
 - if: always()
   run: echo "always() ran"
 "#,

@@ -58,7 +58,7 @@ fn a_step_that_kills_init() {
 
 #[test]
 fn qemu_killed_from_outside() {
-    let mut live = steps("- run: |\n    echo started\n    sleep 100").start();
+    let mut live = steps("- run: |\n    echo start''ed\n    sleep 100").start();
     live.wait_for("started\n");
     for pid in live.qemu() {
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
@@ -68,7 +68,7 @@ fn qemu_killed_from_outside() {
 
 #[test]
 fn solstice_killed_leaves_nothing() {
-    let mut live = steps("- run: |\n    echo started\n    sleep 100").start();
+    let mut live = steps("- run: |\n    echo start''ed\n    sleep 100").start();
     live.wait_for("started\n").signal(Signal::SIGKILL);
     live.wait_until_gone();
     drop(live.end());

@@ -27,8 +27,9 @@ fn a_shell_in_a_fresh_machine_has_the_users_terminal() {
 
 #[test]
 fn a_stopped_terminal_does_not_stop_the_job() {
-    let story =
-        steps("- run: |\n    echo started\n    seq 1 100000\n    sync; poweroff -f\n    sleep 100");
+    let story = steps(
+        "- run: |\n    echo start''ed\n    seq 1 100000\n    sync; poweroff -f\n    sleep 100",
+    );
     let mut terminal = Terminal::run(story, &["run"], (80, 24));
     terminal.wait_for("started\r\n").keys(CTRL_S);
     // The step goes on, and what it does to its machine is seen.
@@ -42,7 +43,7 @@ fn a_stopped_terminal_does_not_stop_the_job() {
 
 #[test]
 fn ctrl_c_works_on_a_terminal_that_nobody_reads() {
-    let story = steps("- run: |\n    echo started\n    while :; do seq 1 10000; done");
+    let story = steps("- run: |\n    echo start''ed\n    while :; do seq 1 10000; done");
     let mut terminal = Terminal::run(story, &["run"], (80, 24));
     terminal.wait_for("started\r\n").keys(CTRL_S).keys(CTRL_C);
     terminal.unread_until("the machine is removed", |story| !story.has_machine());

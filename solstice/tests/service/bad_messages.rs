@@ -9,7 +9,7 @@ use common::request::JobRequest;
 use queue::message::{JobMessage, Message, Progress};
 use simulators::jobs::{Received, job};
 
-use crate::harness::{Host, Running};
+use crate::harness::Host;
 use crate::shared::{Runner, Shared};
 
 /// A broker, a database, a host with a service, and a forge runner whose queue for events is there.
@@ -103,7 +103,7 @@ async fn refuses_all(queue: &str, good: &[u8], limit: usize) {
     let letters = world.runner.letters(spoilt.len()).await;
     for ((bytes, reason), letter) in spoilt.iter().zip(&letters) {
         assert!(letter.reason.contains(reason), "{reason}: {letter:?}");
-        assert_eq!(letter.queue, format!("solstice.{queue}"));
+        assert_eq!(letter.queue, world.shared.queue(&queue));
         assert_eq!(letter.bytes, bytes[..bytes.len().min(1024)]);
         world.assert_logged(&["cannot be used", reason]);
     }

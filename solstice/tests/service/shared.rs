@@ -102,13 +102,17 @@ impl Shared {
         (url.to_string(), file.to_str().unwrap().to_owned())
     }
 
+    /// The name that a queue of the installation has on the broker.
+    pub(crate) fn queue(&self, queue: &str) -> String {
+        format!("{}.{queue}", self.prefix)
+    }
+
     /// Removes everything from a queue of the broker.
     pub(crate) async fn purge(&self, queue: &str) {
         let properties = ConnectionProperties::default();
         let connection = Connection::connect(&self.broker.url(), properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        let name = format!("{}.{queue}", self.prefix);
-        channel.queue_purge(name.into(), QueuePurgeOptions::default()).await.unwrap();
+        channel.queue_purge(self.queue(queue).into(), QueuePurgeOptions::default()).await.unwrap();
         connection.close(200, "done".into()).await.unwrap();
     }
 
@@ -123,7 +127,7 @@ impl Shared {
         let connection = Connection::connect(&self.broker.url(), properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let key = format!("{}.{queue}", self.prefix);
+        let key = self.queue(queue);
         for bytes in messages {
             let options = BasicPublishOptions { mandatory: true, ..Default::default() };
             let properties = BasicProperties::default();

@@ -92,7 +92,7 @@ async fn undisturbed(job: JobId, story: &[GuestEvent]) -> Vec<EventBody> {
     for event in story {
         log.record(event.clone()).unwrap();
     }
-    log.finish(JobResult::Success, None).await;
+    log.finish(JobResult::Success, None).await.unwrap();
     let mut all = Vec::new();
     while let Some(event) = events.recv().await {
         all.push(event.event);
@@ -167,7 +167,7 @@ proptest! {
                 log.commit().await.unwrap();
             }
             assert_eq!(log.result(), Some(JobResult::Success));
-            log.finish(JobResult::Success, None).await;
+            log.finish(JobResult::Success, None).await.unwrap();
             let seen = read_all(&journals, job).await;
             for (index, event) in seen.iter().enumerate() {
                 assert_eq!((event.try_number, event.seq), (1, index as u64 + 1));

@@ -20,7 +20,7 @@ async fn events_are_published_and_the_delivery_of_the_last_is_told() {
     let mut log = new_log(job, journals.create(job, address()).unwrap());
     log.notice(LINE).await.unwrap();
     runner.wait(|seen| seen.len() == 1).await;
-    log.finish(JobResult::Success, None).await;
+    log.finish(JobResult::Success, None).await.unwrap();
     runner.wait(|seen| seen.len() == 2).await;
     let seen = runner.seen();
     assert_eq!(lines(&seen), [LINE]);
@@ -51,7 +51,7 @@ async fn a_queue_that_fails_delays_and_loses_nothing() {
         log.notice(&format!("line {number}")).await.unwrap();
         expected.push(format!("line {number}"));
     }
-    log.finish(JobResult::Success, None).await;
+    log.finish(JobResult::Success, None).await.unwrap();
     assert_eq!(lines(&read_all(&journals, job).await), expected, "the file does not wait");
     runner.wait(|seen| seen.len() == 51).await;
     assert_eq!(lines(&runner.seen()), expected);
@@ -74,7 +74,7 @@ async fn nothing_is_published_further_ahead_than_the_window() {
             // Each is a part of its own.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        log.finish(JobResult::Success, None).await;
+        log.finish(JobResult::Success, None).await.unwrap();
         quiet().await;
         let (parts, bytes) = *runner.taken.borrow();
         let full = parts >= WINDOW_PARTS || bytes >= WINDOW_BYTES;
@@ -115,7 +115,7 @@ async fn a_new_process_publishes_again_and_who_has_it_drops_it() {
         log.notice(&format!("line {number}")).await.unwrap();
         if number == 2 {
             log.begin_try(2);
-            log.finish(JobResult::Success, None).await;
+            log.finish(JobResult::Success, None).await.unwrap();
         }
         let expected = if number == 2 { 4 } else { number + 1 };
         runner.wait(|seen| seen.len() == expected).await;

@@ -7,11 +7,11 @@ use common::ids::{HostId, JobId, LeaseId};
 use common::time::Timestamp;
 
 use crate::store::operations::leased::close_try;
-use crate::store::rows::{ACTIVE, active, job, job_columns, json, state};
+use crate::store::rows::{job, job_columns, json, state};
 use crate::store::rules::clock::{before, is_alive};
 use crate::store::session::{Lock, Session, Sql};
 use crate::store::value::{Row, values};
-use crate::store::{Active, CancelOutcome, GONE, Job, JobState, LEASE, REMEMBERED, StoreError};
+use crate::store::{CancelOutcome, GONE, Job, JobState, LEASE, REMEMBERED, StoreError};
 
 /// Jobs that are forgotten in one transaction, so that nobody waits long for it.
 const AT_ONCE: i64 = 500;
@@ -117,7 +117,7 @@ pub(in crate::store) async fn undelivered(
 pub(in crate::store) async fn take_over_ends(
     session: &mut Session,
     host: HostId,
-) -> Result<Vec<Active>, StoreError> {
+) -> Result<Vec<Job>, StoreError> {
     const OWED: Sql = Sql {
         sqlite: "SELECT id FROM jobs WHERE state = 'done' AND NOT delivered AND ended < $2 \
                  AND host <> $1 AND host NOT IN (SELECT id FROM hosts WHERE heartbeat >= $2) \
@@ -126,15 +126,27 @@ pub(in crate::store) async fn take_over_ends(
                    AND host <> $1 AND host NOT IN (SELECT id FROM hosts WHERE heartbeat >= $2) \
                    ORDER BY ended, id LIMIT $3 FOR UPDATE SKIP LOCKED",
     };
-    const TAKE: &str = "UPDATE jobs SET host = $2 WHERE id = $1";
+    const TAKE: &str =
+        concat!("UPDATE jobs SET host = $2 WHERE id = $1 RETURNING ", job_columns!());
     let now = session.now().await?;
     let mut taken = Vec::new();
     for row in session.rows(OWED, values![host, before(now, GONE), AT_ONCE]).await? {
-        let id = row.text("id")?;
-        session.execute(TAKE, values![id.clone(), host]).await?;
-        taken.extend(session.row(ACTIVE, values![id]).await?.as_ref().map(active).transpose()?);
+        let row = session.row(TAKE, values![row.text("id")?, host]).await?;
+        taken.extend(row.as_ref().map(job).transpose()?);
     }
     Ok(taken)
+}
+
+pub(in crate::store) async fn begin_telling(
+    session: &mut Session,
+    job: JobId,
+) -> Result<u32, StoreError> {
+    const BEGIN: &str =
+        "UPDATE jobs SET tries = tries + 1 WHERE id = $1 AND state = 'done' RETURNING tries";
+    match session.row(BEGIN, values![job]).await? {
+        Some(row) => row.number("tries"),
+        None => Err(StoreError::Refused { job, reason: "it is not finished" }),
+    }
 }
 
 pub(in crate::store) async fn delivered(

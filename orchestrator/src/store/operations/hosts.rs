@@ -170,6 +170,7 @@ pub(super) async fn offers(
         .map(|host| HostOffer {
             labels: host.report.labels,
             capacity: host.report.capacity,
+            usable: host.report.usable,
             free: less(host.report.usable, host.used),
         })
         .collect())

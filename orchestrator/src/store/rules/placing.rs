@@ -15,6 +15,8 @@ use crate::store::{LabelOffer, Size};
 pub(in crate::store) struct HostOffer {
     pub(in crate::store) labels: Vec<LabelOffer>,
     pub(in crate::store) capacity: Size,
+    /// What of that other programs leave to its jobs now.
+    pub(in crate::store) usable: Size,
     /// What its jobs leave of that.
     pub(in crate::store) free: Size,
 }
@@ -94,9 +96,10 @@ fn place_waiting(hosts: &mut [HostOffer], waiting: &[Waiting]) {
     let (starving, others): (Vec<_>, Vec<_>) = waiting.iter().partition(|kind| kind.starving);
     for kind in starving {
         if place_kind(hosts, kind) < kind.count {
-            // Every host that could run it waits until it has room for it.
+            // Every host that its own jobs keep from running it waits until it has room for it.
             for host in hosts.iter_mut() {
-                if host.machine(&kind.label, kind.asked).is_some() {
+                let machine = host.machine(&kind.label, kind.asked);
+                if machine.is_some_and(|machine| fits(machine, host.usable)) {
                     host.free = NONE;
                 }
             }

@@ -68,7 +68,7 @@ mod tests {
             .iter()
             .map(|label| LabelOffer { label: (*label).to_owned(), size: default })
             .collect();
-        HostOffer { labels, capacity, free: capacity }
+        HostOffer { labels, capacity, usable: capacity, free: capacity }
     }
 
     fn asked(cpus: u32) -> MachineSize {

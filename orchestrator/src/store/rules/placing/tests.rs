@@ -17,7 +17,7 @@ fn host(cpus: u32, used: u32, labels: &[(&str, u32)]) -> HostOffer {
         .iter()
         .map(|(label, cpus)| LabelOffer { label: (*label).to_owned(), size: size_of(*cpus) })
         .collect();
-    HostOffer { labels, capacity: size_of(cpus), free: size_of(cpus - used) }
+    HostOffer { labels, capacity: size_of(cpus), usable: size_of(cpus), free: size_of(cpus - used) }
 }
 
 fn waiting(label: &str, count: u64) -> Waiting {
@@ -111,6 +111,15 @@ fn a_starving_job_keeps_the_hosts_that_could_run_it() {
     assert_eq!(granted(&hosts, &[large.clone()], &[], &["small"], 100), 8);
     large.starving = true;
     assert_eq!(granted(&hosts, &[large], &[], &["small"], 100), 6);
+}
+
+#[test]
+fn a_starving_job_does_not_close_a_host_that_other_programs_keep_from_it() {
+    let mut shared = host(4, 0, &[("small", 1), ("large", 4)]);
+    shared.usable = size_of(3);
+    shared.free = size_of(3);
+    let large = Waiting { starving: true, ..waiting("large", 1) };
+    assert_eq!(granted(&[shared], &[large], &[], &["small"], 100), 3);
 }
 
 #[test]
