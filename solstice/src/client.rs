@@ -118,7 +118,7 @@ impl Client {
         self.answer::<serde_json::Value>(request).await.map(drop)
     }
 
-    /// The labels that live hosts can run.
+    /// The labels that a job given to the service can have.
     pub(crate) async fn labels(&self) -> Result<Vec<LabelOffer>, ClientError> {
         self.get(&["v1", "labels"], &[]).await
     }

@@ -102,7 +102,8 @@ pub trait Backend: Send + Sync + 'static {
     /// The request is refused, or its id was there already with another content.
     fn submit(&self, request: JobRequest) -> impl Future<Output = Result<JobId, ApiError>> + Send;
 
-    /// The labels that live hosts can run.
+    /// The labels that a job given to this service can have: those of its host, none while that
+    /// drains.
     ///
     /// # Errors
     /// The store cannot be read.

@@ -58,7 +58,7 @@ impl Backend for Operators {
         // The forge has its answer: only the operators see this run.
         request.envelope.reply_to = String::new();
         request.envelope.reservation = None;
-        self.submit(request).await
+        self.accept(request, detail.job.only).await
     }
 
     async fn hosts(&self) -> Result<Vec<HostRow>, ApiError> {
@@ -76,26 +76,13 @@ impl Backend for Operators {
     }
 
     async fn submit(&self, request: JobRequest) -> Result<JobId, ApiError> {
-        let job = request.envelope.job;
-        let message = JobMessage::seal(&request, &self.0.keys)?;
-        match self.0.accept_one(message).await? {
-            Accepted::Conflict => {
-                let text = format!("another job with the id {job} was accepted before");
-                return Err(ApiError::new(ApiErrorKind::Conflict, text));
-            }
-            Accepted::Cancelled => self.0.answer_cancelled(job),
-            Accepted::New | Accepted::WithoutReservation | Accepted::Known => {}
-        }
-        Ok(job)
+        // Here is the tree that it brings, here is its machine if that is kept, and here its log is
+        // followed.
+        self.accept(request, Some(self.0.host)).await
     }
 
     async fn labels(&self) -> Result<Vec<LabelOffer>, ApiError> {
-        let hosts = self.0.store.hosts().await?;
-        let live = hosts.into_iter().filter(|row| row.alive && !row.report.draining);
-        let mut labels: Vec<LabelOffer> = live.flat_map(|row| row.report.labels).collect();
-        labels.sort_by(|a, b| a.label.cmp(&b.label));
-        labels.dedup_by(|a, b| a.label == b.label);
-        Ok(labels)
+        Ok(if self.0.is_draining() { Vec::new() } else { self.0.labels.clone() })
     }
 
     async fn follow(&self, job: JobId, extent: Extent) -> Result<Option<Events>, ApiError> {
@@ -128,6 +115,22 @@ impl Backend for Operators {
             draining: self.0.is_draining(),
             problems: database.into_iter().collect(),
         }
+    }
+}
+
+impl Operators {
+    async fn accept(&self, request: JobRequest, only: Option<HostId>) -> Result<JobId, ApiError> {
+        let job = request.envelope.job;
+        let message = JobMessage::seal(&request, &self.0.keys)?;
+        match self.0.accept_one(message, only).await? {
+            Accepted::Conflict => {
+                let text = format!("another job with the id {job} was accepted before");
+                return Err(ApiError::new(ApiErrorKind::Conflict, text));
+            }
+            Accepted::Cancelled => self.0.answer_cancelled(job),
+            Accepted::New | Accepted::WithoutReservation | Accepted::Known => {}
+        }
+        Ok(job)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::ids::JobId;
+use common::ids::{HostId, JobId};
 use futures_util::FutureExt;
 use queue::message::JobMessage;
 use queue::{Delivery, JobReceiver};
@@ -98,7 +98,7 @@ impl Inner {
             (Err(error), Some(answerable)) => (answerable, Some(error.to_string())),
             (Err(error), None) => return Err(error.to_string()),
         };
-        let job = NewJob { message: message.clone(), size: self.size_of(message) };
+        let job = NewJob { message: message.clone(), size: self.size_of(message), only: None };
         Ok((job, refused))
     }
 
@@ -179,10 +179,14 @@ impl Inner {
         refuse(delivery, Some(job), reason).await;
     }
 
-    /// Accepts a job that came another way than by the queue.
-    pub(super) async fn accept_one(&self, message: JobMessage) -> Result<Accepted, StoreError> {
+    /// Accepts a job that came another way than by the queue, for one host or for any.
+    pub(super) async fn accept_one(
+        &self,
+        message: JobMessage,
+        only: Option<HostId>,
+    ) -> Result<Accepted, StoreError> {
         let size = self.size_of(&message);
-        let accepted = self.store.accept(&[NewJob { message, size }]).await?;
+        let accepted = self.store.accept(&[NewJob { message, size, only }]).await?;
         self.wake.notify_one();
         accepted.first().copied().ok_or(StoreError::Malformed {
             reason: "one job was given and none accepted".to_owned(),

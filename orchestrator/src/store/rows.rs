@@ -15,8 +15,8 @@ use super::{Active, HostReport, Job, JobState, LabelOffer, Size, StoreError, Try
 /// The columns that [`job`] reads.
 macro_rules! job_columns {
     () => {
-        "id, forge, repository, label, priority, state, since, deadline, cpus, memory, host, \
-         lease, tries, user_step_started, cancel_requested, created, claimed, finished, ended"
+        "id, forge, repository, label, priority, state, since, deadline, cpus, memory, \
+         only_host, host, lease, tries, user_step_started, cancel_requested, created, claimed, finished, ended"
     };
 }
 pub(super) use job_columns;
@@ -52,6 +52,7 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
         since: row.time("since")?,
         deadline: row.optional_time("deadline")?,
         size: size(row)?,
+        only: row.optional_parsed("only_host")?,
         host: row.optional_parsed("host")?,
         lease: row.optional_parsed("lease")?,
         tries: row.number("tries")?,

@@ -163,6 +163,8 @@ pub struct NewJob {
     pub message: JobMessage,
     /// The machine's size, as far as the accepting host knows the label.
     pub size: Option<Size>,
+    /// The only host that may run it: that of the user who waits for it there. `None` for any.
+    pub only: Option<HostId>,
 }
 
 /// What became of a job that came from the queue.
@@ -221,6 +223,9 @@ pub struct Job {
     pub deadline: Option<Timestamp>,
     /// The machine's size, once known.
     pub size: Option<Size>,
+    /// The only host that may run it; `None` for any.
+    #[serde(default)]
+    pub only: Option<HostId>,
     /// The host that has or had it.
     pub host: Option<HostId>,
     /// That host's hold on it.

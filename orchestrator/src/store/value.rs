@@ -84,6 +84,12 @@ impl From<Option<&str>> for Value {
     }
 }
 
+impl From<Option<HostId>> for Value {
+    fn from(value: Option<HostId>) -> Self {
+        Self::Text(value.map(|value| value.to_string()))
+    }
+}
+
 impl From<JobState> for Value {
     fn from(value: JobState) -> Self {
         Self::from(value.name())

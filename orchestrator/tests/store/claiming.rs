@@ -31,6 +31,31 @@ on_both! {
         assert!(world.claim_many(&host, host.room(), 10).await.is_empty(), "it is taken");
     }
 
+    /// Of `solstice run`, whose tree, kept machine and log are on one host.
+    async fn a_job_of_one_host_waits_for_it(world) {
+        let (own, other) = (world.host(8).await, world.host(8).await);
+        let mut new = world.message(|_| {});
+        new.only = Some(own.id);
+        let large = world.message(|envelope| envelope.size = asked(9));
+        let large = orchestrator::store::NewJob { only: Some(own.id), ..large };
+        world.store.accept(&[new.clone(), large.clone()]).await.unwrap();
+        assert_eq!(world.job(id(&new)).await.only, Some(own.id));
+        // Also one that has waited too long closes no other host.
+        world.pass(STARVING + seconds(1)).await;
+        world.announce(&own).await;
+        world.announce(&other).await;
+        let huge = world.host(64).await;
+        assert!(world.claim_many(&other, other.room(), 10).await.is_empty());
+        let unrunnable = world.store.unrunnable().await.unwrap();
+        assert_eq!(unrunnable.len(), 1, "{unrunnable:?}");
+        assert_eq!(unrunnable[0].0.id, id(&large));
+        assert!(unrunnable[0].1.contains("has 8 and"), "{unrunnable:?}");
+        assert!(unrunnable[0].1.ends_with("runs on no other"), "{unrunnable:?}");
+        let any = world.accept(|_| {}).await;
+        assert_eq!(ids(&world.claim_many(&huge, huge.room(), 10).await), [any]);
+        assert_eq!(ids(&world.claim_many(&own, own.room(), 10).await), [id(&new)]);
+    }
+
     async fn no_more_than_there_is_room_or_was_asked_for(world) {
         let host = world.host(8).await;
         let jobs = world.accept_many(12).await;

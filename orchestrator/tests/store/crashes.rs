@@ -27,7 +27,7 @@ async fn write_for_ever(path: PathBuf) {
         let mut request = simulators::jobs::job(LABEL, &["echo hello"]);
         request.envelope.reply_to = "x".repeat(100);
         let message = queue::message::JobMessage::seal(&request, &keys).unwrap();
-        let new = orchestrator::store::NewJob { message, size: None };
+        let new = orchestrator::store::NewJob { message, size: None, only: None };
         let job = id(&new);
         // Two at once, so that transactions are shared.
         let (accepted, announced) = tokio::join!(
@@ -141,7 +141,7 @@ async fn postgres_restarts_in_the_middle() {
         let one = || {
             let request = simulators::jobs::job(LABEL, &["echo hello"]);
             let message = queue::message::JobMessage::seal(&request, &keys).unwrap();
-            orchestrator::store::NewJob { message, size: None }
+            orchestrator::store::NewJob { message, size: None, only: None }
         };
         (0..count).map(|_| one()).collect()
     };

@@ -180,7 +180,7 @@ impl World {
         request.envelope.reply_to = "forgejo-1".to_owned();
         change(&mut request.envelope);
         let message = JobMessage::seal(&request, &self.keys).unwrap();
-        NewJob { message, size: Some(size(1)) }
+        NewJob { message, size: Some(size(1)), only: None }
     }
 
     /// Accepts a job; its id.

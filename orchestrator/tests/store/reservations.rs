@@ -282,5 +282,5 @@ fn with_reservation(
     let mut request = job.message.open(keys).unwrap();
     request.envelope.reservation = Some(reservation);
     let message = queue::message::JobMessage::seal(&request, keys).unwrap();
-    orchestrator::store::NewJob { message, size: job.size }
+    orchestrator::store::NewJob { message, size: job.size, only: None }
 }

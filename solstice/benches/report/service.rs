@@ -122,7 +122,7 @@ async fn jobs_per_second(queue: Queue, store: Store) -> f64 {
             let new = batch.iter().map(|delivery| {
                 let message = delivery.message.as_ref().expect("a job").clone();
                 message.open(&keys).expect("opened");
-                NewJob { message, size: Some(SIZE) }
+                NewJob { message, size: Some(SIZE), only: None }
             });
             let new: Vec<NewJob> = new.collect();
             store.accept(&new).await.expect("accepted");

@@ -178,6 +178,21 @@ impl Story {
         instances.flat_map(|instance| below(instance.join("machines"))).next().is_some()
     }
 
+    /// The ends of the consoles of all machines, to be read by people.
+    fn consoles(&self) -> String {
+        let below = |directory: PathBuf| {
+            fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
+        };
+        let machines = below(self.runtime.clone()).flat_map(below);
+        let consoles = machines.filter_map(|machine| fs::read(machine.join("console.log")).ok());
+        let ends = consoles.map(|console| {
+            let text = String::from_utf8_lossy(&console).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(30)..].join("\n")
+        });
+        ends.collect::<Vec<_>>().join("\n---\n")
+    }
+
     /// What a run must not leave: machines, instances, sockets.
     fn left(&self) -> Vec<PathBuf> {
         let mut left = Vec::new();
@@ -387,9 +402,10 @@ impl Live {
                 break status;
             }
             if Instant::now() > deadline {
+                let consoles = self.story.consoles();
                 drop(self.child.kill());
                 let seen = self.output.text.lock().unwrap();
-                panic!("no end in {PATIENCE:?}; it printed:\n{seen}");
+                panic!("no end in {PATIENCE:?}; it printed:\n{seen}\nconsoles:\n{consoles}");
             }
             std::thread::park_timeout(LOOK);
         };

@@ -357,6 +357,7 @@ pub(crate) fn detail(state: JobState) -> JobDetail {
             since: now,
             deadline: None,
             size: None,
+            only: None,
             host: None,
             lease: None,
             tries: 0,

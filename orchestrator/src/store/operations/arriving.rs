@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use common::ids::ReservationId;
+use common::ids::{HostId, ReservationId};
 use common::request::{Envelope, Forge};
 use common::time::Timestamp;
 
@@ -18,6 +18,7 @@ pub(in crate::store) struct Arrival {
     envelope_bytes: Vec<u8>,
     body: Vec<u8>,
     size: Option<Size>,
+    only: Option<HostId>,
 }
 
 impl From<&NewJob> for Arrival {
@@ -27,6 +28,7 @@ impl From<&NewJob> for Arrival {
             envelope_bytes: job.message.envelope_bytes().to_vec(),
             body: job.message.body_bytes(),
             size: job.size,
+            only: job.only,
         }
     }
 }
@@ -90,9 +92,9 @@ async fn accept_one(
 ) -> Result<Accepted, StoreError> {
     const INSERT: &str = "INSERT INTO jobs (id, forge, repository, label, priority, reply_to, \
                           asked_cpus, asked_memory, cpus, memory, state, since, deadline, \
-                          queued_until, created, delivered) \
+                          queued_until, created, delivered, only_host) \
                           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'queued', $11, $12, \
-                          $12, $11, $13) ON CONFLICT (id) DO NOTHING";
+                          $12, $11, $13, $14) ON CONFLICT (id) DO NOTHING";
     const KEEP: &str = "INSERT INTO messages (job, envelope, body) VALUES ($1, $2, $3)";
     const CANCELLED: &str = "SELECT 1 AS found FROM cancels WHERE job = $1 AND time >= $2";
     const END: &str = "UPDATE jobs SET cancel_requested = TRUE WHERE id = $1";
@@ -112,6 +114,7 @@ async fn accept_one(
         after(now, envelope.deadlines.queued),
         // Without an address nobody takes the final event.
         envelope.reply_to.is_empty(),
+        job.only,
     ];
     if session.execute(INSERT, values).await? == 0 {
         return compare(session, job).await;

@@ -18,6 +18,7 @@ pub(super) const FITTING: &str = "SELECT id, priority, created, asked_cpus, aske
                        WHERE state = 'queued' AND NOT cancel_requested AND label = $1 \
                        AND COALESCE(asked_cpus, $2) <= $3 \
                        AND COALESCE(asked_memory, $4) <= $5 \
+                       AND (only_host IS NULL OR only_host = $7) \
                        ORDER BY priority DESC, created, id LIMIT $6";
 pub(super) const STARVED: &str = "SELECT id, priority, created, asked_cpus, asked_memory FROM jobs \
                        WHERE state = 'queued' AND NOT cancel_requested AND label = $1 \
@@ -25,6 +26,7 @@ pub(super) const STARVED: &str = "SELECT id, priority, created, asked_cpus, aske
                        OR COALESCE(asked_memory, $4) > $5) \
                        AND COALESCE(asked_cpus, $2) <= $6 \
                        AND COALESCE(asked_memory, $4) <= $7 AND created < $8 \
+                       AND (only_host IS NULL OR only_host = $9) \
                        ORDER BY priority DESC, created, id LIMIT 1";
 
 /// Claims jobs in rounds: each looks at the first jobs of every label without holding them,
@@ -46,7 +48,8 @@ pub(in crate::store) async fn claim(
     let mut missed = HashSet::new();
     while claimed.len() < most && room.free.cpus > 0 && room.free.memory.0 > 0 {
         let left = most - claimed.len();
-        let mut candidates = candidates(session, room, labels, now, left + missed.len()).await?;
+        let mut candidates =
+            candidates(session, host, room, labels, now, left + missed.len()).await?;
         candidates.retain(|candidate| !missed.contains(&candidate.job));
         let choice = choose(&candidates, room, now, left);
         if choice.take.is_empty() {
@@ -71,6 +74,7 @@ pub(in crate::store) async fn claim(
 /// first that does not fit and has waited too long.
 async fn candidates(
     session: &mut Session,
+    host: HostId,
     room: Room,
     labels: &[LabelOffer],
     now: Timestamp,
@@ -85,7 +89,7 @@ async fn candidates(
     for offer in labels {
         let (cpus, memory) = (offer.size.cpus, offer.size.memory);
         let label = offer.label.as_str();
-        let values = values![label, cpus, free.cpus, memory, free.memory, limit];
+        let values = values![label, cpus, free.cpus, memory, free.memory, limit, host];
         let rows = session.rows(FITTING, values).await?;
         for row in &rows {
             let candidate = candidate(row, offer)?;
@@ -104,6 +108,7 @@ async fn candidates(
             capacity.cpus,
             capacity.memory,
             before(now, STARVING),
+            host,
         ];
         if let Some(row) = session.row(STARVED, values).await? {
             let candidate = candidate(&row, offer)?;

@@ -168,6 +168,7 @@ pub(super) async fn offers(
     let offers = hosts.filter(|host| host.alive && (all || !host.report.draining));
     Ok(offers
         .map(|host| HostOffer {
+            host: host.report.host,
             labels: host.report.labels,
             capacity: host.report.capacity,
             usable: host.report.usable,

@@ -8,6 +8,7 @@ use crate::store::rows::{
     active as active_row, active_columns, asked, job as job_row, job_columns,
     message as message_of, phase, state, try_row,
 };
+use crate::store::rules::placing::HostOffer;
 use crate::store::rules::runnable::unrunnable as reason;
 use crate::store::session::Session;
 use crate::store::value::{Value, values};
@@ -138,23 +139,35 @@ pub(in crate::store) async fn cancelled_queued(
 pub(in crate::store) async fn unrunnable(
     session: &mut Session,
 ) -> Result<Vec<(Job, String)>, StoreError> {
-    const KINDS: &str = "SELECT DISTINCT label, asked_cpus, asked_memory FROM jobs \
+    const KINDS: &str = "SELECT DISTINCT label, asked_cpus, asked_memory, only_host FROM jobs \
                          WHERE state = 'queued' AND NOT cancel_requested";
     const OF_KIND: &str = concat!(
         "SELECT ",
         job_columns!(),
         " FROM jobs WHERE state = 'queued' AND NOT cancel_requested AND label = $1 \
          AND COALESCE(asked_cpus, -1) = $2 AND COALESCE(asked_memory, -1) = $3 \
+         AND COALESCE(only_host, '') = $4 \
          ORDER BY created, id"
     );
     let hosts = offers(session, &Used::default(), true).await?;
     let mut jobs = Vec::new();
     for row in session.rows(KINDS, &[]).await? {
         let (label, asked) = (row.text("label")?, asked(&row)?);
-        let Some(reason) = reason(&hosts, &label, asked) else { continue };
+        let only: Option<HostId> = row.optional_parsed("only_host")?;
+        let may_run = |host: &&HostOffer| only.is_none_or(|only| only == host.host);
+        let hosts: Vec<HostOffer> = hosts.iter().filter(may_run).cloned().collect();
+        let Some(mut reason) = reason(&hosts, &label, asked) else { continue };
+        if only.is_some() {
+            reason.push_str("; the job was given to one host and runs on no other");
+        }
         let cpus = asked.cpus.map_or(-1, i64::from);
         let memory = asked.memory.map_or(Value::from(-1_i64), Value::from);
-        let values = [Value::from(label), Value::from(cpus), memory];
+        let values = [
+            label.into(),
+            cpus.into(),
+            memory,
+            only.map_or_else(String::new, |only| only.to_string()).into(),
+        ];
         let kind = rows_of(session, OF_KIND, &values).await?;
         jobs.extend(kind.into_iter().map(|job| (job, reason.clone())));
     }

@@ -87,11 +87,11 @@ async fn held(session: &mut Session) -> Result<Vec<Held>, StoreError> {
 /// What leased jobs use and which jobs wait: read by one statement, so that a job that a host takes
 /// or gives back at this moment is seen once.
 async fn load(session: &mut Session, now: Timestamp) -> Result<(Used, Vec<Waiting>), StoreError> {
-    const LOAD: &str = "SELECT state = 'queued' AS waits, host, label, asked_cpus, asked_memory, \
-                        cpus, memory, created < $1 AS starving, count(*) AS jobs FROM jobs \
+    const LOAD: &str = "SELECT state = 'queued' AS waits, host, only_host, label, \
+                        asked_cpus, asked_memory, cpus, memory, created < $1 AS starving, count(*) AS jobs FROM jobs \
                         WHERE state <> 'done' \
                         AND NOT (state = 'queued' AND cancel_requested) \
-                        GROUP BY 1, host, label, asked_cpus, asked_memory, cpus, memory, 8 \
+                        GROUP BY 1, host, only_host, label, asked_cpus, asked_memory, cpus, memory, 9 \
                         ORDER BY label, asked_cpus, asked_memory";
     let mut used = Used::default();
     let mut waiting = Vec::new();
@@ -99,6 +99,7 @@ async fn load(session: &mut Session, now: Timestamp) -> Result<(Used, Vec<Waitin
         if row.flag("waits")? {
             waiting.push(Waiting {
                 label: row.text("label")?,
+                only: row.optional_parsed("only_host")?,
                 asked: asked(&row)?,
                 count: row.number("jobs")?,
                 starving: row.flag("starving")?,

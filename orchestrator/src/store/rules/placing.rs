@@ -5,6 +5,7 @@
 //! is granted. Placing is greedy; where it is wrong, a job waits that could have started, or one
 //! that was promised a start waits for its turn.
 
+use common::ids::HostId;
 use common::request::MachineSize;
 
 use super::room::{NONE, fits, larger, less, size};
@@ -13,6 +14,7 @@ use crate::store::{LabelOffer, Size};
 /// What a live host offers.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct HostOffer {
+    pub(in crate::store) host: HostId,
     pub(in crate::store) labels: Vec<LabelOffer>,
     pub(in crate::store) capacity: Size,
     /// What of that other programs leave to its jobs now.
@@ -26,6 +28,8 @@ pub(in crate::store) struct HostOffer {
 pub(in crate::store) struct Waiting {
     pub(in crate::store) label: String,
     pub(in crate::store) asked: MachineSize,
+    /// The only host that may run them; `None` for any.
+    pub(in crate::store) only: Option<HostId>,
     pub(in crate::store) count: u64,
     /// Whether they have waited so long that others must wait for them.
     pub(in crate::store) starving: bool,
@@ -58,6 +62,14 @@ impl HostOffer {
     fn machine(&self, label: &str, asked: MachineSize) -> Option<Size> {
         let machine = size(asked, self.offer(label)?.size);
         fits(machine, self.capacity).then_some(machine)
+    }
+}
+
+impl Waiting {
+    /// The size of their machine on a host that can ever run them.
+    fn machine(&self, host: &HostOffer) -> Option<Size> {
+        let may_run = self.only.is_none_or(|only| only == host.host);
+        may_run.then(|| host.machine(&self.label, self.asked)).flatten()
     }
 }
 
@@ -98,7 +110,7 @@ fn place_waiting(hosts: &mut [HostOffer], waiting: &[Waiting]) {
         if place_kind(hosts, kind) < kind.count {
             // Every host that its own jobs keep from running it waits until it has room for it.
             for host in hosts.iter_mut() {
-                let machine = host.machine(&kind.label, kind.asked);
+                let machine = kind.machine(host);
                 if machine.is_some_and(|machine| fits(machine, host.usable)) {
                     host.free = NONE;
                 }
@@ -114,7 +126,7 @@ fn place_waiting(hosts: &mut [HostOffer], waiting: &[Waiting]) {
 fn place_kind(hosts: &mut [HostOffer], kind: &Waiting) -> u64 {
     let mut placed = 0;
     for host in hosts {
-        let Some(machine) = host.machine(&kind.label, kind.asked) else { continue };
+        let Some(machine) = kind.machine(host) else { continue };
         while placed < kind.count && fits(machine, host.free) {
             host.free = less(host.free, machine);
             placed += 1;

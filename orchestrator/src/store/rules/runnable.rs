@@ -54,6 +54,7 @@ fn no_label(hosts: &[HostOffer], label: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use common::ids::HostId;
     use common::size::ByteSize;
 
     use super::*;
@@ -68,7 +69,7 @@ mod tests {
             .iter()
             .map(|label| LabelOffer { label: (*label).to_owned(), size: default })
             .collect();
-        HostOffer { labels, capacity, usable: capacity, free: capacity }
+        HostOffer { host: HostId::new(), labels, capacity, usable: capacity, free: capacity }
     }
 
     fn asked(cpus: u32) -> MachineSize {

@@ -69,10 +69,10 @@ impl Remote {
     }
 }
 
-/// No host takes jobs.
+/// The service's host takes no jobs.
 fn nothing_new(client: &Client, health: &Health) -> CommandError {
     let socket = client.socket().display();
-    let why = if health.draining { "it drains" } else { "no host of it can run anything" };
+    let why = if health.draining { "it drains" } else { "its host runs no label" };
     CommandError::infrastructure(format!("the service at {socket} takes no jobs: {why}"))
         .hint("see `solstice hosts`; --standalone runs the jobs without the service")
 }

@@ -34,6 +34,7 @@ CREATE TABLE jobs (
     since             BIGINT  NOT NULL,
     deadline          BIGINT,
     queued_until      BIGINT  NOT NULL,  -- how long it may wait for a host in all
+    only_host         TEXT,         -- where it must run; NULL for any host
     host              TEXT,
     lease             TEXT,
     vm                TEXT,

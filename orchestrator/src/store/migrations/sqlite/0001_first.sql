@@ -33,6 +33,7 @@ CREATE TABLE jobs (
     since             INTEGER NOT NULL,
     deadline          INTEGER,
     queued_until      INTEGER NOT NULL,  -- how long it may wait for a host in all
+    only_host         TEXT,         -- where it must run; NULL for any host
     host              TEXT,
     lease             TEXT,
     vm                TEXT,

@@ -17,11 +17,18 @@ fn host(cpus: u32, used: u32, labels: &[(&str, u32)]) -> HostOffer {
         .iter()
         .map(|(label, cpus)| LabelOffer { label: (*label).to_owned(), size: size_of(*cpus) })
         .collect();
-    HostOffer { labels, capacity: size_of(cpus), usable: size_of(cpus), free: size_of(cpus - used) }
+    HostOffer {
+        host: HostId::new(),
+        labels,
+        capacity: size_of(cpus),
+        usable: size_of(cpus),
+        free: size_of(cpus - used),
+    }
 }
 
 fn waiting(label: &str, count: u64) -> Waiting {
-    Waiting { label: label.to_owned(), asked: MachineSize::default(), count, starving: false }
+    let asked = MachineSize::default();
+    Waiting { label: label.to_owned(), asked, only: None, count, starving: false }
 }
 
 fn held(labels: &[&str], count: u32) -> Held {
@@ -120,6 +127,16 @@ fn a_starving_job_does_not_close_a_host_that_other_programs_keep_from_it() {
     shared.free = size_of(3);
     let large = Waiting { starving: true, ..waiting("large", 1) };
     assert_eq!(granted(&[shared], &[large], &[], &["small"], 100), 3);
+}
+
+#[test]
+fn a_job_of_one_host_takes_no_room_elsewhere() {
+    let hosts = [host(2, 1, &[("a", 1)]), host(4, 0, &[("a", 1)])];
+    let on = |index: usize| Waiting { only: Some(hosts[index].host), ..waiting("a", 3) };
+    assert_eq!(granted(&hosts, &[on(0)], &[], &["a"], 100), 4);
+    assert_eq!(granted(&hosts, &[on(1)], &[], &["a"], 100), 2);
+    let starving = Waiting { starving: true, ..on(0) };
+    assert_eq!(granted(&hosts, &[starving], &[], &["a"], 100), 4);
 }
 
 #[test]
