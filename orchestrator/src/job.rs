@@ -23,7 +23,7 @@ use vm_manager::ssh::Guest;
 
 use crate::events::{EventLog, ReceiverGone};
 use crate::lifecycle::RETRIES;
-use crate::machines::Machines;
+use crate::machines::{Machines, Patience};
 use crate::record::{LeaseLost, Recorder};
 use crate::steps::{self, StepsEnd};
 use crate::store::JobState;
@@ -35,7 +35,7 @@ const AFTER_END: Duration = Duration::from_secs(5 * 60 + 10);
 pub(crate) const CANCEL: Duration = AFTER_END.saturating_add(Duration::from_secs(60));
 /// What the host allows beyond the job's own limit before it ends a job that the guest program did
 /// not end.
-const DEADLINE_MARGIN: Duration = AFTER_END.saturating_add(Duration::from_secs(2 * 60));
+pub(crate) const AFTER_LIMIT: Duration = AFTER_END.saturating_add(Duration::from_secs(2 * 60));
 /// The longest that any job may run, whatever it asks for.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What the sweeper allows beyond a wait that the job ends itself.
@@ -288,7 +288,7 @@ impl Work<'_> {
             // Nothing of the job is in it: the next start begins with a fresh one.
             () = leave => return Err(TryError::Abandoned),
         };
-        self.run_steps(machine, Some(guest), limit(self.request), log).await
+        self.run_steps(machine, Some(guest), self.limit(), log).await
     }
 
     /// From a started machine to one in which the job was started.
@@ -301,10 +301,14 @@ impl Work<'_> {
         self.record.enter(JobState::Ready, READY).await?;
         let guest = self.machines.place(self.request, machine, &self.record, log).await?;
         // Recorded before the job can begin: what may have begun is never begun again.
-        let budget = limit(self.request) + SWEEPER_MARGIN;
+        let budget = self.limit() + SWEEPER_MARGIN;
         self.record.enter(JobState::Running, budget).await?;
         self.machines.start_job(self.request, machine, &guest).await?;
         Ok(guest)
+    }
+
+    fn limit(&self) -> Duration {
+        limit(self.request, self.machines.patience())
     }
 
     async fn run_steps(
@@ -326,7 +330,7 @@ impl Work<'_> {
                 guest,
                 log,
                 &control.cancel,
-                self.machines.ssh_lost(),
+                self.machines.patience().ssh_lost,
             );
             tokio::select! {
                 end = steps => end?,
@@ -398,8 +402,8 @@ async fn keep_machine(
 }
 
 /// How long the host lets the steps of a job run.
-fn limit(request: &JobRequest) -> Duration {
-    request.envelope.deadlines.running.min(LONGEST) + DEADLINE_MARGIN
+pub(crate) fn limit(request: &JobRequest, patience: Patience) -> Duration {
+    request.envelope.deadlines.running.min(LONGEST) + patience.after_limit
 }
 
 /// Waits until the job must be over: its own deadline, or the ladder's after a cancel.

@@ -28,6 +28,6 @@ pub mod store;
 pub mod tree;
 
 pub use job::JobControl;
-pub use machines::{SSH_LOST, Settings};
+pub use machines::{Patience, Settings};
 pub use service::{Service, ServiceSettings};
 pub use standalone::Orchestrator;

@@ -24,7 +24,7 @@ use vm_manager::machine::{Machine, MachineSpec};
 use vm_manager::ssh::Guest;
 
 use crate::events::{EventLog, ReceiverGone};
-use crate::job::TryError;
+use crate::job::{AFTER_LIMIT, TryError};
 use crate::record::Recorder;
 use crate::{placing, program};
 
@@ -51,13 +51,25 @@ pub struct Settings {
     /// The program and arguments of the watchdog; the instance's id is added behind them. Absent
     /// means that nobody cleans up after a crash until the next start.
     pub watchdog: Option<(PathBuf, Vec<OsString>)>,
-    /// How long SSH to a guest may fail to come back before its job is given up; [`SSH_LOST`] but in
-    /// tests.
-    pub ssh_lost: Duration,
+    /// For how long machines are borne with that do not do what they should.
+    pub patience: Patience,
 }
 
-/// How long SSH to a guest may fail to come back. A guest that swaps may not answer for minutes.
-pub const SSH_LOST: Duration = Duration::from_secs(10 * 60);
+/// For how long machines are borne with. Only tests have less than the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long SSH to a guest may fail to come back before its job is given up. A guest that swaps
+    /// may not answer for minutes.
+    pub ssh_lost: Duration,
+    /// How long after its own limit a job is ended that the guest program did not end.
+    pub after_limit: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { ssh_lost: Duration::from_secs(10 * 60), after_limit: AFTER_LIMIT }
+    }
+}
 
 /// The machines of this host: from a request to a guest that is ready for its job.
 #[derive(Debug)]
@@ -100,9 +112,9 @@ impl Machines {
         Ok(Self { settings, catalogue, service, claim: Mutex::default() })
     }
 
-    /// How long SSH to a guest may fail to come back before its job is given up.
-    pub(crate) fn ssh_lost(&self) -> Duration {
-        self.settings.ssh_lost
+    /// For how long machines are borne with.
+    pub(crate) fn patience(&self) -> Patience {
+        self.settings.patience
     }
 
     /// Everything that can be booted.

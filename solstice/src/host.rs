@@ -42,7 +42,7 @@ pub(crate) fn orchestrator_settings(settings: &Settings) -> orchestrator::Settin
         guest_programs: settings.guest_programs.clone(),
         catalogue: settings.catalogue.clone(),
         watchdog: watchdog_command(settings),
-        ssh_lost: orchestrator::SSH_LOST,
+        patience: orchestrator::Patience::default(),
     }
 }
 

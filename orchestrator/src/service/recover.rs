@@ -15,7 +15,7 @@ use super::answer::{Answer, NONE, unreadable};
 use super::worker::{Held, reply_address, resume};
 use super::{Inner, StartError, journal_failure};
 use crate::events::EventLog;
-use crate::job::{Begin, finish_failed};
+use crate::job::{Begin, finish_failed, limit};
 use crate::journal::Reopened;
 use crate::lifecycle::{Action, LogSeen, MachineSeen, Observed, RETRIES, decide};
 use crate::record::Stage;
@@ -204,7 +204,9 @@ impl Inner {
                 // By the clock that the deadline was written with, which is not always this host's.
                 let now = self.store.now().await.unwrap_or_else(|_| self.clock.now());
                 let remaining = deadline.map(|until| until.since(now));
-                let remaining = remaining.unwrap_or_default().max(LEAST_LEFT);
+                // Never more than it had at its start, whatever the clocks say.
+                let most = limit(&request, self.machines.patience());
+                let remaining = remaining.unwrap_or_default().min(most).max(LEAST_LEFT);
                 let log = resume(&request, reopened.sender, reopened.state);
                 self.go_on(held, state, cancel, machine, remaining, log);
             }

@@ -35,7 +35,7 @@ pub(crate) fn settings(host: &Host, clock: Clock) -> ServiceSettings {
             guest_programs: vec![scripted.programs()],
             catalogue: Some(scripted.catalogue()),
             watchdog: None,
-            ssh_lost: orchestrator::SSH_LOST,
+            patience: orchestrator::Patience::default(),
         },
         name: "host".to_owned(),
         labels: Some(vec!["scripted".to_owned()]),

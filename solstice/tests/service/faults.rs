@@ -5,8 +5,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::event::JobResult;
+use common::request::JobRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use orchestrator::Patience;
 use orchestrator::clock::Clock;
 use orchestrator::service::Service;
 use simulators::BootEnd;
@@ -128,24 +130,38 @@ on_both! {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_cannot_be_reached_any_more_is_named() {
+/// What becomes of a job that says `begun` and does not end, where nobody has much patience.
+async fn ends_by_patience(request: JobRequest, code: &str) {
     let host = Host::new();
     let mut settings = settings(&host, Clock::system());
-    settings.machines.ssh_lost = Duration::from_secs(2);
+    let little = Duration::from_secs(2);
+    settings.machines.patience = Patience { ssh_lost: little, after_limit: little };
     let service = Service::start(settings).await.unwrap();
     let runner =
         Runner { queue: service.queue(), keys: service.keys(), address: "runner".parse().unwrap() };
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
-    let id =
-        runner.publish(job("scripted", &["echo begun\nsleep 500\nunplug\nsleep 600000"])).await;
+    let id = runner.publish(request).await;
     let received = &runner.finish(&[id]).await[&id];
     assert_eq!(received.lines(), ["begun"]);
     assert_eq!(received.tries(), 1, "its steps had begun");
     let cause = received.finished().unwrap().infrastructure.clone().unwrap();
-    assert_eq!(cause.cause.code(), "SOL-SSH-LOST", "{cause}");
+    assert_eq!(cause.cause.code(), code, "{cause}");
     service.stop().await;
     host.wait_until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_cannot_be_reached_any_more_is_named() {
+    let request = job("scripted", &["echo begun\nsleep 500\nunplug\nsleep 600000"]);
+    ends_by_patience(request, "SOL-SSH-LOST").await;
+}
+
+/// The scripted guest knows no limit, as one whose clock stands still.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_goes_on_beyond_its_jobs_limit_is_ended() {
+    let mut request = job("scripted", &["echo begun\nsleep 600000"]);
+    request.envelope.deadlines.running = Duration::from_secs(1);
+    ends_by_patience(request, "SOL-DEADLINE").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

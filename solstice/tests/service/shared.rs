@@ -567,8 +567,11 @@ async fn a_host_that_is_used_by_others_leaves_jobs_to_the_next() {
     assert!(said.by_ref().any(|line| line.unwrap().contains("begun")), "it has begun");
     let first = used.serve().await;
     let second = free.serve().await;
+    let runner = shared.runner("runner-1").await;
+    // What `solstice run` gives to a service waits for its host, whoever else has room.
+    let own = first.submit(&job("scripted", &["echo own"])).await;
     for _ in 0..3 {
-        let id = first.submit(&job("scripted", &["echo fine"])).await;
+        let id = runner.publish(job("scripted", &["echo fine"])).await;
         second.wait_state(id, &["done"]).await;
         let detail = second.get(&format!("/v1/jobs/{id}")).await;
         assert_eq!(detail["tries"][0]["host"], second.host_id(), "{detail}");
@@ -582,8 +585,9 @@ async fn a_host_that_is_used_by_others_leaves_jobs_to_the_next() {
     )
     .unwrap();
     run.wait().unwrap();
+    assert_eq!(first.finish(own).await.lines(), ["own"]);
     second.stop().await;
-    let id = first.submit(&job("scripted", &["echo fine"])).await;
+    let id = runner.publish(job("scripted", &["echo fine"])).await;
     first.wait_state(id, &["done"]).await;
     first.stop().await;
 }
