@@ -182,6 +182,9 @@ fn try_install() -> Option<PrometheusHandle> {
     gauge!(INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     // A counter that is absent until its first event hides that event from every rate.
     counter!(LOG_LINES).absolute(0);
+    for what in TROUBLES {
+        counter!(ERRORS, "what" => *what).absolute(0);
+    }
     for result in RESULTS {
         counter!(FINISHED, "result" => *result).absolute(0);
     }
@@ -261,9 +264,25 @@ pub fn log_lines(count: u64) {
     counter!(LOG_LINES).increment(count);
 }
 
-/// Something failed, and the service went on. `what` is a word or two for the place, such as
-/// `queue message`; a constant, so that there are only so many.
+/// What can fail while the service goes on: the values of the label `what`. docs/operations.md lists
+/// them, and a test compares the two.
+pub const TROUBLES: &[&str] = &[
+    "message",
+    "repeated message",
+    "recorded job",
+    "store",
+    "queue",
+    "publish",
+    "journal",
+    "deadline",
+    "host",
+    "host id",
+    "operators' API",
+];
+
+/// Something failed, and the service went on. `what` is one of [`TROUBLES`].
 pub fn error(what: &'static str) {
+    debug_assert!(TROUBLES.contains(&what), "{what} is not in the list");
     counter!(ERRORS, "what" => what).increment(1);
 }
 

@@ -137,6 +137,17 @@ impl Queue {
         either!(self, queue => queue.dead_letters(most).await)
     }
 
+    /// Whether the queue can be used at this moment.
+    ///
+    /// # Errors
+    /// It cannot, or does not answer within 3 seconds.
+    pub async fn check(&self) -> Result<(), QueueError> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Rabbit(queue) => queue.check().await,
+        }
+    }
+
     /// Ends the connection. What was delivered and not acknowledged is delivered again later.
     pub async fn close(&self) {
         either!(self, queue => queue.close().await);

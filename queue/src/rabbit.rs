@@ -58,6 +58,9 @@ pub const PUBLISH: Duration = Duration::from_secs(30);
 /// when one cannot be routed, and whole frames below the level of information.
 pub const LOG_DIRECTIVES: [&str; 2] = ["lapin=info", "lapin::returned_messages=off"];
 
+/// How long a broker may take to answer who asks whether it is there.
+const CHECK: Duration = Duration::from_secs(3);
+
 /// A connection to a broker. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Rabbit {
@@ -110,6 +113,18 @@ impl Rabbit {
                 reading_dead_letters: tokio::sync::Mutex::new(()),
             }),
         })
+    }
+
+    pub(crate) async fn check(&self) -> Result<(), QueueError> {
+        let opened = async {
+            let channel = self.inner.publishing.channel().await?;
+            let closing = channel.close(200, "checked".into()).await;
+            closing.map_err(|error| self.inner.publishing.error("close a channel", &error))
+        };
+        let late = |_| QueueError::Unavailable {
+            reason: format!("the broker does not answer within {} s", CHECK.as_secs()),
+        };
+        tokio::time::timeout(CHECK, opened).await.map_err(late)?
     }
 
     pub(crate) async fn publish_job(&self, job: &JobMessage) -> Result<(), QueueError> {

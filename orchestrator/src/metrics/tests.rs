@@ -30,7 +30,7 @@ fn everything_is_counted_under_the_name_of_the_table() {
     slots(size(3, 3000), size(8, 10_000), 2);
     retried(Cause::BootTimeout);
     log_lines(1000);
-    error("queue message");
+    error("message");
     let text = render();
     for (series, expected) in [
         ("solstice_jobs{state=\"queued\"}", 5.0),
@@ -48,7 +48,7 @@ fn everything_is_counted_under_the_name_of_the_table() {
         ("solstice_slots_memory_bytes{use=\"free\"}", 7000.0),
         ("solstice_retries_total{cause=\"SOL-BOOT-TIMEOUT\"}", 1.0),
         ("solstice_log_lines_total", 1000.0),
-        ("solstice_errors_total{what=\"queue message\"}", 1.0),
+        ("solstice_errors_total{what=\"message\"}", 1.0),
     ] {
         assert_eq!(value(&text, series), expected, "{series}");
     }
@@ -77,6 +77,15 @@ fn the_page_for_operators_lists_every_metric() {
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `solstice_")).collect();
     let expected: Vec<String> = METRICS.iter().map(row).collect();
     assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_page_for_operators_lists_every_trouble() {
+    let page = include_str!("../../../docs/operations.md");
+    let table = page.split("| `what` |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let rows: Vec<_> = table.lines().filter_map(|line| line.strip_prefix("| `")).collect();
+    let listed: Vec<_> = rows.iter().filter_map(|line| line.split('`').next()).collect();
+    assert_eq!(listed, TROUBLES);
 }
 
 /// The line of the page's table.

@@ -106,14 +106,16 @@ impl Backend for Operators {
     }
 
     async fn health(&self) -> Health {
-        let database = self.0.store.now().await.err().map(|error| error.to_string());
+        let (now, queue) = tokio::join!(self.0.store.now(), self.0.queue.check());
+        let database = now.err().map(|error| error.to_string());
+        let queue = queue.err().map(|error| error.to_string());
         Health {
             host: self.0.host,
             name: self.0.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.0.started,
             draining: self.0.is_draining(),
-            problems: database.into_iter().collect(),
+            problems: database.into_iter().chain(queue).collect(),
         }
     }
 }

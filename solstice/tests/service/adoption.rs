@@ -77,9 +77,7 @@ on_both! {
         let id = service.submit(&job("scripted", &["echo begun", "sleep 600000"])).await;
         service.wait_for(id, "begun").await;
         service.kill();
-        for pid in host.guests() {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
-        }
+        host.kill_guests().await;
         let service = host.serve().await;
         let received = service.finish(id).await;
         let cause = received.finished().unwrap().infrastructure.clone().unwrap();

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use common::event::JobResult;
 use common::request::JobRequest;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use orchestrator::Patience;
 use orchestrator::clock::Clock;
 use orchestrator::service::Service;
@@ -91,9 +89,7 @@ on_both! {
         let service = host.serve().await;
         let id = service.submit(&job("scripted", &["echo begun\nsleep 600000"])).await;
         service.wait_for(id, "begun").await;
-        for pid in host.guests() {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        }
+        host.kill_guests().await;
         let received = service.finish(id).await;
         let cause = received.finished().unwrap().infrastructure.clone().unwrap();
         assert_eq!(cause.cause.code(), "SOL-QEMU-KILLED");

@@ -221,6 +221,18 @@ impl Host {
         processes_of(&self.directory, |name| name.starts_with("qemu-system"))
     }
 
+    /// Ends every guest by SIGKILL, and waits until they are gone.
+    pub(crate) async fn kill_guests(&self) {
+        for pid in self.guests() {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !self.guests().is_empty() {
+            assert!(Instant::now() < deadline, "left: {:?}", self.guests());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Waits until no machine is left: no process, no file.
     pub(crate) async fn wait_until_empty(&self) {
         let deadline = Instant::now() + PATIENCE;
@@ -446,7 +458,20 @@ impl Running<'_> {
         }
     }
 
-    /// The value of one series of `/metrics`; 0 while there is none.
+    /// Waits until its `/health` names no problem.
+    pub(crate) async fn wait_until_healthy(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let health = self.get("/health").await;
+            if health["problems"] == serde_json::json!([]) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{health}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The value of one series of `/metrics`; 0 if there is none.
     pub(crate) async fn value(&self, series: &str) -> f64 {
         let text = self.metrics().await;
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));

@@ -13,5 +13,6 @@ mod ending;
 mod faults;
 mod harness;
 mod keys;
+mod operators;
 mod shared;
 mod two_of_one;
