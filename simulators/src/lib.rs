@@ -8,6 +8,7 @@
 //! database of its own. A test that kills its server starts one for itself.
 
 mod account;
+mod dice;
 mod error;
 pub mod jobs;
 mod place;
@@ -16,6 +17,7 @@ mod postgres;
 mod rabbit;
 mod scripted;
 
+pub use dice::dice;
 pub use error::ServerError;
 pub use postgres::PostgresServer;
 pub use rabbit::RabbitServer;

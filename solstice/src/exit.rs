@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// How a command ended. The codes are those of design.md, section 9.
+/// How a command ended. README.md lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// 0: everything passed; skipped counts as passed.

@@ -68,9 +68,19 @@ on_both! {
     async fn a_running_job_hears_of_its_cancel(world) {
         let (host, job, lease) = world.claimed().await;
         assert_eq!(world.store.cancel(job).await.unwrap(), CancelOutcome::Leased(host.id));
-        assert!(world.store.active(host.id).await.unwrap()[0].job.cancel_requested);
-        let cancelling = JobState::Cancelling;
-        assert!(world.store.advance(job, lease, cancelling, seconds(60)).await.unwrap());
+        let claimed = world.job(job).await;
+        assert!(claimed.cancel_requested, "nothing of it runs, so there is nothing to wait for");
+        assert_eq!(claimed.state, JobState::Claimed);
+        assert!(world.store.advance(job, lease, JobState::Running, seconds(6000)).await.unwrap());
+        let running = world.job(job).await;
+        assert_eq!(world.store.cancel(job).await.unwrap(), CancelOutcome::Leased(host.id));
+        let cancelling = world.job(job).await;
+        assert_eq!(cancelling.state, JobState::Cancelling);
+        assert!(cancelling.deadline < running.deadline, "{cancelling:?}");
+        // Asking again gives it no more time.
+        world.pass(seconds(5)).await;
+        assert_eq!(world.store.cancel(job).await.unwrap(), CancelOutcome::Leased(host.id));
+        assert!(world.job(job).await.deadline <= cancelling.deadline);
         let finished = common::event::Finished {
             result: JobResult::Cancelled,
             infrastructure: None,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use common::ids::JobId;
 use common::limits::{
     JOB_DEADLINE, LABEL_CHARACTERS, MACHINE_CPUS, MACHINE_MEMORY, REPOSITORY_CHARACTERS,
-    RESERVE_LABELS, RUNNER_CHARACTERS,
+    RESERVE_LABELS, RUNNER_CHARACTERS, STEPS,
 };
-use common::request::{Deadlines, Envelope, MachineSize, PROTOCOL_VERSION};
+use common::request::{Deadlines, Envelope, JobBody, MachineSize, PROTOCOL_VERSION};
 
 use crate::Address;
 
@@ -38,6 +38,12 @@ pub(super) fn envelope(envelope: &Envelope, version: u16) -> Result<(), MessageE
     deadline("deadlines.running", deadlines.running)?;
     let addressed = reply_to.is_empty() || reply_to.parse::<Address>().is_ok();
     require(addressed, "reply_to", reply_to, "an address, or empty")
+}
+
+/// A body whose job a guest can be given.
+pub(super) fn body(body: &JobBody) -> Result<(), MessageError> {
+    let steps = body.plan.steps.len();
+    require(steps <= STEPS, "plan.steps", &steps, "1000 steps at most")
 }
 
 /// An envelope that is refused with ordinary values in the place of everything that may be wrong;

@@ -53,8 +53,8 @@ impl JobMessage {
     /// Seals a request. The envelope is checked as [`JobMessage::decode`] checks it.
     ///
     /// # Errors
-    /// It is over [`common::limits::JOB_REQUEST_BYTES`], its envelope is refused, or its body nests
-    /// so deep that it could not be read again.
+    /// It is over [`common::limits::JOB_REQUEST_BYTES`], its envelope is refused, its job has too many
+    /// steps, or its body nests so deep that it could not be read again.
     pub fn seal(request: &JobRequest, keys: &KeyRing) -> Result<Self, MessageError> {
         let envelope = request.envelope.clone();
         check::own_envelope(&envelope)?;
@@ -87,7 +87,7 @@ impl JobMessage {
     /// The request.
     ///
     /// # Errors
-    /// The key is unknown, or the body does not belong to this envelope.
+    /// The key is unknown, the body does not belong to this envelope, or its job has too many steps.
     pub fn open(&self, keys: &KeyRing) -> Result<JobRequest, MessageError> {
         let bound = bound(&self.envelope, &self.envelope_bytes);
         let plain = keys.open(PURPOSE, &owner(&self.envelope), &bound, &self.body)?;
@@ -172,7 +172,10 @@ fn bound(envelope: &Envelope, envelope_bytes: &[u8]) -> Vec<u8> {
 }
 
 fn read_body(plain: &[u8]) -> Result<JobBody, MessageError> {
-    wire::read_secret(plain, BODY_DEPTH, "the sealed body is not a job, or nests too deep")
+    let body: JobBody =
+        wire::read_secret(plain, BODY_DEPTH, "the sealed body is not a job, or nests too deep")?;
+    check::body(&body)?;
+    Ok(body)
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use common::event::JobResult;
 use simulators::BootEnd;
 use simulators::jobs::job;
 
-use crate::harness::{Host, numbered, on_both};
+use crate::harness::{Host, moment, numbered, on_both};
 
 on_both! {
     async fn a_killed_service_goes_on_with_its_machines_and_loses_no_line(world) {
         let host = world.host();
         let service = host.serve().await;
         let id = service.submit(&job("scripted", &["lines 300 10", "echo end"])).await;
-        service.wait_for(id, "line 20").await;
+        service.wait_for(id, &moment(200)).await;
         let before = host.guests();
         service.kill();
         assert_eq!(host.guests(), before, "the machine outlives the service");
@@ -32,7 +32,7 @@ on_both! {
         let host = world.host();
         let service = host.serve().await;
         let id = service.submit(&job("scripted", &["lines 200 10"])).await;
-        service.wait_for(id, "line 10").await;
+        service.wait_for(id, &moment(100)).await;
         let before = host.guests();
         service.stop().await;
         assert_eq!(host.guests(), before);
@@ -82,6 +82,24 @@ on_both! {
         let received = service.finish(id).await;
         let cause = received.finished().unwrap().infrastructure.clone().unwrap();
         assert_eq!(cause.cause.code(), "SOL-HOST-RESTARTED");
+        host.wait_until_empty().await;
+        service.stop().await;
+    }
+
+    async fn a_cancel_that_the_guest_has_not_heard_yet_survives_a_kill(world) {
+        let host = world.host();
+        let service = host.serve().await;
+        let request = job("scripted", &["echo begun\nfreeze 5000\nsleep 600000", "echo never"]);
+        let id = service.submit(&request).await;
+        service.wait_for(id, "begun").await;
+        service.post(&format!("/v1/jobs/{id}/cancel")).await;
+        service.wait_state(id, &["cancelling"]).await;
+        service.kill();
+        let service = host.serve().await;
+        let received = service.finish(id).await;
+        assert_eq!(received.finished().unwrap().result, JobResult::Cancelled);
+        assert_eq!(received.lines(), ["begun"]);
+        assert_eq!(received.tries(), 1);
         host.wait_until_empty().await;
         service.stop().await;
     }

@@ -8,9 +8,9 @@ use common::JobId;
 use common::event::JobResult;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use simulators::BootEnd;
 use simulators::jobs::{Received, job};
 
@@ -26,14 +26,6 @@ const PAUSE_MS: u64 = 700;
 
 /// What may end a job whose machine or host was killed.
 const KILLED: [&str; 2] = ["SOL-QEMU-KILLED", "SOL-HOST-RESTARTED"];
-
-/// Where the moments come from.
-fn dice() -> StdRng {
-    let seed = std::env::var("SOLSTICE_CHAOS_SEED")
-        .map_or_else(|_| rand::rng().random(), |seed| seed.parse().unwrap());
-    println!("SOLSTICE_CHAOS_SEED={seed}");
-    StdRng::seed_from_u64(seed)
-}
 
 async fn pause(dice: &mut StdRng) {
     tokio::time::sleep(Duration::from_millis(dice.random_range(0..PAUSE_MS))).await;
@@ -91,7 +83,7 @@ fn kill_guest(dice: &mut StdRng, hosts: &[&Host]) -> Option<i32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_job_ends_once_whatever_is_killed() {
-    let mut dice = dice();
+    let mut dice = simulators::dice();
     let host = Host::new().env("SOLSTICE_MAX_CPUS", "4");
     host.boots(Duration::from_millis(dice.random_range(0..300)), BootEnd::Ready);
     let mut service = host.serve().await;
@@ -154,7 +146,7 @@ async fn a_kill_at_every_event_loses_and_doubles_nothing() {
 /// Two hosts with one broker and one database: hosts, machines, broker and database are killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_share_a_broker_end_every_job_once() {
-    let mut dice = dice();
+    let mut dice = simulators::dice();
     let shared = Shared::start().await;
     let hosts = [0, 1].map(|_| shared.host().env("SOLSTICE_MAX_CPUS", "2"));
     let mut services: Vec<Running> = Vec::new();

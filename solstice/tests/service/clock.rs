@@ -7,6 +7,7 @@ use common::event::JobResult;
 use common::size::ByteSize;
 use orchestrator::clock::Clock;
 use orchestrator::service::{Database, Keys, Service, ServiceSettings, Transport};
+use rand::Rng;
 use simulators::BootEnd;
 use simulators::jobs::job;
 use vm_manager::host::{Acceleration, CapacityLimits, HostSettings};
@@ -51,8 +52,9 @@ pub(crate) fn settings(host: &Host, clock: Clock) -> ServiceSettings {
 
 /// Jobs that wait, boot and run while the clock jumps end as if it had not.
 async fn nothing_comes_of(jump: i64) {
+    let mut dice = simulators::dice();
     let host = Host::new();
-    host.boots(Duration::from_millis(400), BootEnd::Ready);
+    host.boots(Duration::from_millis(dice.random_range(100..700)), BootEnd::Ready);
     let clock = Clock::system();
     let service = Service::start(settings(&host, clock.clone())).await.unwrap();
     let runner =
@@ -73,6 +75,9 @@ async fn nothing_comes_of(jump: i64) {
                 }
             };
             tokio::time::timeout(PATIENCE, begun).await.unwrap();
+            // While it boots, runs, or ends.
+            let pause = dice.random_range(0..1000);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
             clock.jump(jump);
         }
     };

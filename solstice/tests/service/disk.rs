@@ -6,7 +6,7 @@ use std::io::Write;
 use common::event::JobResult;
 use simulators::jobs::job;
 
-use crate::harness::{Host, numbered};
+use crate::harness::{Host, moment, numbered};
 
 /// Gives the program a state directory on a small disk of its own.
 const SMALL_DISK: &str = r#"
@@ -34,7 +34,7 @@ async fn a_full_disk_stops_no_job_for_longer_than_it_is_full() {
     let host = small_disk();
     let service = host.serve().await;
     let id = service.submit(&job("scripted", &["lines 400 10", "echo end"])).await;
-    service.wait_for(id, "line 20").await;
+    service.wait_for(id, &moment(200)).await;
     let path = service.view(&host.state()).join("ballast");
     fill(&mut File::create(&path).unwrap());
     // What cannot be remembered is not taken.

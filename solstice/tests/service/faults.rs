@@ -1,7 +1,5 @@
 //! Machines and connections that fail under a job.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 use std::time::Duration;
 
 use common::event::JobResult;
@@ -9,6 +7,7 @@ use common::request::JobRequest;
 use orchestrator::Patience;
 use orchestrator::clock::Clock;
 use orchestrator::service::Service;
+use rand::Rng;
 use simulators::BootEnd;
 use simulators::jobs::job;
 
@@ -114,12 +113,12 @@ on_both! {
     async fn a_cut_connection_loses_nothing(world) {
         let host = world.host();
         let service = host.serve().await;
-        let script = "lines 50 5\ncut\nlines 50 5\ncut\necho end";
-        let id = service.submit(&job("scripted", &[script])).await;
+        let mut dice = simulators::dice();
+        let (first, second) = (dice.random_range(1..100_usize), dice.random_range(1..100_usize));
+        let script = format!("lines {first} 5\ncut\nlines {second} 5\ncut\necho end");
+        let id = service.submit(&job("scripted", &[&script])).await;
         let received = service.finish(id).await;
-        let mut expected = numbered(50);
-        expected.extend(numbered(50));
-        expected.push("end".to_owned());
+        let expected = [numbered(first), numbered(second), vec!["end".to_owned()]].concat();
         assert_eq!(received.lines(), expected);
         assert_eq!(received.finished().unwrap().result, JobResult::Success);
         service.stop().await;
@@ -164,12 +163,13 @@ async fn a_guest_that_goes_on_beyond_its_jobs_limit_is_ended() {
 async fn a_guest_that_qemu_stops_for_three_minutes_loses_nothing() {
     let host = Host::new();
     let service = host.serve().await;
-    let script = "lines 20 5\npause 180000\nlines 20 5\necho end";
-    let id = service.submit(&job("scripted", &[script])).await;
+    let before = simulators::dice().random_range(1..100_usize);
+    let script = format!("lines {before} 5\npause 180000\nlines 20 5\necho end");
+    let id = service.submit(&job("scripted", &[&script])).await;
     service.wait_for(id, "has not answered for 60 s").await;
     service.wait_long_for(id, "answers again", 2 * PATIENCE).await;
     let received = service.finish(id).await;
-    assert_eq!(received.lines(), [numbered(20), numbered(20), vec!["end".to_owned()]].concat());
+    assert_eq!(received.lines(), [numbered(before), numbered(20), vec!["end".to_owned()]].concat());
     assert_eq!(received.finished().unwrap().result, JobResult::Success);
     assert_eq!(received.tries(), 1);
     service.stop().await;
@@ -178,7 +178,6 @@ async fn a_guest_that_qemu_stops_for_three_minutes_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_services_and_a_run_on_one_host_do_not_touch_each_other() {
     let (one, two) = (Host::new(), Host::new());
-    one.file("ci.yml", WORKFLOW);
     let (first, second) = (one.serve().await, two.serve().await);
     let long = job("scripted", &["lines 300 10"]);
     let a = first.submit(&long).await;
@@ -186,14 +185,7 @@ async fn two_services_and_a_run_on_one_host_do_not_touch_each_other() {
     first.wait_for(a, "line 5").await;
     second.wait_for(b, "line 5").await;
     // In the same directories as the first service, and an instance of its own.
-    let mut run = one
-        .command(&["run", "--standalone", "ci.yml"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(run.stdout.take().unwrap()).lines();
-    assert!(said.by_ref().any(|line| line.unwrap().contains("line 5")), "it has begun");
+    let (mut run, said) = one.run_alone("lines 300 10", "line 5");
     first.kill();
     let first = one.serve().await;
     assert_eq!(first.finish(a).await.lines(), numbered(300));
@@ -206,12 +198,3 @@ async fn two_services_and_a_run_on_one_host_do_not_touch_each_other() {
     first.stop().await;
     second.stop().await;
 }
-
-const WORKFLOW: &str = "\
-on: push
-jobs:
-  job:
-    runs-on: scripted
-    steps:
-      - run: lines 300 10
-";

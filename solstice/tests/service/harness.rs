@@ -1,8 +1,9 @@
 //! A host with a service on it: its directories, the program, and what it is asked over its socket.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::JobId;
@@ -12,6 +13,7 @@ use common::request::JobRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orchestrator::api::wire::{EVENTS_TYPE, Place, REQUEST_TYPE, StreamPart, Submitted};
+use rand::Rng;
 use simulators::jobs::Received;
 use simulators::{Boot, BootEnd, ScriptedHost};
 
@@ -21,6 +23,9 @@ use crate::shared::Shared;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The pause between two looks at something that gives no notice.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
+/// What a program prints, line by line.
+pub(crate) type Lines = std::io::Lines<BufReader<ChildStdout>>;
 
 /// A host. Its directories outlive the service.
 pub(crate) struct Host {
@@ -183,6 +188,17 @@ impl Host {
             String::from_utf8_lossy(&done.stdout).into_owned(),
             String::from_utf8_lossy(&done.stderr).into_owned(),
         )
+    }
+
+    /// Starts a job with one step without the service, and waits until it has said something.
+    pub(crate) fn run_alone(&self, step: &str, until: &str) -> (Child, Lines) {
+        let job = format!("runs-on: scripted, steps: [{{run: {step}}}]");
+        self.file("ci.yml", &format!("on: push\njobs: {{job: {{{job}}}}}\n"));
+        let mut command = self.command(&["run", "--standalone", "ci.yml"]);
+        let mut run = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut said = BufReader::new(run.stdout.take().unwrap()).lines();
+        assert!(said.by_ref().any(|line| line.unwrap().contains(until)), "no {until:?}");
+        (run, said)
     }
 
     /// Starts its service and waits until it answers.
@@ -517,6 +533,11 @@ fn take(received: &mut Received, event: JobEvent, job: JobId) {
 }
 
 /// The lines `from` to `to` as `lines N EVERY` prints them.
+/// One of so many lines of [`numbered`], from the dice: the moment at which something is broken.
+pub(crate) fn moment(to: u32) -> String {
+    format!("line {}", simulators::dice().random_range(1..=to))
+}
+
 pub(crate) fn numbered(to: usize) -> Vec<String> {
     (1..=to).map(|number| format!("line {number}")).collect()
 }

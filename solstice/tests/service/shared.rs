@@ -1,9 +1,7 @@
 //! Hosts that share a broker and a database: forge runners, and what is killed under them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::{BufRead, BufReader};
 use std::ops::Deref;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -556,15 +554,7 @@ async fn a_host_that_is_used_by_others_leaves_jobs_to_the_next() {
     let shared = Shared::of_all().await;
     let (used, free) =
         (shared.host().env("SOLSTICE_MAX_CPUS", "1"), shared.host().env("SOLSTICE_MAX_CPUS", "1"));
-    used.file("ci.yml", LONG);
-    let mut run = used
-        .command(&["run", "--standalone", "ci.yml"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(run.stdout.take().unwrap()).lines();
-    assert!(said.by_ref().any(|line| line.unwrap().contains("begun")), "it has begun");
+    let (mut run, _said) = used.run_alone("sleep 600000", "Run sleep");
     let first = used.serve().await;
     let second = free.serve().await;
     let runner = shared.runner("runner-1").await;
@@ -591,14 +581,3 @@ async fn a_host_that_is_used_by_others_leaves_jobs_to_the_next() {
     first.wait_state(id, &["done"]).await;
     first.stop().await;
 }
-
-const LONG: &str = "\
-on: push
-jobs:
-  job:
-    runs-on: scripted
-    steps:
-      - run: |
-          echo begun
-          sleep 600000
-";

@@ -6,9 +6,10 @@ use common::event::{Finished, JobResult};
 use common::ids::{HostId, JobId, LeaseId};
 use common::time::Timestamp;
 
+use crate::job::CANCEL;
 use crate::store::operations::leased::close_try;
 use crate::store::rows::{job, job_columns, json, state};
-use crate::store::rules::clock::{before, is_alive};
+use crate::store::rules::clock::{after, before, is_alive};
 use crate::store::session::{Lock, Session, Sql};
 use crate::store::value::{Row, values};
 use crate::store::{CancelOutcome, GONE, Job, JobState, LEASE, REMEMBERED, StoreError};
@@ -75,6 +76,9 @@ pub(in crate::store) async fn cancel(
     job: JobId,
 ) -> Result<CancelOutcome, StoreError> {
     const REQUEST: &str = "UPDATE jobs SET cancel_requested = TRUE WHERE id = $1";
+    // Its steps have their time to end. Before them there is nothing to wait for.
+    const CANCELLING: &str =
+        "UPDATE jobs SET state = 'cancelling', since = $2, deadline = $3 WHERE id = $1";
     const REMEMBER: &str = "INSERT INTO cancels (job, time) VALUES ($1, $2) \
                             ON CONFLICT (job) DO UPDATE SET time = excluded.time";
     let mut found = hold(session, job).await?;
@@ -94,8 +98,11 @@ pub(in crate::store) async fn cancel(
             session.execute(REQUEST, values![job]).await?;
             Ok(CancelOutcome::WasQueued)
         }
-        _ => {
+        state => {
             session.execute(REQUEST, values![job]).await?;
+            if state == JobState::Running {
+                session.execute(CANCELLING, values![job, now, after(now, CANCEL)]).await?;
+            }
             Ok(CancelOutcome::Leased(row.parsed("host")?))
         }
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use common::limits::YAML_DEPTH;
+use common::limits::{STEPS, YAML_DEPTH};
 use common::plan::Value;
 use common::request::PROTOCOL_VERSION;
 use common::size::ByteSize;
@@ -52,6 +52,27 @@ proptest! {
             prop_assert!(message.open(&KeyRing::ephemeral()).is_err());
         }
     }
+}
+
+#[test]
+fn a_job_with_too_many_steps_is_refused_on_both_sides() {
+    let keys = KeyRing::ephemeral();
+    let mut request = request();
+    let step = request.body.plan.steps[0].clone();
+    request.body.plan.steps = vec![step.clone(); STEPS];
+    assert!(JobMessage::seal(&request, &keys).unwrap().open(&keys).is_ok());
+    request.body.plan.steps.push(step);
+    let refused = JobMessage::seal(&request, &keys).unwrap_err().to_string();
+    assert_eq!(refused, r#"plan.steps is "1001": 1000 steps at most"#);
+    // Another program may not have looked.
+    let mut plain = Vec::new();
+    wire::write(&mut plain, &request.body).unwrap();
+    let mut envelope_bytes = Vec::new();
+    wire::write(&mut envelope_bytes, &request.envelope).unwrap();
+    let envelope = request.envelope;
+    let body = keys.seal(PURPOSE, &owner(&envelope), &bound(&envelope, &envelope_bytes), &plain);
+    let message = JobMessage { envelope, envelope_bytes, body };
+    assert_eq!(message.open(&keys).unwrap_err().to_string(), refused);
 }
 
 #[test]
