@@ -21,11 +21,11 @@ mkdir -p "$SOLSTICE_TEST_DIR"
 rm -rf "$SOLSTICE_TEST_DIR"/t?????
 
 stage packages scripts/setup.sh test
-# The program's suites but for that of the service.
+# Every suite but that of the service.
 suites() {
     local suite
-    for suite in solstice/tests/*.rs solstice/tests/*/main.rs; do
-        suite=${suite#solstice/tests/}
+    for suite in */tests/*.rs */tests/*/main.rs; do
+        suite=${suite#*/tests/}
         suite=${suite%/main.rs}
         if [ "$suite" != service ]; then echo --test "${suite%.rs}"; fi
     done
@@ -35,10 +35,12 @@ suites() {
 stage "build tests" cargo test --locked --workspace --no-run --quiet
 stage "guest program" scripts/guest-program.sh
 stage images "$target/debug/solstice" image build tiny debian-12
-# Guests are emulated: a second one on the other core is all that two cores carry.
+# Guests are emulated: a second one on the other core is all that two cores carry. Always the whole
+# workspace, or cargo would build parts of it again with other features.
 threads=${TEST_THREADS:-3}
-stage parts cargo test --locked --workspace --exclude solstice -- --test-threads "$threads"
-stage program cargo test --locked -p solstice --lib --bins $(suites) -- --test-threads "$threads"
+# shellcheck disable=SC2046 # words on purpose
+stage tests cargo test --locked --workspace --lib --bins $(suites) -- --test-threads "$threads"
+stage documents cargo test --locked --workspace --doc --quiet
 # The service's stories wait more than they work.
-stage service cargo test --locked -p solstice --test service -- --test-threads $((2 * threads))
+stage service cargo test --locked --workspace --test service -- --test-threads $((2 * threads))
 stage leftovers scripts/leftovers.sh

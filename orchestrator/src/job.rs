@@ -226,8 +226,11 @@ impl Work<'_> {
         left: Duration,
         log: &mut EventLog,
     ) -> Result<JobResult, TryError> {
-        log.notice("The orchestrator was restarted; going on with the same machine.").await?;
-        let ended = self.run_steps(&machine, None, left, log).await;
+        let text = "The orchestrator was restarted; going on with the same machine.";
+        let ended = match log.notice(text).await {
+            Ok(()) => self.run_steps(&machine, None, left, log).await,
+            Err(gone) => Err(gone.into()),
+        };
         self.close(machine, ended, log).await
     }
 

@@ -128,6 +128,8 @@ pub(crate) struct Inner {
     hands: Arc<Hands>,
     /// So many jobs are looked at together that were left: each may be a large file.
     settling: Semaphore,
+    /// Held while the ends that are owed are gone through.
+    telling: Semaphore,
     /// There may be something to start.
     wake: Notify,
     draining: AtomicBool,
@@ -191,6 +193,7 @@ impl Service {
             workers: Mutex::default(),
             hands: Arc::default(),
             settling: Semaphore::new(SETTLED_TOGETHER),
+            telling: Semaphore::new(1),
             wake: Notify::new(),
             draining: AtomicBool::new(false),
             notes,

@@ -177,7 +177,8 @@ impl Store {
         self.write(move |session| Box::pin(hosts::set_draining(session, host, draining))).await
     }
 
-    /// Takes the jobs of hosts that were not heard of for [`LEASE`]: each has a new lease, and its
+    /// Takes the jobs of hosts that were not heard of for [`LEASE`], those that only that host may run
+    /// after [`GONE`], so that it can go on with them: each has a new lease, and its
     /// state is still the one in which it was lost. A job is given to one caller only.
     pub async fn take_over(&self, host: HostId) -> Result<Vec<Active>> {
         self.write(move |session| Box::pin(hosts::take_over(session, host))).await

@@ -37,4 +37,10 @@ impl JournalError {
             }
         }
     }
+
+    /// Whether a key is missing, which may yet be added.
+    #[must_use]
+    pub fn is_for_want_of_a_key(&self) -> bool {
+        matches!(self, Self::Segment { error: SegmentError::Key { .. }, .. })
+    }
 }

@@ -1,6 +1,7 @@
 //! Jobs that end without a machine: cancelled while they waited, or without a host that can run them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::ids::JobId;
 use common::infrastructure::{Cause, Infrastructure};
@@ -13,6 +14,9 @@ use crate::journal::JournalError;
 use crate::record::Stage;
 use crate::segment::SegmentError;
 use crate::store::{Claimed, JobState, Size};
+
+/// The pause between two looks at whether a job was let go of.
+const LET_GO: Duration = Duration::from_millis(20);
 
 /// A job that waits has no machine.
 pub(super) const NONE: Size = Size { cpus: 0, memory: common::size::ByteSize(0) };
@@ -51,10 +55,14 @@ impl Inner {
 
     /// Ends a job that was just taken from the table, in the background.
     pub(super) fn answer_taken(self: &Arc<Self>, claimed: Claimed, answer: Answer) {
-        let in_hand = self.hands.take(claimed.message.envelope().job, claimed.size);
+        let mut in_hand = self.hands.take(claimed.message.envelope().job, claimed.size);
         let inner = Arc::clone(self);
         self.working.spawn(async move {
-            let _in_hand = in_hand;
+            // Somebody else may have it in hand who was too late to take it, and lets go of it.
+            while in_hand.is_none() && !inner.stop.is_cancelled() {
+                inner.pause(LET_GO).await;
+                in_hand = inner.hands.take(claimed.message.envelope().job, claimed.size);
+            }
             inner.answer_claimed(claimed, answer).await;
         });
     }
@@ -79,6 +87,17 @@ impl Inner {
     ) {
         let stage = Stage::new(self.clock.clone(), JobState::Finishing, super::LEAVE);
         let hold = self.hold(held, Arc::new(stage));
+        let number = match number {
+            Some(number) => Ok(number),
+            None => self.store.begin_try(hold.job, hold.lease).await,
+        };
+        let number = match number {
+            Ok(number) => number,
+            Err(error) => {
+                tracing::warn!(job.id = %hold.job, %error, "cannot end a job that was left");
+                return;
+            }
+        };
         // An answer says nothing of the request: one that cannot be opened is answered too.
         let request = held.message.open(&self.keys).ok();
         let mut log: EventLog = match self.begin_log(&held.message, request.as_ref()) {
@@ -96,17 +115,7 @@ impl Inner {
                 return;
             }
         };
-        let number = match number {
-            Some(number) => Ok(number),
-            None => self.store.begin_try(hold.job, hold.lease).await,
-        };
-        match number {
-            Ok(number) => log.begin_try(number),
-            Err(error) => {
-                tracing::warn!(job.id = %hold.job, %error, "cannot end a job that was left");
-                return;
-            }
-        }
+        log.begin_try(number);
         let finished = match answer {
             Answer::Cancelled => finish_cancelled(log).await,
             Answer::Failed(cause) => finish_failed(log, cause).await,

@@ -5,7 +5,7 @@
 //! [`Hands::taking`] until they are in hand, and who looks for jobs that nobody has in hand waits
 //! for that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::ids::JobId;
@@ -39,9 +39,9 @@ impl Hands {
         }
     }
 
-    /// Whether a job is in hand.
-    pub(super) fn has(&self, job: JobId) -> bool {
-        self.jobs().contains_key(&job)
+    /// The jobs that are in hand.
+    pub(super) fn all(&self) -> BTreeSet<JobId> {
+        self.jobs().keys().copied().collect()
     }
 
     /// The sizes of the machines of jobs that are in hand, but for those that have a worker.

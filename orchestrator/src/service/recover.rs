@@ -36,14 +36,27 @@ impl Inner {
         for left in active {
             self.look_after(left, Arc::clone(&machines));
         }
-        let undelivered = self.store.undelivered(self.host).await?;
-        let inner = Arc::clone(self);
-        self.working.spawn(async move { inner.tell_rest(undelivered).await });
+        self.tell_owed();
         Ok(())
     }
 
-    /// Publishes what the forge runners of finished jobs have not got, unless that goes on already.
-    pub(super) async fn tell_rest(&self, undelivered: Vec<Job>) {
+    /// Publishes what the forge runners of finished jobs have not got, in the background, unless that
+    /// goes on already.
+    pub(super) fn tell_owed(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        self.working.spawn(async move {
+            let Ok(_turn) = inner.telling.try_acquire() else { return };
+            match inner.store.undelivered(inner.host).await {
+                Ok(undelivered) => inner.tell_rest(undelivered).await,
+                Err(error) => {
+                    crate::metrics::error("store");
+                    tracing::warn!(%error, "cannot list the ends that are owed; trying again");
+                }
+            }
+        });
+    }
+
+    async fn tell_rest(&self, undelivered: Vec<Job>) {
         for job in undelivered {
             if self.stop.is_cancelled() {
                 return;
@@ -77,6 +90,10 @@ impl Inner {
     async fn settle_left(self: &Arc<Self>, left: Active, machines: &[FoundMachine]) {
         // Closed only with the process.
         let Ok(turn) = self.settling.acquire().await else { return };
+        // The next process finds it as it is.
+        if self.stop.is_cancelled() {
+            return;
+        }
         let found = left.vm.and_then(|vm| machines.iter().find(|found| found.vm == vm));
         let mut machine = match found {
             None => MachineSeen::None,
@@ -102,7 +119,8 @@ impl Inner {
                 crate::metrics::error("journal");
                 tracing::error!(job.id = %job, %error, "a job's journal cannot be read");
                 // A key may yet be added, and the disk come back.
-                if !error.is_final() && !late || !self.set_aside(job) {
+                let is_lost = error.is_final() || late && error.is_for_want_of_a_key();
+                if !is_lost || !self.set_aside(job) {
                     return;
                 }
                 // Nobody can go on with a guest without knowing what it has said.
@@ -195,7 +213,7 @@ impl Inner {
         {
             self.remove_machine(vm).await;
         }
-        let state = left.job.state;
+        let (state, only) = (left.job.state, left.job.only);
         let (deadline, cancel) = (left.job.deadline, left.job.cancel_requested);
         let held = held(left, lease);
         match action {
@@ -209,6 +227,9 @@ impl Inner {
                 let remaining = remaining.unwrap_or_default().min(most).max(LEAST_LEFT);
                 let log = resume(&request, reopened.sender, reopened.state);
                 self.go_on(held, state, cancel, machine, remaining, log);
+            }
+            Action::TryAgain if only.is_some_and(|only| only != self.host) => {
+                self.give_back(&held).await;
             }
             Action::TryAgain => self.try_again(held).await,
             Action::RecordEnd => {
@@ -245,6 +266,14 @@ impl Inner {
         }
         if cancel || state == JobState::Cancelling {
             self.pass_cancel(job);
+        }
+    }
+
+    /// A job that was taken over and that only its own host may run waits for that.
+    async fn give_back(&self, held: &Held) {
+        let job = held.message.envelope().job;
+        if let Err(error) = self.store.requeue(job, held.lease).await {
+            tracing::warn!(job.id = %job, %error, "cannot give a job back");
         }
     }
 

@@ -15,7 +15,7 @@ use super::Inner;
 use super::answer::{Answer, unreadable};
 use crate::lifecycle::{Action, LogSeen, MachineSeen, Observed, decide};
 use crate::metrics;
-use crate::store::{JobState, StoreError};
+use crate::store::{Job, JobState, StoreError};
 
 /// How often the deadlines of the workers are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ impl Inner {
                     if now.duration_since(trouble) > STEADY {
                         self.take_over(&mut dead).await?;
                     }
-                    self.tell_owed().await?;
+                    self.tell_owed();
                 }
                 if now >= forget {
                     forget = now + FORGET;
@@ -101,13 +101,20 @@ impl Inner {
     async fn look_at_waiting(self: &Arc<Self>) -> Result<(), StoreError> {
         // The clock that the jobs' times were written by.
         let now = self.store.now().await?;
-        for job in self.store.overdue_queued().await? {
+        let hosts = self.store.hosts().await?;
+        // The end of a job that only one host may run is written where it is read, if that lives.
+        let alive = |host| hosts.iter().any(|row| row.alive && row.report.host == host);
+        let is_ours = |job: &Job| job.only.is_none_or(|only| only == self.host || !alive(only));
+        for job in self.store.overdue_queued().await?.into_iter().filter(is_ours) {
             let waited = now.since(job.created).as_secs() / 60;
             let message = format!("no host had room for the job within {waited} minutes");
             let cause = Infrastructure::new(Cause::NoHost, message);
             self.answer_waiting(job.id, Answer::Failed(cause));
         }
         for (job, reason) in self.store.unrunnable().await? {
+            if !is_ours(&job) {
+                continue;
+            }
             let cause = if job.label == REFUSED_LABEL {
                 // Whoever took it in knows the reason.
                 if now.since(job.created) < TURN_DOWN {
@@ -119,7 +126,7 @@ impl Inner {
             };
             self.answer_waiting(job.id, Answer::Failed(cause));
         }
-        for job in self.store.cancelled_queued().await? {
+        for job in self.store.cancelled_queued().await?.into_iter().filter(is_ours) {
             self.answer_cancelled(job.id);
         }
         Ok(())
@@ -137,10 +144,15 @@ impl Inner {
         };
         // Nothing is taken from the table meanwhile.
         let comparing = self.hands.comparing().await;
+        // One that is concluded while the table is read has neither worker nor hand after that.
         let with_worker: BTreeSet<JobId> = self.workers().keys().copied().collect();
+        let mut in_hand = self.hands.all();
+        in_hand.extend(&with_worker);
         let active = self.store.active(self.host).await?;
+        in_hand.extend(self.hands.all());
+        in_hand.extend(self.workers().keys());
         let (busy, left): (Vec<_>, Vec<_>) =
-            active.into_iter().partition(|active| self.is_in_hand(active.job.id, &with_worker));
+            active.into_iter().partition(|active| in_hand.contains(&active.job.id));
         drop(comparing);
         let ours = busy.iter().chain(&left);
         let needed: BTreeSet<_> = ours.clone().filter_map(|active| active.vm).collect();
@@ -173,12 +185,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether something is done about a job of this host already.
-    fn is_in_hand(&self, job: JobId, with_worker: &BTreeSet<JobId>) -> bool {
-        // One that was concluded since the table was read has no worker either.
-        with_worker.contains(&job) || self.hands.has(job) || self.workers().contains_key(&job)
-    }
-
     /// Takes the jobs of hosts that are dead, and the ends that they owe. A host counts as dead only
     /// when it was so in the round before as well: after a jump of the database's clock everybody
     /// seems dead for a moment.
@@ -201,14 +207,6 @@ impl Inner {
         for ended in self.store.take_over_ends(self.host).await? {
             tracing::warn!(job.id = %ended.id, "telling the end of a job whose host is gone");
         }
-        Ok(())
-    }
-
-    /// Goes on with the ends that this host owes to forge runners, in the background.
-    async fn tell_owed(self: &Arc<Self>) -> Result<(), StoreError> {
-        let undelivered = self.store.undelivered(self.host).await?;
-        let inner = Arc::clone(self);
-        self.working.spawn(async move { inner.tell_rest(undelivered).await });
         Ok(())
     }
 

@@ -100,6 +100,10 @@ impl Inner {
         if self.workers().insert(job, worker).is_some() {
             tracing::error!(job.id = %job, "a job has two workers; the first is ended");
         }
+        // One that comes while the service ends was not there when all were told.
+        if self.stop.is_cancelled() {
+            words.leave.cancel();
+        }
         let inner = Arc::clone(self);
         let held = Arc::new(held);
         self.working.spawn(async move {

@@ -145,6 +145,29 @@ on_both! {
         }
     }
 
+    /// Its client looks for it there, so its host has more time to come back.
+    async fn a_job_of_one_host_is_taken_over_when_that_is_gone(world) {
+        let (dead, heir) = (world.host(8).await, world.host(8).await);
+        let mut new = world.message(|_| {});
+        new.only = Some(dead.id);
+        world.store.accept(std::slice::from_ref(&new)).await.unwrap();
+        let lost = world.claim(&dead).await;
+        world.pass(LEASE + seconds(1)).await;
+        world.announce(&heir).await;
+        assert!(world.store.take_over(heir.id).await.unwrap().is_empty());
+        world.pass(GONE).await;
+        world.announce(&heir).await;
+        let taken = world.store.take_over(heir.id).await.unwrap();
+        assert_eq!(taken.len(), 1);
+        let lease = taken[0].job.lease.unwrap();
+        assert_ne!(lease, lost.lease);
+        // It waits for its host, and for no other.
+        world.store.requeue(id(&new), lease).await.unwrap();
+        assert!(world.claim_many(&heir, heir.room(), 10).await.is_empty());
+        world.announce(&dead).await;
+        assert_eq!(ids(&world.claim_many(&dead, dead.room(), 10).await), [id(&new)]);
+    }
+
     /// A host is never its own heir: it goes on with its jobs.
     async fn a_host_that_was_silent_keeps_what_nobody_took(world) {
         let (host, job, lease) = world.claimed().await;

@@ -13,7 +13,7 @@ use crate::store::rules::placing::HostOffer;
 use crate::store::rules::room::{NONE, less, plus};
 use crate::store::session::{Session, Sql};
 use crate::store::value::{Row, values};
-use crate::store::{Active, CLAIMED, HostReport, HostRow, LEASE, Size, StoreError};
+use crate::store::{Active, CLAIMED, GONE, HostReport, HostRow, LEASE, Size, StoreError};
 
 pub(in crate::store) async fn announce(
     session: &mut Session,
@@ -196,15 +196,16 @@ pub(in crate::store) async fn take_over(
 ) -> Result<Vec<Active>, StoreError> {
     const LOST: Sql = Sql {
         sqlite: "SELECT id FROM jobs WHERE lease IS NOT NULL AND host <> $1 AND host NOT IN \
-                 (SELECT id FROM hosts WHERE heartbeat >= $2) ORDER BY id",
+                 (SELECT id FROM hosts WHERE heartbeat >= CASE WHEN host = only_host THEN $3 \
+                 ELSE $2 END) ORDER BY id",
         postgres: "SELECT id FROM jobs WHERE lease IS NOT NULL AND host <> $1 AND host NOT IN \
-                   (SELECT id FROM hosts WHERE heartbeat >= $2) ORDER BY id \
-                   FOR UPDATE SKIP LOCKED",
+                   (SELECT id FROM hosts WHERE heartbeat >= CASE WHEN host = only_host THEN $3 \
+                   ELSE $2 END) ORDER BY id FOR UPDATE SKIP LOCKED",
     };
     const TAKE: &str = "UPDATE jobs SET host = $2, lease = $3, deadline = $4 WHERE id = $1";
     let now = session.now().await?;
     let mut taken = Vec::new();
-    for row in session.rows(LOST, values![host, before(now, LEASE)]).await? {
+    for row in session.rows(LOST, values![host, before(now, LEASE), before(now, GONE)]).await? {
         let id = row.text("id")?;
         let values = values![id.clone(), host, LeaseId::new(), after(now, CLAIMED)];
         session.execute(TAKE, values).await?;
