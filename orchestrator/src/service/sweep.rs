@@ -101,17 +101,23 @@ impl Inner {
     async fn look_at_waiting(self: &Arc<Self>) -> Result<(), StoreError> {
         // The clock that the jobs' times were written by.
         let now = self.store.now().await?;
-        let hosts = self.store.hosts().await?;
+        let overdue = self.store.overdue_queued().await?;
+        let unrunnable = self.store.unrunnable().await?;
+        let cancelled = self.store.cancelled_queued().await?;
         // The end of a job that only one host may run is written where it is read, if that lives.
-        let alive = |host| hosts.iter().any(|row| row.alive && row.report.host == host);
-        let is_ours = |job: &Job| job.only.is_none_or(|only| only == self.host || !alive(only));
-        for job in self.store.overdue_queued().await?.into_iter().filter(is_ours) {
+        let is_elsewhere = |job: &Job| job.only.is_some_and(|only| only != self.host);
+        let all = overdue.iter().chain(&cancelled).chain(unrunnable.iter().map(|(job, _)| job));
+        let is_asked = all.into_iter().any(is_elsewhere);
+        let hosts = if is_asked { self.store.hosts().await? } else { Vec::new() };
+        let is_alive = |host| hosts.iter().any(|row| row.alive && row.report.host == host);
+        let is_ours = |job: &Job| !is_elsewhere(job) || !job.only.is_some_and(is_alive);
+        for job in overdue.into_iter().filter(is_ours) {
             let waited = now.since(job.created).as_secs() / 60;
             let message = format!("no host had room for the job within {waited} minutes");
             let cause = Infrastructure::new(Cause::NoHost, message);
             self.answer_waiting(job.id, Answer::Failed(cause));
         }
-        for (job, reason) in self.store.unrunnable().await? {
+        for (job, reason) in unrunnable {
             if !is_ours(&job) {
                 continue;
             }
@@ -126,7 +132,7 @@ impl Inner {
             };
             self.answer_waiting(job.id, Answer::Failed(cause));
         }
-        for job in self.store.cancelled_queued().await?.into_iter().filter(is_ours) {
+        for job in cancelled.into_iter().filter(is_ours) {
             self.answer_cancelled(job.id);
         }
         Ok(())

@@ -140,3 +140,28 @@ async fn health_tells_of_the_broker() {
     service.wait_until_healthy().await;
     service.stop().await;
 }
+
+/// Every host looks for jobs that waited in vain, and each keeps the logs of the ends that it wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_job_is_where_it_was_handed_in() {
+    let shared = Shared::of_all().await;
+    let (asked, other) = (shared.host().env("SOLSTICE_MAX_CPUS", "1"), shared.host());
+    let (first, second) = (asked.serve().await, other.serve().await);
+    let running = first.submit(&job("scripted", &["echo begun", "sleep 600000"])).await;
+    first.wait_for(running, "begun").await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let mut request = job("scripted", &["echo never"]);
+        request.envelope.deadlines.queued = Duration::from_secs(1);
+        waiting.push(first.submit(&request).await);
+    }
+    for id in waiting {
+        let received = first.finish(id).await;
+        let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+        assert_eq!(cause.cause.code(), "SOL-NO-HOST", "{cause}");
+    }
+    first.post(&format!("/v1/jobs/{running}/cancel")).await;
+    first.finish(running).await;
+    first.stop().await;
+    second.stop().await;
+}
