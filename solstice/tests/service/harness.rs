@@ -499,6 +499,14 @@ impl Running<'_> {
         self.value(&format!("solstice_errors_total{{what=\"{what}\"}}")).await
     }
 
+    /// Does not let it run for so long.
+    pub(crate) async fn asleep_for(&self, time: Duration) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        tokio::time::sleep(time).await;
+        kill(pid, Signal::SIGCONT).unwrap();
+    }
+
     /// Ends it by SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
