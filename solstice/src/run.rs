@@ -170,6 +170,7 @@ async fn execute<R: Runner + Labels>(
         planner: &mut planner,
         screen: &screen,
         stop,
+        give_up: stop.destroy.child_token(),
         workflow: prepared.file.shown.clone(),
     };
     let exit = drive.run(first).await;

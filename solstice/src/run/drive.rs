@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::event::{EventBody, Finished, JobEvent, JobResult, Kept, Phase};
 use common::ids::JobId;
 use common::infrastructure::{Cause, Infrastructure};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::execute::{JobControl, Runner};
@@ -20,6 +21,9 @@ use crate::stop::Stop;
 /// Events that may wait for the screen. A batch of log lines has up to 64 KiB, so this bounds the
 /// memory of a flood that the terminal cannot follow.
 const WAITING_EVENTS: usize = 16;
+
+/// How long a cancelled run waits for a screen that takes nothing.
+const UNREAD: Duration = Duration::from_secs(5);
 
 /// What a run consists of.
 pub(crate) struct Drive<'a, R> {
@@ -33,6 +37,9 @@ pub(crate) struct Drive<'a, R> {
     pub(crate) screen: &'a Screen,
     /// How far the user wants to stop.
     pub(crate) stop: &'a Stop,
+    /// Cancelled when what has no room on the screen shall be left out; with the stop's `destroy` at
+    /// the latest.
+    pub(crate) give_up: CancellationToken,
     /// The workflow file as the user named it.
     pub(crate) workflow: String,
 }
@@ -173,12 +180,27 @@ impl<R: Runner> Drive<'_, R> {
             exit_code: exit.code(),
             took_ms: millis(begun),
         };
-        self.screen.show(Item::Report(report), &self.stop.destroy).await;
+        let destroy = &self.stop.destroy;
+        if self.give_up.is_cancelled() && !destroy.is_cancelled() {
+            let text = "some of the output was left out: nobody read it when the run was cancelled";
+            self.screen.show(Item::Notice(text.to_owned()), destroy).await;
+        }
+        self.screen.show(Item::Report(report), destroy).await;
         exit
     }
 
+    /// Shows an item, waiting for room. Whoever has cancelled the run does not wait for a terminal
+    /// that is stopped: what has no room is left out then, or the jobs could not come to their end.
     async fn show(&self, item: Item) {
-        self.screen.show(item, &self.stop.destroy).await;
+        let unread = async {
+            self.stop.cancel.cancelled().await;
+            sleep(UNREAD).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.screen.show(item, &self.give_up) => {}
+            () = unread => self.give_up.cancel(),
+        }
     }
 }
 
