@@ -86,6 +86,25 @@ on_both! {
         service.stop().await;
     }
 
+    async fn a_journal_that_cannot_be_read_is_put_aside_and_its_job_answered(world) {
+        let host = world.host();
+        let service = host.serve().await;
+        let id = service.submit(&job("scripted", &["echo begun", "sleep 600000"])).await;
+        service.wait_for(id, "begun").await;
+        service.kill();
+        let journals = host.state().join("journals");
+        let foreign = "no journal at all\n".repeat(100);
+        std::fs::write(journals.join(format!("{id}.segment")), foreign).unwrap();
+        let service = host.serve().await;
+        let received = service.finish(id).await;
+        let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+        assert_eq!(cause.cause.code(), "SOL-HOST-RESTARTED");
+        assert!(journals.join(format!("{id}.damaged")).exists());
+        assert!(service.errors("journal").await > 0.0);
+        host.wait_until_empty().await;
+        service.stop().await;
+    }
+
     async fn a_cancel_that_the_guest_has_not_heard_yet_survives_a_kill(world) {
         let host = world.host();
         let service = host.serve().await;
