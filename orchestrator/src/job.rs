@@ -342,6 +342,7 @@ impl Work<'_> {
             }
         };
         self.record.phase_took(Phase::Steps, begun.elapsed());
+        log.end_phase().await?;
         match end {
             StepsEnd::Finished(result) => match log.failure() {
                 Some(cause) => Err(cause.into()),

@@ -22,6 +22,8 @@ const RECONNECT: Duration = Duration::from_millis(250);
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long the news of a machine's end may lag behind the loss of its connection.
 const END_NEWS: Duration = Duration::from_secs(3);
+/// How long a guest may be silent whose kernel said on the console that it ends.
+const AFTER_FAREWELL: Duration = Duration::from_secs(30);
 /// Lines of the console in a message.
 const CONSOLE_LINES: usize = 30;
 
@@ -35,7 +37,8 @@ pub(crate) enum StepsEnd {
 }
 
 /// Follows the job in its machine until either ends. Without a connection, such as to a machine that
-/// was adopted, one is made; one that is lost is made again for as long as `ssh_lost`.
+/// was adopted, one is made; one that is lost is made again for as long as `ssh_lost`, or for half a
+/// minute after a kernel's farewell.
 pub(crate) async fn run(
     request: &JobRequest,
     machine: &Machine,
@@ -88,7 +91,7 @@ pub(crate) async fn run(
     // A machine that ended explains more than the connection that was lost with it.
     drop(timeout(END_NEWS, ended.wait_for(Option::is_some)).await);
     let end = ended.borrow().clone();
-    Err(match end {
+    Err(match end.or_else(|| machine.told_end()) {
         Some(end) => machine.failure(&end).into(),
         None => connection_lost(&error, machine).into(),
     })
@@ -123,7 +126,8 @@ async fn follow(
         match attempt.await {
             Err(Interrupted::Lost(reason)) => {
                 let silent = conversation.last_contact().elapsed();
-                if machine.ended().borrow().is_some() || silent > ssh_lost {
+                let told = silent > AFTER_FAREWELL && machine.told_end().is_some();
+                if machine.ended().borrow().is_some() || told || silent > ssh_lost {
                     return Err(Interrupted::Lost(reason));
                 }
                 tracing::info!(job.id = %job, "attaching again");

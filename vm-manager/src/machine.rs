@@ -138,6 +138,14 @@ impl Machine {
         self.ended.subscribe()
     }
 
+    /// How it ended as its kernel told it on the console, for a machine that is silent and that QEMU
+    /// still runs: one that halted, that waits in its kernel's debugger, or whose power could not be
+    /// switched. Any process with the rights of root in the guest can write the same words.
+    #[must_use]
+    pub fn told_end(&self) -> Option<Ended> {
+        Ended::told(&self.console)
+    }
+
     /// What an end means for the job, with the console's last lines.
     #[must_use]
     pub fn failure(&self, ended: &Ended) -> Infrastructure {

@@ -6,8 +6,11 @@ use crate::harness::{empty, steps};
 
 #[test]
 fn a_failed_machine_is_kept_for_its_user() {
-    let ended =
-        steps("- run: echo precious > /root/evidence; exit 1").with(&["--keep"]).run().code(1);
+    let ended = steps("- run: echo precious > /root/evidence; exit 1")
+        .with(&["--keep"])
+        .run()
+        .code(1)
+        .shows(", steps ");
     let name = ended
         .text
         .split("solstice shell ")

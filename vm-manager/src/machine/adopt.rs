@@ -8,12 +8,11 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::body::Body;
-use super::console::Farewell;
 use super::ended::{Ended, EndedCell};
 use super::launch::last_words;
 use super::qmp::{COMMAND_DEADLINE, Qmp, QmpError};
 use super::watcher::Watcher;
-use super::{AdoptError, Console, ConsoleCause, Machine, status};
+use super::{AdoptError, Console, Machine, status};
 use crate::host::{
     Adoption, HostError, Instance, MachineName, MachinePaths, Owned, Process, Record,
     read_login_key,
@@ -231,15 +230,10 @@ async fn catch_up(qmp: &Qmp, paths: &MachinePaths, ended: &EndedCell) -> Result<
 /// The end of a machine that nobody saw, as its console tells it.
 fn unseen_end(console: &Console, paths: &MachinePaths) -> Ended {
     console.poll();
-    match (console.cause(), console.farewell()) {
-        (Some(ConsoleCause::Panic(_)), _) => Ended::Panicked,
-        (_, Some(Farewell::PowerOff)) => Ended::PoweredOff,
-        (_, Some(Farewell::Restart)) => Ended::Rebooted,
-        (_, None) => {
-            let words = last_words(&paths.qemu_log());
-            Ended::QemuGone { detail: format!("it ended while nobody watched: {words}") }
-        }
-    }
+    Ended::told(console).unwrap_or_else(|| {
+        let words = last_words(&paths.qemu_log());
+        Ended::QemuGone { detail: format!("it ended while nobody watched: {words}") }
+    })
 }
 
 fn monitor(vm: VmId, source: QmpError) -> AdoptError {

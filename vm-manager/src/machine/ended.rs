@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
-use super::console::Console;
+use super::ConsoleCause;
+use super::console::{Console, Farewell};
 use super::qmp::Event;
 use crate::host::free_space;
 
@@ -34,6 +35,19 @@ pub enum Ended {
     },
     /// We ended it.
     Stopped,
+}
+
+impl Ended {
+    /// The end that the guest's kernel told on the console. It proves nothing alone: see
+    /// [`Console::cause`].
+    pub(super) fn told(console: &Console) -> Option<Self> {
+        match (console.cause(), console.farewell()) {
+            (Some(ConsoleCause::Panic(_)), _) => Some(Self::Panicked),
+            (_, Some(Farewell::PowerOff)) => Some(Self::PoweredOff),
+            (_, Some(Farewell::Restart)) => Some(Self::Rebooted),
+            _ => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Ended {

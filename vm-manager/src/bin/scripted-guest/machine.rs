@@ -158,6 +158,12 @@ impl Machine {
         self.power(Power::Reset);
     }
 
+    /// The guest stops for good without switching its power off: QEMU sees nothing of it.
+    pub(crate) fn halt(&self) {
+        self.console.kernel("reboot: System halted");
+        self.network.unplug();
+    }
+
     /// The guest's kernel panics.
     pub(crate) fn panic(&self, why: &str) {
         self.console.kernel(&format!("Kernel panic - not syncing: {why}"));

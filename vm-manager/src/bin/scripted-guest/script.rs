@@ -12,6 +12,7 @@
 //! | `panic` | the kernel panics |
 //! | `oom` | the kernel kills the guest program for want of memory |
 //! | `poweroff`, `reboot` | the guest does that |
+//! | `halt` | the guest stops for good without switching its power off |
 //! | `diskfull` | a write of the guest's disk fails for want of room on the host |
 //! | `nospace` | the guest's disk has no room for what the guest program must write for this step |
 //! | `die` | the guest program is gone |
@@ -120,6 +121,7 @@ async fn perform(
         Instruction::Panic => machine.panic("the script wants it"),
         Instruction::PowerOff => machine.power_off(),
         Instruction::Reboot => machine.reboot(),
+        Instruction::Halt => machine.halt(),
         Instruction::DiskFull => machine.disk_full(),
         Instruction::NoSpace => return Some(Ended::NoSpace),
         Instruction::OutOfMemory => machine.out_of_memory(),
@@ -178,6 +180,7 @@ enum Instruction {
     OutOfMemory,
     PowerOff,
     Reboot,
+    Halt,
     DiskFull,
     NoSpace,
     Die,
@@ -222,6 +225,7 @@ impl Instruction {
             ("oom", []) => Self::OutOfMemory,
             ("poweroff", []) => Self::PowerOff,
             ("reboot", []) => Self::Reboot,
+            ("halt", []) => Self::Halt,
             ("diskfull", []) => Self::DiskFull,
             ("nospace", []) => Self::NoSpace,
             ("die", []) => Self::Die,
