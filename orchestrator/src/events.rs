@@ -116,6 +116,7 @@ impl EventLog {
     /// Begins a try: its events and the guest's are numbered from 1 again.
     pub fn begin_try(&mut self, number: u32) {
         self.flush_lines();
+        self.close_phase();
         self.state.try_number = number;
         self.state.seq = 0;
         self.state.guest_seq = 0;
@@ -126,6 +127,9 @@ impl EventLog {
         // What is still on its way to the disk is about another guest.
         self.synced = watch::Sender::new(0);
         self.is_changed = true;
+        if self.masker.is_full() {
+            self.warn_of_masks();
+        }
     }
 
     /// The number of the current try, from 1.
@@ -306,6 +310,7 @@ impl EventLog {
         });
         let finished = Finished { result, infrastructure };
         self.flush_lines();
+        self.close_phase();
         self.state.finished = Some(finished.clone());
         self.emit(EventBody::Finished(finished.clone()));
         self.urgent = true;

@@ -35,6 +35,8 @@ pub struct Masker {
     /// The bytes of all patterns, and of the longest.
     bytes: usize,
     longest: usize,
+    /// Some value was refused: see [`Added::TooMany`].
+    is_full: bool,
 }
 
 /// Whether a value was taken.
@@ -71,7 +73,7 @@ impl Masker {
             return Added::Known;
         }
         if self.values >= MASKS || value.len() > MASK_BYTES {
-            return Added::TooMany;
+            return self.refuse();
         }
         let unix = value.replace("\r\n", "\n");
         let mut forms = vec![unix.as_str(), unix.trim()];
@@ -84,7 +86,7 @@ impl Masker {
         patterns.retain(|pattern| !self.known.contains(pattern));
         let bytes: usize = patterns.iter().map(Vec::len).sum();
         if self.bytes + bytes > ALL_MASK_BYTES {
-            return Added::TooMany;
+            return self.refuse();
         }
         self.values += 1;
         if let Some((first, _)) = unix.split_once('\n') {
@@ -98,6 +100,16 @@ impl Masker {
             }
         }
         Added::Taken
+    }
+
+    fn refuse(&mut self) -> Added {
+        self.is_full = true;
+        Added::TooMany
+    }
+
+    /// Whether a value was refused, which the log then shows as it is.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// The text with every masked value replaced.

@@ -9,6 +9,7 @@ use common::event::{
 use common::guest::GuestEvent;
 use common::limits;
 use common::request::Secret;
+use common::size::ByteSize;
 
 use super::state::{Begun, RunningStep};
 use super::{EventLog, Violation, line_bytes};
@@ -200,18 +201,27 @@ impl EventLog {
     fn add_mask(&mut self, value: Secret) {
         match self.masker.add(value.expose()) {
             Added::Taken => self.state.masks.push(value),
-            Added::TooMany if !self.state.counts.masks_full => {
-                self.state.counts.masks_full = true;
-                self.write(
-                    Stream::Runner,
-                    &format!(
-                        "##[warning]More than {} values to mask: further ones are not masked.",
-                        limits::MASKS
-                    ),
-                );
-            }
-            Added::TooMany | Added::Known | Added::Empty => {}
+            Added::TooMany => self.warn_of_masks(),
+            Added::Known | Added::Empty => {}
         }
+    }
+
+    /// Says once that a value could not be masked.
+    pub(super) fn warn_of_masks(&mut self) {
+        if std::mem::replace(&mut self.state.counts.masks_full, true) {
+            return;
+        }
+        self.write(
+            Stream::Runner,
+            &format!(
+                "##[warning]Not every value can be masked: at most {} values, each of at most {}, \
+                 and with all their encodings at most {}. What is beyond that appears in the log as \
+                 it is.",
+                limits::MASKS,
+                ByteSize(limits::MASK_BYTES as u64),
+                ByteSize(limits::ALL_MASK_BYTES as u64),
+            ),
+        );
     }
 
     fn outputs(&mut self, outputs: BTreeMap<String, String>) -> Result<(), Violation> {

@@ -65,6 +65,32 @@ impl Story {
 }
 
 #[tokio::test]
+async fn a_secret_that_cannot_be_masked_is_told_of() {
+    let long = "x".repeat(limits::MASK_BYTES + 1);
+    let mut story = story(&[&long]);
+    story.guest(started(0)).await.guest(GuestEvent::Mask(Secret::new(&*long))).await;
+    let text = story.end().await;
+    assert_eq!(text.matches("Not every value can be masked").count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn a_phase_ends_with_its_try_and_its_job() {
+    let mut story = story(&[]);
+    story.log.phase(Phase::Image, None).await.unwrap();
+    story.log.begin_try(2);
+    story.log.phase(Phase::Boot, None).await.unwrap();
+    let (log, mut events) = (story.log, story.events);
+    log.finish(JobResult::Failure, None).await.unwrap();
+    let mut ended = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let EventBody::Phase(PhaseEvent { phase, took: Some(_), .. }) = event.event {
+            ended.push((event.try_number, phase));
+        }
+    }
+    assert_eq!(ended, [(1, Phase::Image), (2, Phase::Boot)]);
+}
+
+#[tokio::test]
 async fn a_secret_is_masked_wherever_a_guest_puts_it() {
     let mut story = story(&["hunter2"]);
     story.guest(started(0)).await.guest(line(0, "a hunter2 b")).await;
