@@ -19,6 +19,7 @@ mod hand;
 mod heartbeat;
 mod identity;
 mod intake;
+mod jumps;
 mod recover;
 mod schedule;
 mod settings;
@@ -50,6 +51,7 @@ use crate::store::{HostReport, LabelOffer, Size, Store, StoreError};
 pub use self::settings::{Database, Keys, ServiceSettings, Transport};
 
 use self::hand::Hands;
+use self::jumps::Jumps;
 use self::worker::Worker;
 
 /// How long workers may take to leave their machines when the service ends.
@@ -123,6 +125,8 @@ pub(crate) struct Inner {
     journals: Arc<Journals>,
     machines: Machines,
     clock: Clock,
+    /// With an embedded database.
+    jumps: Option<Jumps>,
     workers: Mutex<HashMap<JobId, Worker>>,
     /// Jobs of this host that have no worker, and that something is done about.
     hands: Arc<Hands>,
@@ -190,6 +194,8 @@ impl Service {
             journals,
             machines,
             clock: settings.clock,
+            jumps: matches!(settings.database, Database::Sqlite(_))
+                .then(|| Jumps::open(&settings.state)),
             workers: Mutex::default(),
             hands: Arc::default(),
             settling: Semaphore::new(SETTLED_TOGETHER),
@@ -203,6 +209,7 @@ impl Service {
         inner.look_at_host().await;
         // A host that lives with the same id is found here, before anything is touched.
         inner.announce_first().await?;
+        inner.follow_clock().await?;
         inner.recover().await?;
         let tasks = TaskTracker::new();
         inner.spawn_loops(&tasks, written);

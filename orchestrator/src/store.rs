@@ -229,6 +229,12 @@ impl Store {
         self.read(|session| Box::pin(reading::overdue_queued(session))).await
     }
 
+    /// Moves the deadlines of all jobs that are not over by so many microseconds, after the clock by
+    /// which they were written has jumped.
+    pub async fn move_deadlines(&self, micros: i64) -> Result<()> {
+        self.write(move |session| Box::pin(leased::move_deadlines(session, micros))).await
+    }
+
     /// Waiting jobs that no live host can ever run, each with the reason as a sentence. Hosts that
     /// drain count. Nothing while no host is alive.
     pub async fn unrunnable(&self) -> Result<Vec<(Job, String)>> {

@@ -99,6 +99,7 @@ impl Inner {
 
     /// Ends waiting jobs that wait for nothing: too long, or for what no host has.
     async fn look_at_waiting(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.follow_clock().await?;
         // The clock that the jobs' times were written by.
         let now = self.store.now().await?;
         let overdue = self.store.overdue_queued().await?;
@@ -148,6 +149,7 @@ impl Inner {
                 return Ok(());
             }
         };
+        self.follow_clock().await?;
         // Nothing is taken from the table meanwhile.
         let comparing = self.hands.comparing().await;
         // One that is concluded while the table is read has neither worker nor hand after that.

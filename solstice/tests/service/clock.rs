@@ -62,7 +62,11 @@ async fn nothing_comes_of(jump: i64) {
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
     let mut jobs = Vec::new();
     for _ in 0..3 {
-        jobs.push(runner.publish(job("scripted", &["lines 60 5"])).await);
+        let mut request = job("scripted", &["lines 60 5"]);
+        // Less than the jump.
+        request.envelope.deadlines.queued = Duration::from_secs(600);
+        request.envelope.deadlines.running = Duration::from_secs(600);
+        jobs.push(runner.publish(request).await);
     }
     // One machine at a time: while the first boots the others wait, and so on.
     let jumps = async {
@@ -99,4 +103,43 @@ async fn a_jump_of_an_hour_forward_ends_and_repeats_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jump_of_an_hour_back_ends_and_repeats_nothing() {
     nothing_comes_of(-HOUR).await;
+}
+
+/// The clock jumps while a job runs and nobody watches it.
+async fn nothing_comes_of_it_in_between(jump: i64) {
+    let host = Host::new();
+    let clock = Clock::system();
+    let service = Service::start(settings(&host, clock.clone())).await.unwrap();
+    let mut request = job("scripted", &["lines 20 5\nsleep 3000\nlines 20 5"]);
+    request.envelope.deadlines.running = Duration::from_secs(600);
+    let (queue, keys) = (service.queue(), service.keys());
+    let runner = Runner { queue, keys, address: "runner".parse().unwrap() };
+    drop(runner.queue.events(&runner.address, 1).await.unwrap());
+    let id = runner.publish(request).await;
+    let runs = async {
+        while host.guests().is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, runs).await.unwrap();
+    service.stop().await;
+    drop(runner);
+    clock.jump(jump);
+    let service = Service::start(settings(&host, clock)).await.unwrap();
+    let (queue, keys) = (service.queue(), service.keys());
+    let runner = Runner { queue, keys, address: "runner".parse().unwrap() };
+    let received = &runner.finish(&[id]).await[&id];
+    assert_eq!(received.finished().unwrap().result, JobResult::Success, "{:#?}", received.log());
+    service.stop().await;
+    host.wait_until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jump_of_an_hour_forward_between_two_processes() {
+    nothing_comes_of_it_in_between(HOUR).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jump_of_an_hour_back_between_two_processes() {
+    nothing_comes_of_it_in_between(-HOUR).await;
 }
