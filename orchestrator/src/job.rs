@@ -18,6 +18,7 @@ use common::request::JobRequest;
 use common::time::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use vm_manager::image::Image;
 use vm_manager::machine::Machine;
 use vm_manager::ssh::Guest;
 
@@ -209,13 +210,13 @@ impl Work<'_> {
         }
         let cancelled = self.words.control.cancel.cancelled();
         self.record.enter(JobState::Preparing, PREPARING).await?;
-        let machine = tokio::select! {
-            machine = self.machines.prepare(self.request, &self.record, log) => machine?,
+        let (machine, image) = tokio::select! {
+            prepared = self.machines.prepare(self.request, &self.record, log) => prepared?,
             () = cancelled => return Err(TryError::Cancelled),
             // The next start begins anew.
             () = self.words.leave.cancelled() => return Err(TryError::Abandoned),
         };
-        let ended = self.boot_and_run(&machine, log).await;
+        let ended = self.boot_and_run(&machine, &image, log).await;
         self.close(machine, ended, log).await
     }
 
@@ -281,12 +282,13 @@ impl Work<'_> {
     async fn boot_and_run(
         &self,
         machine: &Machine,
+        image: &Image,
         log: &mut EventLog,
     ) -> Result<JobResult, TryError> {
         let cancelled = self.words.control.cancel.cancelled();
         let leave = self.words.leave.cancelled();
         let guest = tokio::select! {
-            guest = self.boot(machine, log) => guest?,
+            guest = self.boot(machine, image, log) => guest?,
             () = cancelled => return Err(TryError::Cancelled),
             // Nothing of the job is in it: the next start begins with a fresh one.
             () = leave => return Err(TryError::Abandoned),
@@ -295,18 +297,24 @@ impl Work<'_> {
     }
 
     /// From a started machine to one in which the job was started.
-    async fn boot(&self, machine: &Machine, log: &mut EventLog) -> Result<Guest, TryError> {
-        let ceiling = self.record.boot_ceiling(machine).await;
+    async fn boot(
+        &self,
+        machine: &Machine,
+        image: &Image,
+        log: &mut EventLog,
+    ) -> Result<Guest, TryError> {
+        let ceiling = self.record.boot_ceiling(machine, image).await;
         self.record.enter(JobState::Booting, ceiling + SWEEPER_MARGIN).await?;
         let begun = Instant::now();
         self.machines.follow_boot(machine, ceiling, log).await?;
-        self.record.booted(machine, begun.elapsed());
+        self.record.booted(machine, image, begun.elapsed());
         self.record.enter(JobState::Ready, READY).await?;
-        let guest = self.machines.place(self.request, machine, &self.record, log).await?;
+        let guest =
+            self.machines.place(self.request, machine, &image.entry, &self.record, log).await?;
         // Recorded before the job can begin: what may have begun is never begun again.
         let budget = self.limit() + SWEEPER_MARGIN;
         self.record.enter(JobState::Running, budget).await?;
-        self.machines.start_job(self.request, machine, &guest).await?;
+        self.machines.start_job(self.request, machine, &image.entry, &guest).await?;
         Ok(guest)
     }
 

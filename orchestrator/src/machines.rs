@@ -172,13 +172,13 @@ impl Machines {
         }
     }
 
-    /// The way of a job's machine up to its start.
+    /// The way of a job's machine up to its start, and what it is started from.
     pub(crate) async fn prepare(
         &self,
         request: &JobRequest,
         record: &Recorder,
         log: &mut EventLog,
-    ) -> Result<Machine, TryError> {
+    ) -> Result<(Machine, Arc<Image>), TryError> {
         let envelope = &request.envelope;
         let entry = self
             .image(&envelope.label)
@@ -201,7 +201,7 @@ impl Machines {
         log.phase(Phase::Boot, Some(detail)).await?;
         record.attach_vm(promise.vm()).await?;
         let spec = MachineSpec {
-            image,
+            image: Arc::clone(&image),
             cpus,
             memory,
             hostname: format!("solstice-{}", envelope.job.short()),
@@ -218,20 +218,16 @@ impl Machines {
             None => format!("Running under {name}."),
         })
         .await?;
-        Ok(machine)
+        Ok((machine, image))
     }
 
     /// Takes over a machine that runs since before this process.
     ///
     /// # Errors
     /// A sentence about why it cannot be used; it still runs, or is gone.
-    pub(crate) async fn adopt(&self, label: &str, vm: VmId) -> Result<Machine, String> {
-        let entry = self.image(label).map_err(|error| error.to_string())?;
-        let images = self.images().map_err(|error| error.to_string())?;
-        let image = images.find(&entry).map_err(|error| error.to_string())?;
-        let image = image.ok_or_else(|| format!("the image {label} is gone"))?;
+    pub(crate) async fn adopt(&self, vm: VmId) -> Result<Machine, String> {
         let instance = self.instance().await.map_err(|error| error.to_string())?;
-        Machine::adopt(&instance, vm, Arc::new(image)).await.map_err(|error| error.to_string())
+        Machine::adopt(&instance, vm).await.map_err(|error| error.to_string())
     }
 
     async fn fetch_image(&self, entry: &Arc<Entry>, log: &mut EventLog) -> Result<Image, TryError> {
@@ -271,6 +267,7 @@ impl Machines {
         &self,
         request: &JobRequest,
         machine: &Machine,
+        entry: &Entry,
         record: &Recorder,
         log: &mut EventLog,
     ) -> Result<Guest, TryError> {
@@ -279,7 +276,7 @@ impl Machines {
         let guest = machine.login().await.map_err(|error| error.infrastructure())?;
         record.phase_took(Phase::Ready, begun.elapsed());
         let begun = Instant::now();
-        or_ended(machine, self.upload(request, machine, &guest, log)).await?;
+        or_ended(machine, self.upload(request, entry, &guest, log)).await?;
         record.phase_took(Phase::Upload, begun.elapsed());
         Ok(guest)
     }
@@ -289,9 +286,9 @@ impl Machines {
         &self,
         request: &JobRequest,
         machine: &Machine,
+        entry: &Entry,
         guest: &Guest,
     ) -> Result<(), TryError> {
-        let entry = &machine.image().entry;
         let name = machine.name().to_string();
         let start = async { Ok(placing::start(guest, entry, &name, request).await?) };
         or_ended(machine, start).await
@@ -300,11 +297,10 @@ impl Machines {
     async fn upload(
         &self,
         request: &JobRequest,
-        machine: &Machine,
+        entry: &Entry,
         guest: &Guest,
         log: &mut EventLog,
     ) -> Result<(), TryError> {
-        let entry = &machine.image().entry;
         let programs = &self.settings.guest_programs;
         let program = program::find(programs, &entry.runner_os, &entry.runner_arch)?;
         log.phase(Phase::Upload, None).await?;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use common::event::Phase;
 use common::ids::{JobId, LeaseId, VmId};
 use common::infrastructure::Cause;
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use vm_manager::image::Image;
 use vm_manager::machine::Machine;
 
 use crate::clock::Clock;
@@ -22,6 +23,8 @@ use crate::store::{BootTimes, JobState, Size, Store, StoreError};
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long the end of a job waits for what is noted beside the work.
+const NOTES: Duration = Duration::from_secs(2);
 /// Boots of one kind before their times count instead of the image's ceiling.
 const BOOTS_KNOWN: u32 = 20;
 /// The shortest ceiling for a boot, however fast boots were.
@@ -40,6 +43,8 @@ pub(crate) enum Note {
     StepStarted(JobId, LeaseId),
     /// A machine has booted.
     Booted(String, Size, &'static str, Duration),
+    /// Nothing: whoever waits here learns that all before it is written.
+    All(oneshot::Sender<()>),
 }
 
 /// What the sweeper sees of a job that has a worker.
@@ -167,19 +172,19 @@ impl Recorder {
     }
 
     /// A machine has booted.
-    pub(crate) fn booted(&self, machine: &Machine, took: Duration) {
+    pub(crate) fn booted(&self, machine: &Machine, image: &Image, took: Duration) {
         self.phase_took(Phase::Boot, took);
         let Self::Store(hold) = self else { return };
-        let (image, acceleration) = kind(machine);
+        let (image, acceleration) = kind(machine, image);
         hold.note(Note::Booted(image, hold.size, acceleration, took));
     }
 
     /// How long a machine may take to boot: the image's ceiling, or less once enough boots of its
     /// kind are known.
-    pub(crate) async fn boot_ceiling(&self, machine: &Machine) -> Duration {
-        let ceiling = machine.image().entry.boot_ceiling;
+    pub(crate) async fn boot_ceiling(&self, machine: &Machine, image: &Image) -> Duration {
+        let ceiling = image.entry.boot_ceiling;
         let Self::Store(hold) = self else { return ceiling };
-        let (image, acceleration) = kind(machine);
+        let (image, acceleration) = kind(machine, image);
         match hold.store.boot_times(&image, hold.size, acceleration).await {
             Ok(Some(times)) => shorter_ceiling(times, ceiling),
             // Without the database the image's own ceiling is right, if generous.
@@ -210,6 +215,18 @@ impl Hold {
         }
     }
 
+    /// Waits for a short while until what was noted of the job is written: a job that is over takes
+    /// no further notes.
+    pub(crate) async fn notes_written(&self) {
+        let (sender, written) = oneshot::channel();
+        let all = async {
+            if self.notes.send(Note::All(sender)).await.is_ok() {
+                drop(written.await);
+            }
+        };
+        drop(timeout(NOTES, all).await);
+    }
+
     /// Statistics that nobody takes in time are dropped.
     fn note(&self, note: Note) {
         drop(self.notes.try_send(note));
@@ -217,8 +234,8 @@ impl Hold {
 }
 
 /// What boots of machines are compared by, beside their size.
-fn kind(machine: &Machine) -> (String, &'static str) {
-    (machine.image().digest.clone(), machine.accelerator().acceleration.name())
+fn kind(machine: &Machine, image: &Image) -> (String, &'static str) {
+    (image.digest.clone(), machine.accelerator().acceleration.name())
 }
 
 /// The rule of design section 5: four medians or twice the longest, never above the ceiling.

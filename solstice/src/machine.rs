@@ -141,11 +141,11 @@ async fn boot(
         CommandError::infrastructure(format!("{}: {}", cause.cause.code(), cause.message))
             .hint(cause.cause.cure())
     };
+    let ceiling = image.entry.boot_ceiling;
     let mut spec = MachineSpec::of(Arc::new(image), "solstice-shell");
     spec.cpus = cpus.unwrap_or(spec.cpus);
     spec.memory = memory.unwrap_or(spec.memory);
     let machine = Machine::start(instance, spec).await.map_err(failed)?;
-    let ceiling = machine.image().entry.boot_ceiling;
     let guest = machine.wait_ready(ceiling).await.map_err(failed)?;
     Ok((machine, guest))
 }

@@ -59,16 +59,16 @@ use self::body::Body;
 use self::ended::EndedCell;
 use self::qmp::Qmp;
 use crate::host::{Accelerator, MachineName};
-use crate::image::Image;
 use crate::ssh::Keys;
 
 /// A running machine. Dropping it ends QEMU and removes every file.
 #[derive(Debug)]
 pub struct Machine {
     name: MachineName,
-    image: Arc<Image>,
     /// The user to log in as.
     user: String,
+    /// The command in front of another that runs it as root.
+    privilege: Vec<String>,
     address: SocketAddr,
     keys: Keys,
     adoptable: bool,
@@ -93,12 +93,6 @@ impl Machine {
     #[must_use]
     pub fn name(&self) -> MachineName {
         self.name
-    }
-
-    /// What it was started from.
-    #[must_use]
-    pub fn image(&self) -> &Arc<Image> {
-        &self.image
     }
 
     /// The host's end of the forwarding to the guest's SSH port.

@@ -90,6 +90,11 @@ impl Inner {
                 () = self.stop.cancelled() => return,
             };
             let written = match note {
+                Note::All(waiting) => {
+                    // Who waited may have lost patience.
+                    _ = waiting.send(());
+                    continue;
+                }
                 Note::Phase(job, lease, phase, took) => {
                     self.store.phase(job, lease, phase, took).await
                 }

@@ -144,7 +144,7 @@ impl Inner {
             tracing::info!(job.id = %job, state = left.job.state.name(), ?action, "a job was left");
             if action == Action::Adopt && adopted.is_none() {
                 let Some(vm) = left.vm else { return };
-                match self.machines.adopt(&left.job.label, vm).await {
+                match self.machines.adopt(vm).await {
                     Ok(machine) => adopted = Some(machine),
                     Err(reason) => {
                         tracing::warn!(job.id = %job, vm.id = %vm, reason, "cannot go on with a machine");

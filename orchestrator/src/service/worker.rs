@@ -167,6 +167,7 @@ impl Inner {
 
     /// Records the end of a job whose final event is in its journal.
     pub(super) async fn conclude(&self, hold: &Hold, finished: &Finished) {
+        hold.notes_written().await;
         let recorded =
             hold.insist(|| hold.store.finish(hold.job, Some(hold.lease), finished)).await;
         if let Ok(true) = recorded {
@@ -176,8 +177,8 @@ impl Inner {
         }
     }
 
-    /// Ends a job that cannot have a log: operators see the cause, and a forge runner is told by
-    /// nobody but its own deadline.
+    /// Ends a job that cannot have a log: operators see the cause, and a forge runner is told
+    /// of it as far as its messages tell where it listens.
     pub(super) async fn end_without_log(&self, hold: &Hold, cause: Infrastructure) {
         metrics::error("journal");
         tracing::error!(job.id = %hold.job, code = cause.cause.code(), "{}", cause.message);

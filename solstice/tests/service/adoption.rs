@@ -36,6 +36,8 @@ on_both! {
         let before = host.guests();
         service.stop().await;
         assert_eq!(host.guests(), before);
+        // As after an upgrade that brought another image.
+        std::fs::remove_dir_all(host.scripted().images()).unwrap();
         let service = host.serve().await;
         let received = service.finish(id).await;
         assert_eq!(received.lines(), numbered(200));

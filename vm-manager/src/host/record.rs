@@ -42,6 +42,9 @@ pub(crate) struct Adoption {
     pub(crate) address: SocketAddr,
     /// The user to log in as.
     pub(crate) user: String,
+    /// The command in front of another that runs it as root.
+    #[serde(default)]
+    pub(crate) privilege: Vec<String>,
     /// The host key to expect, as a line of `known_hosts` without the name.
     pub(crate) host_key: String,
     /// Its virtual processors.
@@ -145,6 +148,7 @@ mod tests {
         record.adoption = Some(Adoption {
             address: ([127, 0, 0, 1], 2222).into(),
             user: "root".to_owned(),
+            privilege: vec!["doas".to_owned()],
             host_key: "ssh-ed25519 AAAA".to_owned(),
             cpus: 2,
             memory: ByteSize(1 << 30),

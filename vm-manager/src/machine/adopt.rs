@@ -17,7 +17,6 @@ use crate::host::{
     Adoption, HostError, Instance, MachineName, MachinePaths, Owned, Process, Record,
     read_login_key,
 };
-use crate::image::Image;
 use crate::ssh::Keys;
 
 /// How long a QEMU whose monitor or command line is not there may take to be gone, before that counts
@@ -40,16 +39,12 @@ impl Machine {
     /// # Errors
     ///
     /// [`AdoptError`] says what is missing. The machine is then left as it is.
-    pub async fn adopt(
-        instance: &Arc<Instance>,
-        vm: VmId,
-        image: Arc<Image>,
-    ) -> Result<Self, AdoptError> {
+    pub async fn adopt(instance: &Arc<Instance>, vm: VmId) -> Result<Self, AdoptError> {
         let owned = Owned::take(instance, vm).ok_or(AdoptError::Owned { vm })?;
         let settings = instance.settings();
         let name = MachineName { instance: instance.id(), vm };
         let paths = settings.machine(instance.id(), vm);
-        let (record, adoption) = read_record(vm, &paths, &image)?;
+        let (record, adoption) = read_record(vm, &paths)?;
         let process = hold(vm, name, &record).await?;
         if process.is_none() && !paths.runtime.exists() {
             return Err(AdoptError::Gone { vm });
@@ -68,7 +63,7 @@ impl Machine {
             ended.set(unseen_end(&console, &paths));
             let body = Body::adopt(name, paths, owned, None);
             instance.expect_nobody(vm);
-            return Ok(Self::taken_up(body, name, image, keys, adoption, console, ended));
+            return Ok(Self::taken_up(body, name, keys, adoption, console, ended));
         };
         let watched = process.try_clone().map_err(|error| monitor(vm, error.into()))?;
         let promise = instance.take_over(vm, adoption.memory, adoption.cpus, process.identity())?;
@@ -77,7 +72,7 @@ impl Machine {
         let qmp = Arc::new(qmp);
         let watcher = Watcher { process: watched, qmp: Arc::clone(&qmp), ended, paths };
         let (ended, tasks) = watcher.spawn(&console);
-        let mut machine = Self::taken_up(body, name, image, keys, adoption, console, ended);
+        let mut machine = Self::taken_up(body, name, keys, adoption, console, ended);
         machine.qmp = Some(qmp);
         machine._tasks = tasks;
         Ok(machine)
@@ -87,17 +82,16 @@ impl Machine {
     fn taken_up(
         body: Body,
         name: MachineName,
-        image: Arc<Image>,
         keys: Keys,
         adoption: Adoption,
         console: Console,
         ended: Arc<EndedCell>,
     ) -> Self {
-        let Adoption { address, user, accelerator, .. } = adoption;
+        let Adoption { address, user, privilege, accelerator, .. } = adoption;
         Self {
             name,
-            image,
             user,
+            privilege,
             address,
             keys,
             adoptable: true,
@@ -112,11 +106,7 @@ impl Machine {
 }
 
 /// What was written down about the machine, if it is one to be adopted.
-fn read_record(
-    vm: VmId,
-    paths: &MachinePaths,
-    image: &Image,
-) -> Result<(Record, Adoption), AdoptError> {
+fn read_record(vm: VmId, paths: &MachinePaths) -> Result<(Record, Adoption), AdoptError> {
     let path = paths.record();
     let Some(mut record) = Record::read(&path)? else {
         return Err(AdoptError::NoRecord { vm, path });
@@ -125,10 +115,6 @@ fn read_record(
         return Err(AdoptError::Kept { vm, name: keep.name });
     }
     let adoption = record.adoption.take().ok_or(AdoptError::NotAdoptable { vm })?;
-    if record.label != image.entry.label {
-        let given = image.entry.label.clone();
-        return Err(AdoptError::OtherImage { vm, recorded: record.label, given });
-    }
     // The directory may be that of the user whom QEMU runs as: nobody leads us elsewhere.
     if !adoption.address.ip().is_loopback() {
         let reason = format!("the address {} is not on this host", adoption.address);
@@ -253,14 +239,12 @@ mod tests {
     use super::*;
     use crate::host::fake::FakeMachine;
     use crate::host::{Acceleration, Accelerator, HostSettings, ProcessIdentity};
-    use crate::machine::spec::tests::image;
 
-    /// A service with one machine whose "QEMU" is a shell; the image's label is that of its record.
+    /// A service with one machine whose "QEMU" is a shell.
     struct Setting {
         _directory: tempfile::TempDir,
         instance: Arc<Instance>,
         fake: FakeMachine,
-        image: Arc<Image>,
     }
 
     impl Setting {
@@ -275,6 +259,7 @@ mod tests {
                 record.adoption = Some(Adoption {
                     address: ([127, 0, 0, 1], 2222).into(),
                     user: "root".to_owned(),
+                    privilege: Vec::new(),
                     host_key: keys.host_public_line(),
                     cpus: 1,
                     memory: ByteSize(1 << 20),
@@ -283,8 +268,7 @@ mod tests {
             });
             std::fs::write(fake.paths.login_key(), keys.login_private_openssh()).unwrap();
             std::fs::write(fake.paths.console(), "[1.0] Linux version 6\n").unwrap();
-            let image = Arc::new(image("/nonexistent".as_ref()));
-            Self { _directory: directory, instance, fake, image }
+            Self { _directory: directory, instance, fake }
         }
 
         fn name(&self) -> MachineName {
@@ -320,7 +304,7 @@ mod tests {
         }
 
         async fn adopt(&self) -> Result<Machine, AdoptError> {
-            Machine::adopt(&self.instance, self.fake.vm, Arc::clone(&self.image)).await
+            Machine::adopt(&self.instance, self.fake.vm).await
         }
 
         /// Asserts that adoption fails and changes nothing.
@@ -440,7 +424,6 @@ mod tests {
             .await;
         change(|setting| setting.fake.note(|record| record.process = None), "not started to be")
             .await;
-        change(|setting| setting.fake.note(|record| record.label = "x".into()), "image `x`").await;
         change(|setting| setting.fake.keep("r1", Timestamp::now()), "the name `r1`").await;
         let elsewhere = |setting: &Setting| {
             setting.fake.note(|record| {
@@ -477,7 +460,7 @@ mod tests {
         setting.fake.end();
 
         let setting = Setting::new();
-        let unknown = Machine::adopt(&setting.instance, VmId::new(), Arc::clone(&setting.image));
+        let unknown = Machine::adopt(&setting.instance, VmId::new());
         assert!(matches!(unknown.await, Err(AdoptError::NoRecord { .. })));
         assert!(setting.instance.destroy(setting.fake.vm).unwrap());
     }

@@ -43,16 +43,6 @@ pub enum AdoptError {
         /// The machine.
         vm: VmId,
     },
-    /// It was started from another image.
-    #[error("the machine {vm} was started from the image `{recorded}`, not from `{given}`")]
-    OtherImage {
-        /// The machine.
-        vm: VmId,
-        /// The label in its record.
-        recorded: String,
-        /// The label of the image that it should be.
-        given: String,
-    },
     /// Neither its process nor its files on tmpfs are there.
     #[error(
         "the machine {vm} is gone with its files on tmpfs: the host or the container that it ran in \
@@ -105,7 +95,6 @@ impl AdoptError {
             Self::Host(error) => error.cause(),
             Self::Owned { .. }
             | Self::Kept { .. }
-            | Self::OtherImage { .. }
             | Self::LoginKey { .. }
             | Self::OtherProcess { .. } => Cause::Internal,
         }

@@ -74,7 +74,7 @@ impl Machine {
     pub async fn connect(&self) -> Result<Guest, SshError> {
         let guest =
             Guest::connect(self.address(), &self.user, self.keys(), ATTEMPT_DEADLINE).await?;
-        Ok(guest.with_privilege(&self.image().entry.privilege))
+        Ok(guest.with_privilege(&self.privilege))
     }
 
     async fn try_login(&self) -> Result<Guest, SshError> {

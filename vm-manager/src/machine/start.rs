@@ -76,13 +76,19 @@ impl Machine {
             .ok_or(QmpError::Incomplete { command: "info usernet", what: "forwarded port" })?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let accelerator = accelerator.clone();
-        let user = image.entry.user.clone();
+        let (user, privilege) = (image.entry.user.clone(), image.entry.privilege.clone());
         if adoptable {
             // Before anything of a job is in the guest: from then on its owner may be killed.
             write_private(&paths.login_key(), keys.login_private_openssh().as_bytes())?;
-            let (user, host_key) = (user.clone(), keys.host_public_line());
-            let accelerator = accelerator.clone();
-            record.adoption = Some(Adoption { address, user, host_key, cpus, memory, accelerator });
+            record.adoption = Some(Adoption {
+                address,
+                user: user.clone(),
+                privilege: privilege.clone(),
+                host_key: keys.host_public_line(),
+                cpus,
+                memory,
+                accelerator: accelerator.clone(),
+            });
             record.write(&paths.record())?;
         }
         let qmp = Arc::new(qmp);
@@ -90,8 +96,8 @@ impl Machine {
         let (ended, tasks) = watcher.spawn(&console);
         Ok(Self {
             name,
-            image,
             user,
+            privilege,
             address,
             keys,
             adoptable,

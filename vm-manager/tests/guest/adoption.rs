@@ -9,9 +9,7 @@ use common::time::Timestamp;
 use vm_manager::host::{FoundMachine, HostError, Instance, SERVICE_GRACE, sweep_dead, watchdog};
 use vm_manager::machine::{AdoptError, Ended, Machine};
 
-use super::host::{
-    BOOT, Host, PATIENCE, adoptable, boot, end_of, hardware, last_command, spec, start, tiny,
-};
+use super::host::{BOOT, Host, PATIENCE, adoptable, boot, end_of, last_command, spec, start};
 use super::owner::killed_service;
 
 /// The instance of a service whose owner has gone. Where that was this very process, the lock seems
@@ -47,7 +45,7 @@ async fn a_killed_service_adopts_its_machine() {
     let found = only_machine(&instance);
     assert!(found.running && !found.owned && !found.kept);
     assert_eq!(found.label.as_deref(), Some("tiny"));
-    let machine = Machine::adopt(&instance, found.vm, tiny(hardware())).await.unwrap();
+    let machine = Machine::adopt(&instance, found.vm).await.unwrap();
     assert!(only_machine(&instance).owned);
     assert_eq!(instance.maintain().unwrap(), []);
 
@@ -88,12 +86,12 @@ async fn a_machine_that_was_left_goes_on_for_the_next_owner() {
     let instance = reopen(&host, id);
     let socket = host.settings.runtime.join(id.to_string()).join(vm.short()).join("qmp");
     let busy = std::os::unix::net::UnixStream::connect(&socket).unwrap();
-    let error = Machine::adopt(&instance, vm, tiny(hardware())).await.unwrap_err();
+    let error = Machine::adopt(&instance, vm).await.unwrap_err();
     assert!(matches!(error, AdoptError::Monitor { .. }), "{error}");
     assert!(only_machine(&instance).running, "it is left as it is");
     drop(busy);
     // It stood still when it was left.
-    let machine = Machine::adopt(&instance, vm, tiny(hardware())).await.unwrap();
+    let machine = Machine::adopt(&instance, vm).await.unwrap();
     let again = machine.connect().await.unwrap();
     assert_eq!(again.run("cat /root/file", None, PATIENCE).await.unwrap().stdout, b"mine\n");
     assert!(guest.run("true", None, PATIENCE).await.unwrap().success(), "an old connection lives");
@@ -124,7 +122,7 @@ async fn what_ended_while_nobody_watched_is_told_apart() {
             tokio::task::yield_now().await;
         }
         assert_eq!(instance.maintain().unwrap(), [], "its console is still to be read");
-        let machine = Machine::adopt(&instance, vm, tiny(hardware())).await.unwrap();
+        let machine = Machine::adopt(&instance, vm).await.unwrap();
         let ended = end_of(&machine).await;
         assert_eq!(ended, expected, "{command}");
         let failure = machine.failure(&ended);
