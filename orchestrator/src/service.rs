@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::ids::{HostId, InstanceId, JobId};
+use common::infrastructure::{Cause, Infrastructure};
 use common::time::Timestamp;
 use queue::seal::{KeyFileError, KeyRing};
 use queue::{Queue, QueueError, embedded, rabbit};
@@ -315,9 +316,7 @@ impl Inner {
 }
 
 /// A job's log cannot be kept.
-pub(crate) fn journal_failure(error: &JournalError) -> common::infrastructure::Infrastructure {
-    common::infrastructure::Infrastructure::new(
-        common::infrastructure::Cause::Internal,
-        format!("the job's journal cannot be used: {error}"),
-    )
+pub(crate) fn journal_failure(error: &JournalError) -> Infrastructure {
+    let cause = if error.is_full() { Cause::HostDiskFull } else { Cause::Internal };
+    Infrastructure::new(cause, format!("the job's journal cannot be used: {error}"))
 }

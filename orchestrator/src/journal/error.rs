@@ -38,6 +38,14 @@ impl JournalError {
         }
     }
 
+    /// Whether the disk has no room for it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let Self::Segment { error: SegmentError::Io(error), .. } = self else { return false };
+        matches!(error.kind(), StorageFull | QuotaExceeded)
+    }
+
     /// Whether a key is missing, which may yet be added.
     #[must_use]
     pub fn is_for_want_of_a_key(&self) -> bool {
