@@ -147,7 +147,9 @@ fn without_worker(state: JobState, seen: &Observed) -> Action {
         JobState::Running if seen.machine == MachineSeen::Running => true,
         // The guest begins only when its first event is on the disk of its host, where a dead one's
         // log is not seen.
-        JobState::Running | JobState::Finishing => matches!(seen.log, LogSeen::None | LogSeen::StepStarted),
+        JobState::Running | JobState::Finishing => {
+            matches!(seen.log, LogSeen::None | LogSeen::StepStarted)
+        }
         _ => seen.log == LogSeen::StepStarted,
     };
     // Steps that run are ended by the rules of the job, whether or not its end was asked for.

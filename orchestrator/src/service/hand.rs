@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use common::ids::JobId;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -16,8 +17,16 @@ use crate::store::Size;
 /// The jobs that are in hand without a worker.
 #[derive(Debug, Default)]
 pub(super) struct Hands {
-    jobs: Mutex<HashMap<JobId, Size>>,
+    jobs: Mutex<HashMap<JobId, Hand>>,
     taking: RwLock<()>,
+}
+
+#[derive(Debug)]
+struct Hand {
+    size: Size,
+    since: Instant,
+    /// It was told of that this takes long.
+    is_told: bool,
 }
 
 /// One job that is in hand. Let go of when dropped.
@@ -33,7 +42,7 @@ impl Hands {
         match self.jobs().entry(job) {
             std::collections::hash_map::Entry::Occupied(_) => None,
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(size);
+                place.insert(Hand { size, since: Instant::now(), is_told: false });
                 Some(InHand { hands: Arc::clone(self), job })
             }
         }
@@ -47,7 +56,15 @@ impl Hands {
     /// The sizes of the machines of jobs that are in hand, but for those that have a worker.
     pub(super) fn sizes(&self, has_worker: impl Fn(JobId) -> bool) -> Vec<Size> {
         let jobs = self.jobs();
-        jobs.iter().filter(|(job, _)| !has_worker(**job)).map(|(_, size)| *size).collect()
+        jobs.iter().filter(|(job, _)| !has_worker(**job)).map(|(_, hand)| hand.size).collect()
+    }
+
+    /// The jobs that are in hand for longer than that, each once.
+    pub(super) fn slow(&self, limit: Duration) -> Vec<JobId> {
+        let mut jobs = self.jobs();
+        let slow = jobs.iter_mut().filter(|(_, hand)| hand.since.elapsed() > limit);
+        slow.filter_map(|(job, hand)| (!std::mem::replace(&mut hand.is_told, true)).then_some(*job))
+            .collect()
     }
 
     /// Held from before a job is taken from the table until it is in hand.
@@ -60,7 +77,7 @@ impl Hands {
         self.taking.write().await
     }
 
-    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, Size>> {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, Hand>> {
         // The map is whole at every moment, whoever panicked.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,5 +86,24 @@ impl Hands {
 impl Drop for InHand {
     fn drop(&mut self) {
         self.hands.jobs().remove(&self.job);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_is_long_in_hand_is_told_of_once() {
+        let hands = Arc::new(Hands::default());
+        let job = JobId::new();
+        let size = Size { cpus: 1, memory: common::size::ByteSize(1) };
+        let in_hand = hands.take(job, size).unwrap();
+        assert!(hands.take(job, size).is_none());
+        assert_eq!(hands.slow(Duration::from_secs(3600)), []);
+        while hands.slow(Duration::ZERO) != [job] {}
+        assert_eq!(hands.slow(Duration::ZERO), []);
+        drop(in_hand);
+        assert!(hands.take(job, size).is_some());
     }
 }

@@ -27,6 +27,9 @@ const TURN_DOWN: Duration = Duration::from_secs(10);
 const RECONCILE: Duration = Duration::from_secs(30);
 /// How often what is old is forgotten.
 const FORGET: Duration = Duration::from_secs(600);
+/// How long a job may be settled or ended before it is told of: the database, the broker or the disk
+/// is waited for as long as it takes.
+const SETTLED: Duration = Duration::from_secs(10 * 60);
 /// For how long this host must have announced itself without a gap before it takes jobs of hosts
 /// that seem dead: after the database was away, everybody seems dead to the first who is back.
 const STEADY: Duration = Duration::from_secs(70);
@@ -44,6 +47,7 @@ impl Inner {
         let mut dead = Vec::new();
         while !self.stop.is_cancelled() {
             self.look_at_workers();
+            self.look_at_hands();
             let now = Instant::now();
             let done = async {
                 if now >= waiting {
@@ -94,6 +98,14 @@ impl Inner {
                 }
                 worker.words.expire.cancel();
             }
+        }
+    }
+
+    /// Tells of jobs without a worker whose end takes long.
+    fn look_at_hands(&self) {
+        for job in self.hands.slow(SETTLED) {
+            metrics::error("deadline");
+            tracing::warn!(job.id = %job, "settling the job takes long; see what else is wrong");
         }
     }
 
