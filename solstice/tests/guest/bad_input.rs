@@ -17,7 +17,7 @@ fn a_shell_that_is_missing_is_named() {
 }
 
 #[test]
-fn a_guest_that_never_boots_is_tried_once_more_and_shows_its_console() {
+fn a_guest_that_never_boots_is_tried_twice_more_and_shows_its_console() {
     let catalogue = r#"
 [tiny]
 boot_ceiling = "20s"
@@ -25,7 +25,7 @@ boot_ceiling = "20s"
 [tiny.hardware]
 kernel_command_line = "console=ttyS0 rdinit=/bin/sh"
 "#;
-    steps("- run: echo never")
+    let ended = steps("- run: echo never")
         .file("images.toml", catalogue)
         .env("SOLSTICE_CATALOGUE", "images.toml")
         .run()
@@ -33,4 +33,5 @@ kernel_command_line = "console=ttyS0 rdinit=/bin/sh"
         .shows_in_order(&["SOL-BOOT-TIMEOUT", "job control turned off", "Trying once more"])
         .shows_in_order(&["Trying once more", "SOL-BOOT-TIMEOUT"])
         .hides("never");
+    assert_eq!(ended.text.matches("Trying once more").count(), 2, "{}", ended.text);
 }

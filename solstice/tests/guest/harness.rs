@@ -165,6 +165,8 @@ impl Story {
             .env("SOLSTICE_RUNTIME_DIR", &self.runtime)
             .env("SOLSTICE_IMAGE_DIR", images)
             .env("SOLSTICE_GUEST_PROGRAMS", guests)
+            // The same on every host, whatever its processor can do.
+            .env("SOLSTICE_ACCELERATION", "tcg")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
