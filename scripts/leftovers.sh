@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Fails if the tests left a process, a mount, a socket, an instance, or a throw-away broker or
-# database behind.
+# Fails if the tests left a process, a mount, a socket, an instance, a temporary file, or a throw-away
+# broker or database behind.
 set -euo pipefail
 directory=${SOLSTICE_TEST_DIR:?set by scripts/test.sh}
 run=${SOLSTICE_TEST_RUN:?set by scripts/test.sh}
+temporary=${TMPDIR:?set by scripts/test.sh}
 # Where the tests of this run keep what belongs on tmpfs.
 runtime=/dev/shm/solstice-test-$run-
 # How long the watchdog of a server may take to clear it away after its test program has ended.
 patience=15
 # The directories of this run's brokers and databases, wherever their account can go.
 servers() {
-    find -H "${TMPDIR:-/tmp}" /tmp -maxdepth 1 -name "solstice-*-$run-*" -print | sort -u
+    find -H "$temporary" /tmp -maxdepth 1 -name "solstice-*-$run-*" -print | sort -u
 }
 # Processes that work in such a directory, epmd among them, and the watchdogs of the directories.
 server_processes() {
@@ -24,6 +25,8 @@ server_processes() {
         printf '%s: %s\n' "${process#/proc/}" "${command:0:200}"
     done
 }
+end=$((SECONDS + patience))
+while [ -n "$(servers)$(server_processes)" ] && [ $SECONDS -lt $end ]; do sleep 0.5; done
 left=0
 found() {
     echo "left behind: $*" >&2
@@ -51,11 +54,12 @@ done < <(find "$directory" -path "$directory/images" -prune -o \( -type s -o -na
 for path in "$runtime"*; do
     if [ -e "$path" ]; then found "runtime directory: $path"; fi
 done
-end=$((SECONDS + patience))
-while [ -n "$(servers)$(server_processes)" ] && [ $SECONDS -lt $end ]; do sleep 0.5; done
 while read -r path; do
     found "directory of a server: $path"
 done < <(servers)
+while read -r path; do
+    found "temporary file: $path"
+done < <(find "$temporary" -mindepth 1 -maxdepth 1 ! -name "solstice-*-$run-*")
 while read -r process; do
     found "process of a server: $process"
 done < <(server_processes)

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_a_dead_owner_left_is_swept() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let (id, vm) = (instance.id(), VmId::new());
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn one_instance_that_cannot_be_read_does_not_stop_the_others() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let broken = settings.instance_state(InstanceId::new());
         create_private_directory(&settings.instances().join("x")).unwrap();

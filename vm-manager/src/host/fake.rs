@@ -11,6 +11,14 @@ use super::{
     create_private_directory,
 };
 
+/// A directory for an instance. On tmpfs, where `scripts/leftovers.sh` looks for it, and short: a
+/// socket's path has 107 bytes.
+pub(crate) fn directory() -> tempfile::TempDir {
+    let run = std::env::var("SOLSTICE_TEST_RUN").unwrap_or_else(|_| std::process::id().to_string());
+    let prefix = format!("solstice-test-{run}-");
+    tempfile::Builder::new().prefix(&prefix).tempdir_in("/dev/shm").unwrap()
+}
+
 /// A machine with directories, a record, and a shell under the name of a QEMU. Ends when dropped.
 pub(crate) struct FakeMachine {
     pub(crate) vm: VmId,

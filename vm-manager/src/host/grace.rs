@@ -158,7 +158,7 @@ pub(super) mod tests {
 
     #[test]
     fn notes_are_read_back_and_others_are_as_old_as_their_file() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         assert_eq!(Moment::read(&settings, id).unwrap(), None);

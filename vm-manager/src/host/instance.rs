@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn an_instance_leaves_nothing_behind() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let state = settings.instance_state(instance.id());
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn records_without_a_process_go_with_their_files() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let (abandoned, owned) = (VmId::new(), VmId::new());
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn an_owner_that_lives_ends_its_kept_machines_in_time() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let other = Instance::create(&settings).unwrap();
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_runtime_directory_for_which_sockets_have_no_room_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let mut settings = HostSettings::below(directory.path());
         settings.runtime = directory.path().join("x".repeat(80));
         let error = Instance::create(&settings).unwrap_err();

@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn names_that_are_not_kept_are_refused() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         assert!(list(&settings).unwrap().is_empty());
         let error = find(&settings, "r1").unwrap_err();

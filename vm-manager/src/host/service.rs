@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_service_without_machines_leaves_nothing_behind() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         for _ in 0..3 {
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn two_services_cannot_have_one_id() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         let instance = Instance::open_service(&settings, id).unwrap();
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn nobody_but_the_service_touches_its_machines_for_a_while() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         let (running, ended) = killed(&settings, id);
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn machines_are_swept_after_the_grace() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         let (mut running, ended) = killed(&settings, id);
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_a_service_does_not_claim_is_ended_one_by_one_or_in_the_end() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         let (mut first, ended) = killed(&settings, id);
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_watchdog_waits_and_leaves_the_lock_to_the_service() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         let (mut machine, _ended) = killed(&settings, id);
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_newer_program_is_left_alone() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         let (running, _) = killed(&settings, id);
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_and_goes_at_once_only_one_has_it() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let id = InstanceId::new();
         let (held, times) = (AtomicBool::new(false), AtomicU32::new(0));

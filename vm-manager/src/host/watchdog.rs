@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_guard_removes_what_the_owner_left() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let (id, vm) = (instance.id(), VmId::new());
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_guard_of_a_closed_instance_ends() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         guard(&settings, InstanceId::new()).unwrap();
     }

@@ -249,7 +249,7 @@ mod tests {
 
     impl Setting {
         fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
+            let directory = crate::host::fake::directory();
             let settings = HostSettings::below(directory.path());
             let instance = Instance::open_service(&settings, InstanceId::new()).unwrap();
             let fake = FakeMachine::run(&instance);

@@ -139,7 +139,7 @@ mod tests {
     /// One that waits for a broken disk does not end before the disk answers.
     #[test]
     fn a_qemu_that_cannot_be_killed_keeps_its_room_and_its_record() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::host::fake::directory();
         let settings = HostSettings::below(directory.path());
         let instance = Instance::create(&settings).unwrap();
         let mut qemu = FakeMachine::run(&instance);
