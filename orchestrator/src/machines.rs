@@ -1,6 +1,8 @@
 //! The machines of one orchestrator: its instance, its images, and the way of a job's machine from
 //! nothing to a guest that is ready for its job.
 
+mod making;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use crate::events::{EventLog, ReceiverGone};
 use crate::job::{AFTER_LIMIT, TryError};
 use crate::record::Recorder;
 use crate::{placing, program};
+use making::MakingNews;
 
 /// How long the watchdog may take to see that its instance is closed.
 const WATCHDOG_END: Duration = Duration::from_secs(5);
@@ -239,8 +242,9 @@ impl Machines {
         let ensure = store.ensure(entry, &report);
         // Beside the work, which must not wait for a slow receiver of the events.
         let tell = async {
+            let mut news = MakingNews::default();
             while let Some(step) = progress.recv().await {
-                if let Some(text) = progress_line(step) {
+                if let Some(text) = news.line(step, Instant::now()) {
                     log.notice(&text).await?;
                 }
             }
@@ -404,19 +408,6 @@ async fn find_room(
     }
     let promise = instance.wait_for_room(memory, cpus).await;
     Ok(promise.map_err(|error| host_failure(&error))?)
-}
-
-/// A step of fetching or building an image as a line of the log; what changes many times a second
-/// has none.
-fn progress_line(step: Progress) -> Option<String> {
-    match step {
-        Progress::Waiting => Some("Waiting for another process that makes this image.".to_owned()),
-        Progress::Downloading { .. } => None,
-        Progress::Verifying => Some("Verifying the image.".to_owned()),
-        Progress::Unpacking => Some("Unpacking the image.".to_owned()),
-        Progress::Converting => Some("Converting the image.".to_owned()),
-        Progress::Building { line } => Some(line),
-    }
 }
 
 /// Waits until the guest answers, with its console in the log.

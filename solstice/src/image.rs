@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use vm_manager::image::{
-    Catalogue, Entry, FirstPull, Image, ImageError, ImageStore, Progress, Source, StoreSettings,
+    Catalogue, Confirm, Entry, FirstPull, Image, ImageError, ImageStore, Progress, Source,
+    StoreSettings,
 };
 
 use crate::cli::ImageCommand;
@@ -73,7 +74,7 @@ pub(crate) async fn ensure(
         waiting.pause();
         yes || confirm(pull)
     };
-    let store = open(settings, Arc::new(confirm))?;
+    let store = open(settings, Some(Arc::new(confirm)))?;
     let shown = Arc::clone(&waiting);
     let label = entry.label.clone();
     let progress = move |step: Progress| show(&mut lock(&shown), &label, step);
@@ -105,7 +106,7 @@ async fn make(
 }
 
 fn remove(settings: &Settings, entries: &[Arc<Entry>]) -> Result<Exit, CommandError> {
-    let store = open(settings, Arc::new(|_: &FirstPull| false))?;
+    let store = open(settings, None)?;
     for entry in entries {
         let removed = store.remove(&entry.label).map_err(|error| failed(&error))?;
         if removed.is_empty() {
@@ -139,11 +140,7 @@ struct Row {
 
 fn list(settings: &Settings, catalogue: &Catalogue, json: bool) -> Result<Exit, CommandError> {
     // Looking must not make the directories of a store.
-    let store = if image_directory(settings).is_dir() {
-        Some(open(settings, Arc::new(|_: &FirstPull| false))?)
-    } else {
-        None
-    };
+    let store = if image_directory(settings).is_dir() { Some(open(settings, None)?) } else { None };
     let mut rows = Vec::new();
     for entry in catalogue.entries() {
         let image = match &store {
@@ -189,10 +186,7 @@ fn short(digest: &str) -> &str {
     digest.get(..SHOWN).unwrap_or(digest)
 }
 
-fn open(
-    settings: &Settings,
-    confirm: Arc<dyn Fn(&FirstPull) -> bool + Send + Sync>,
-) -> Result<ImageStore, CommandError> {
+fn open(settings: &Settings, confirm: Option<Confirm>) -> Result<ImageStore, CommandError> {
     let store =
         StoreSettings { reserve: settings.disk_reserve, confirm, ..StoreSettings::default() };
     ImageStore::open(&image_directory(settings), store).map_err(|error| failed(&error))

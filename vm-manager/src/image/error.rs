@@ -81,6 +81,16 @@ pub enum ImageError {
         /// Where the first pull was recorded.
         lock_file: Box<Path>,
     },
+    /// The catalogue has no digest for the image, and there is nobody who could vouch for one.
+    #[error(
+        "the image {label} was not downloaded from {url}: its catalogue entry names no digest, and nobody can be asked here whether what comes is right; run `solstice image pull {label}` once, which asks"
+    )]
+    NobodyToAsk {
+        /// The image.
+        label: String,
+        /// The address in the catalogue.
+        url: String,
+    },
     /// The catalogue has no digest for the image, and nobody vouched for what was found.
     #[error(
         "the image {label} from {url} was not accepted: its catalogue entry names no digest, {found} was found, and nobody confirmed it; `solstice image pull {label}` asks"

@@ -48,8 +48,9 @@ pub struct StoreSettings {
     /// Disk space that stays free whatever the store does.
     pub reserve: ByteSize,
     /// Asks whether the bytes of a first pull are the right ones. It may block, on a person for
-    /// example; it runs on a thread of its own.
-    pub confirm: Confirm,
+    /// example; it runs on a thread of its own. Absent means that there is nobody to ask, and a first
+    /// pull is refused before it begins.
+    pub confirm: Option<Confirm>,
     /// Who is asked for the free space.
     pub free_space: FreeSpace,
 }
@@ -57,8 +58,7 @@ pub struct StoreSettings {
 impl Default for StoreSettings {
     /// A reserve of 2 GiB, and nobody who could confirm a first pull.
     fn default() -> Self {
-        let confirm = Arc::new(|_: &FirstPull| false);
-        Self { reserve: RESERVE, confirm, free_space: Arc::new(free_space) }
+        Self { reserve: RESERVE, confirm: None, free_space: Arc::new(free_space) }
     }
 }
 
@@ -270,7 +270,12 @@ impl ImageStore {
     ) -> Result<Digest, ImageError> {
         let algorithm = match source.digest {
             SourceDigest::Known(digest) => digest.algorithm(),
-            SourceDigest::OnFirstPull => DigestAlgorithm::Sha256,
+            SourceDigest::OnFirstPull => {
+                if self.first_pulls.recorded(source.url)?.is_none() {
+                    self.somebody_to_ask(&entry.label, source.url)?;
+                }
+                DigestAlgorithm::Sha256
+            }
         };
         let packed = work.join("download");
         let fetch = Fetch { label: &entry.label, url: source.url, algorithm, room, progress };
@@ -317,8 +322,8 @@ impl ImageStore {
                 Err(ImageError::Changed { label, url, expected, found, lock_file })
             }
             None => {
+                let confirm = self.somebody_to_ask(&label, &url)?;
                 let first = FirstPull { label, url, digest: found, bytes };
-                let confirm = Arc::clone(&self.settings.confirm);
                 let (first, confirmed) = tokio::task::spawn_blocking(move || {
                     let confirmed = confirm(&first);
                     (first, confirmed)
@@ -332,6 +337,14 @@ impl ImageStore {
                 Err(ImageError::NotConfirmed { label, url, found })
             }
         }
+    }
+
+    /// Who says whether a first pull is right.
+    fn somebody_to_ask(&self, label: &str, url: &str) -> Result<Confirm, ImageError> {
+        self.settings
+            .confirm
+            .clone()
+            .ok_or_else(|| ImageError::NobodyToAsk { label: label.to_owned(), url: url.to_owned() })
     }
 
     /// Makes the files in `out` an image.

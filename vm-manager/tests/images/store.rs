@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256, Sha512};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use vm_manager::image::{
-    Catalogue, Entry, FirstPull, Image, ImageError, ImageStore, Progress, StoreSettings,
+    Catalogue, Confirm, Entry, FirstPull, Image, ImageError, ImageStore, Progress, StoreSettings,
 };
 
 use super::server::{Answer, Server};
@@ -50,6 +50,12 @@ impl Fixture {
         ImageStore::open(&self.path(), settings).unwrap()
     }
 
+    fn store_that_asks(&self, confirm: Confirm) -> ImageStore {
+        let confirm = Some(confirm);
+        let settings = StoreSettings { reserve: ByteSize(0), confirm, ..StoreSettings::default() };
+        self.store_with(settings)
+    }
+
     /// A store on which every first pull is confirmed and remembered.
     fn confirming_store(&self) -> (ImageStore, Arc<Mutex<Vec<FirstPull>>>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -60,8 +66,7 @@ impl Fixture {
                 true
             })
         };
-        let settings = StoreSettings { reserve: ByteSize(0), confirm, ..StoreSettings::default() };
-        (self.store_with(settings), asked)
+        (self.store_that_asks(confirm), asked)
     }
 
     /// The files below a part of the store.
@@ -199,11 +204,24 @@ async fn a_first_pull_is_asked_about_and_recorded() {
 }
 
 #[tokio::test]
-async fn a_first_pull_that_nobody_confirms_is_refused() {
+async fn a_first_pull_is_refused_before_it_begins_where_there_is_nobody_to_ask() {
     let fixture = Fixture::new();
     let server = Server::start([("/disk", Answer::Bytes(fixture.disk.clone()))]).await;
     let entry = raw_entry(&server.url("/disk"), "on-first-pull");
     let error = ensure(&fixture.store(), &entry).await.unwrap_err();
+    assert!(matches!(error, ImageError::NobodyToAsk { .. }), "{error}");
+    assert!(error.to_string().contains("run `solstice image pull box` once"), "{error}");
+    assert_eq!(server.requests(), 0);
+    fixture.assert_nothing_stored();
+}
+
+#[tokio::test]
+async fn a_first_pull_that_is_not_confirmed_is_refused() {
+    let fixture = Fixture::new();
+    let server = Server::start([("/disk", Answer::Bytes(fixture.disk.clone()))]).await;
+    let entry = raw_entry(&server.url("/disk"), "on-first-pull");
+    let store = fixture.store_that_asks(Arc::new(|_| false));
+    let error = ensure(&store, &entry).await.unwrap_err();
     assert!(matches!(error, ImageError::NotConfirmed { .. }), "{error}");
     fixture.assert_nothing_stored();
     assert!(!fixture.path().join("images.lock").exists());
