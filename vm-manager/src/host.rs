@@ -50,7 +50,7 @@ pub mod watchdog;
 pub use acceleration::{Acceleration, Accelerator};
 pub use capacity::{Capacity, CapacityLimits};
 pub use dead::{SweepReport, sweep_dead};
-pub use disk::{DiskShort, check_reserve, free_space};
+pub use disk::{DiskShort, check_reserve, free_space, is_on_tmpfs};
 pub use error::HostError;
 pub use found::FoundMachine;
 pub use grace::SERVICE_GRACE;

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use common::limits::MIB;
 use common::size::ByteSize;
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use orchestrator::program;
 use tokio::process::Command;
 use vm_manager::host::{
-    Acceleration, Accelerator, Capacity, HostSettings, MINIMUM_QEMU, Qemu, check_reserve, kept,
-    sweep_dead,
+    Acceleration, Accelerator, Capacity, HostSettings, MINIMUM_QEMU, Qemu, check_reserve,
+    is_on_tmpfs, kept, sweep_dead,
 };
 
 use super::{Check, image_tools};
@@ -98,16 +97,17 @@ fn runtime_directory(host: &HostSettings) -> Check {
             "give it to this user, or set `runtime_dir`",
         );
     }
-    match statfs(&host.runtime) {
-        Ok(found) if found.filesystem_type() == TMPFS_MAGIC => {
-            Check::ok(id, format!("{shown}, on tmpfs"))
-        }
-        Ok(_) => Check::warning(
+    if let Err(error) = host.check_runtime_directory() {
+        return Check::failed(id, error.to_string(), "change it as the finding says");
+    }
+    match is_on_tmpfs(&host.runtime) {
+        Ok(true) => Check::ok(id, format!("{shown}, on tmpfs")),
+        Ok(false) => Check::warning(
             id,
             format!("{shown} is not on a tmpfs, so login keys of machines reach a disk"),
             "set `runtime_dir` to a directory below /run or /dev/shm",
         ),
-        Err(error) => Check::failed(id, format!("{shown}: {error}"), "set `runtime_dir`"),
+        Err(error) => Check::failed(id, error.to_string(), "set `runtime_dir`"),
     }
 }
 

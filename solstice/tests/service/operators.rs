@@ -126,6 +126,34 @@ on_both! {
     }
 }
 
+/// What one check of `solstice doctor` found.
+fn diagnosis(host: &Host, id: &str) -> (String, String) {
+    let (_, printed, said) = host.solstice(&["doctor", "--json"]);
+    assert!(!printed.contains("throw-away"), "a password: {printed}");
+    let checks: Vec<Value> = serde_json::from_str(&printed).expect(&said);
+    let check = checks.iter().find(|check| check["id"] == id).unwrap();
+    let text = |key: &str| check[key].as_str().unwrap().to_owned();
+    (text("verdict"), text("finding"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_says_once_that_login_keys_reach_a_disk() {
+    const WARNING: &str = "the runtime directory is not on a tmpfs";
+    let host = Host::new();
+    host.serve().await.stop().await;
+    assert!(!host.diagnostics().contains(WARNING), "{}", host.diagnostics());
+    // Beside the state, which no test keeps in memory.
+    let (runtime, socket) =
+        (host.state().with_file_name("run"), host.runtime().join("solstice.sock"));
+    let host = host
+        .env("SOLSTICE_RUNTIME_DIR", runtime.to_str().unwrap())
+        .env("SOLSTICE_SOCKET", socket.to_str().unwrap());
+    host.serve().await.stop().await;
+    assert_eq!(host.diagnostics().matches(WARNING).count(), 1, "{}", host.diagnostics());
+    let (verdict, finding) = diagnosis(&host, "runtime-dir");
+    assert!(verdict == "warning" && finding.contains("login keys"), "{finding}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn health_tells_of_the_broker() {
     let shared = Shared::start().await;

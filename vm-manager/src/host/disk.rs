@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use common::size::ByteSize;
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 
 use super::HostError;
@@ -30,6 +31,17 @@ pub fn free_space(path: &Path) -> Result<ByteSize, HostError> {
     #[expect(clippy::useless_conversion, reason = "the field's type differs between platforms")]
     let blocks = u64::from(found.blocks_available());
     Ok(ByteSize(blocks.saturating_mul(found.fragment_size())))
+}
+
+/// Whether `path` lies on a tmpfs, so that what is written there reaches no disk but the swap.
+///
+/// # Errors
+///
+/// When the path, or the file system below it, cannot be looked at.
+pub fn is_on_tmpfs(path: &Path) -> Result<bool, HostError> {
+    let found = statfs(path)
+        .map_err(|errno| HostError::io("look at the file system of", path)(errno.into()))?;
+    Ok(found.filesystem_type() == TMPFS_MAGIC)
 }
 
 /// Checks the reserve where `path` lies.

@@ -56,6 +56,7 @@ impl Instance {
         let settings = &absolute(settings)?;
         settings.check_socket_paths()?;
         settings.make_directories()?;
+        settings.warn_of_disk();
         let id = InstanceId::new();
         create_private_directory(&settings.instance_state(id))?;
         let result = Lock::create(&settings.instance_lock(id)).and_then(|lock| {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use common::ids::{InstanceId, VmId};
 
 use super::files::{Trust, check_directory, make_directory};
-use super::{HostError, HostSettings};
+use super::{HostError, HostSettings, is_on_tmpfs};
 
 /// The name of the file that QEMU writes a machine's console to.
 const CONSOLE_LOG: &str = "console.log";
@@ -65,6 +65,28 @@ impl HostSettings {
         make_directory(&self.state, Trust::OursOrSticky)?;
         make_directory(&self.runtime, Trust::OursOrSticky)?;
         make_directory(&self.instances(), Trust::Ours)
+    }
+
+    /// Says in the log if login keys would reach a disk. Each process makes one instance.
+    pub(crate) fn warn_of_disk(&self) {
+        match is_on_tmpfs(&self.runtime) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(
+                path = %self.runtime.display(),
+                "the runtime directory is not on a tmpfs, so login keys of machines reach a disk; \
+                 set `runtime_dir` to a directory below /run or /dev/shm"
+            ),
+            Err(error) => tracing::warn!(%error, "cannot see whether login keys reach a disk"),
+        }
+    }
+
+    /// Refuses a runtime directory in which somebody else could put, remove or exchange our files.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Untrusted`], or it cannot be looked at.
+    pub fn check_runtime_directory(&self) -> Result<(), HostError> {
+        check_directory(&self.runtime, Trust::OursOrSticky)
     }
 
     /// Checks those of them that are there.

@@ -69,6 +69,7 @@ impl Instance {
         let settings = &absolute(settings)?;
         settings.check_socket_paths()?;
         settings.make_directories()?;
+        settings.warn_of_disk();
         let path = settings.instance_service(id);
         let until = Instant::now() + deadline;
         let lock = loop {
