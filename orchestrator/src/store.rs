@@ -16,6 +16,7 @@
 //! [`StoreError::Unavailable`] it is not known whether a change was made. Every change can be asked
 //! for again; what a lost answer of [`Store::claim`] gave is in [`Store::active`].
 
+mod look;
 mod migrations;
 mod operations;
 mod postgres;
@@ -43,6 +44,7 @@ use crate::clock::Clock;
 use operations::{arriving, boots, claiming, ending, hosts, leased, reading, reservations};
 use session::Session;
 
+pub use look::Tables;
 pub use types::{
     Accepted, Active, BootTimes, CancelOutcome, Claimed, HostReport, HostRow, Job, JobDetail,
     JobFilter, JobState, LabelOffer, NewJob, Room, Size, StoreError, TryRow,

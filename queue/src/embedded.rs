@@ -102,6 +102,14 @@ impl Embedded {
         Self::start(Database::open(path).await?, LIMITS).await
     }
 
+    /// Looks at a file that is there, whether or not a process has it open. Nothing is changed.
+    ///
+    /// # Errors
+    /// It is no queue's, or from a newer program.
+    pub async fn look(path: &Path) -> Result<(), QueueError> {
+        Database::look(path).await
+    }
+
     async fn start(database: Database, limits: Limits) -> Result<Self, QueueError> {
         let (writer, ops) = mpsc::channel(WAITING_OPS);
         let lanes = Lanes::default();

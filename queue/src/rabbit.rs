@@ -115,6 +115,15 @@ impl Rabbit {
         })
     }
 
+    /// Connects and does nothing else: nothing is declared.
+    ///
+    /// # Errors
+    /// As [`Rabbit::connect`].
+    pub async fn look(settings: &Settings) -> Result<(), QueueError> {
+        let names = Names::new(settings)?;
+        Link::new(settings, &names, "look", CancellationToken::new())?.look().await
+    }
+
     pub(crate) async fn check(&self) -> Result<(), QueueError> {
         let opened = async {
             let channel = self.inner.publishing.channel().await?;

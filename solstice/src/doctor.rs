@@ -2,6 +2,7 @@
 
 mod checks;
 mod image_tools;
+mod service;
 
 use serde::Serialize;
 

@@ -305,6 +305,95 @@ fn the_doctor_names_what_is_missing_and_the_cure() {
     assert_eq!(state["verdict"], "ok", "{state}");
 }
 
+/// A port of the loopback address that is ours, and on which nobody listens.
+fn dead_port() -> (tokio::net::TcpSocket, u16) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
+/// One check of the doctor: its verdict, its finding and its cure.
+fn diagnose(place: &Place, variables: &[(&str, &str)], id: &str) -> (String, String, String) {
+    let output = place.command(&["doctor", "--json"]).envs(variables.iter().copied()).output();
+    let output = output.unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let checks: Vec<serde_json::Value> = serde_json::from_str(&printed).unwrap();
+    let check = checks.iter().find(|check| check["id"] == id).unwrap();
+    let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
+    if text("verdict") == "failed" {
+        assert_eq!(output.status.code(), Some(2));
+    }
+    (text("verdict"), text("finding"), text("cure"))
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_where_no_service_ran_and_makes_nothing() {
+    let place = place();
+    for id in ["database", "queue", "seal-keys"] {
+        let (verdict, finding, cure) = diagnose(&place, &[], id);
+        assert_eq!((verdict.as_str(), cure.as_str()), ("ok", ""), "{finding}");
+        assert!(finding.ends_with("is made by the first start of a service"), "{finding}");
+    }
+    let (verdict, finding, _) = diagnose(&place, &[], "service");
+    assert!(verdict == "ok" && finding.starts_with("no service runs"), "{finding}");
+    for name in ["solstice.db", "queue.db", "seal.key"] {
+        assert!(!place.directory.path().join("state").join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn the_doctor_names_what_a_service_could_not_use() {
+    let place =
+        place().file("text", &"no database and no key ".repeat(99)).file("password", "hunter2");
+    let project = place.project();
+    let path = |name: &str| project.join(name).to_str().unwrap().to_owned();
+    let check = |variables: &[(&str, &str)], id: &str, finding: &str, cure: &str| {
+        let found = diagnose(&place, variables, id);
+        assert_eq!(found.0, "failed", "{found:?}");
+        assert!(found.1.contains(finding) && found.2.contains(cure), "{found:?}");
+    };
+    let (_socket, port) = dead_port();
+    let where_it_is = format!("127.0.0.1:{port}");
+    let password = path("password");
+
+    let set = [("SOLSTICE_DATABASE", &*path("no/such.db"))];
+    check(&set, "database", "No such file or directory", "set `database`");
+    let set = [("SOLSTICE_DATABASE", &*path("text"))];
+    check(&set, "database", "not a database", "restore a copy");
+    let set = [("SOLSTICE_DATABASE", &*path("."))];
+    check(&set, "database", "it is no file", "set `database`");
+    let url = format!("postgres://me@{where_it_is}/jobs");
+    let set = [("SOLSTICE_DATABASE", &*url), ("SOLSTICE_DATABASE_PASSWORD_FILE", &*password)];
+    check(&set, "database", &format!("{where_it_is}/jobs: "), "start PostgreSQL");
+    let set = [set[0], ("SOLSTICE_DATABASE_PASSWORD_FILE", "missing")];
+    check(&set, "database", "cannot use the password file", "correct the setting");
+
+    let url = format!("amqp://me@{where_it_is}/%2f");
+    let set = [("SOLSTICE_QUEUE", &*url), ("SOLSTICE_QUEUE_PASSWORD_FILE", &*password)];
+    check(&set, "queue", &where_it_is, "start RabbitMQ");
+    let queue = place.directory.path().join("state/queue.db");
+    fs::copy(path("text"), &queue).unwrap();
+    check(&[], "queue", "not a database", "restore a copy");
+    fs::remove_file(&queue).unwrap();
+
+    let set = [("SOLSTICE_SEAL_KEYS", &*path("text"))];
+    check(&set, "seal-keys", "a key file holds one line", "correct `seal_keys`");
+    let set = [("SOLSTICE_SEAL_KEYS", &*path("missing"))];
+    check(&set, "seal-keys", "there is no such file", "correct `seal_keys`");
+
+    // A service that was killed leaves its socket.
+    let socket = place.directory.path().join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let set = [("SOLSTICE_SOCKET", socket.to_str().unwrap())];
+    assert_eq!(diagnose(&place, &set, "service").0, "ok");
+
+    let run = place.directory.path().join("run");
+    fs::set_permissions(&run, PermissionsExt::from_mode(0o777)).unwrap();
+    check(&[], "runtime-dir", "others may write to it", "as the finding says");
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let place = place();

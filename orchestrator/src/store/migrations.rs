@@ -12,6 +12,10 @@ use super::StoreError;
 const SQLITE: &[&str] = &[include_str!("migrations/sqlite/0001_first.sql")];
 const POSTGRES: &[&str] = &[include_str!("migrations/postgres/0001_first.sql")];
 
+/// The newest versions.
+pub(super) const SQLITE_VERSION: usize = SQLITE.len();
+pub(super) const POSTGRES_VERSION: usize = POSTGRES.len();
+
 /// The advisory lock under which one orchestrator changes the tables while others wait. Another one
 /// than jobs come in under.
 const ADVISORY: i64 = 0x534f_4c53_0000;
@@ -72,7 +76,11 @@ pub(super) async fn postgres(connection: &mut PgConnection) -> Result<(), StoreE
     }
 }
 
-async fn postgres_version(connection: &mut PgConnection) -> Result<usize, StoreError> {
+/// The version of a PostgreSQL database; 0 if it has no tables of ours.
+///
+/// # Errors
+/// It is newer than this program, or it cannot be read.
+pub(super) async fn postgres_version(connection: &mut PgConnection) -> Result<usize, StoreError> {
     let made = sqlx::query("SELECT to_regclass('solstice_schema') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;

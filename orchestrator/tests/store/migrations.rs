@@ -131,6 +131,8 @@ async fn a_newer_file_is_refused_and_left_alone() {
     let before = std::fs::read(&path).unwrap();
     let refused = Store::sqlite(&path, Clock::system()).await.map(drop);
     assert!(matches!(refused, Err(StoreError::Newer { found: 9000, .. })), "{refused:?}");
+    let looked = Store::look_at_sqlite(&path).await;
+    assert!(matches!(looked, Err(StoreError::Newer { found: 9000, .. })), "{looked:?}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
@@ -146,7 +148,10 @@ async fn a_newer_file_that_was_killed_is_refused_as_well() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
     }
-    let refused = Store::sqlite(&copy.path().join("jobs.db"), Clock::system()).await.map(drop);
+    let path = copy.path().join("jobs.db");
+    let looked = Store::look_at_sqlite(&path).await;
+    assert!(matches!(looked, Err(StoreError::Newer { found: 9000, .. })), "{looked:?}");
+    let refused = Store::sqlite(&path, Clock::system()).await.map(drop);
     assert!(matches!(refused, Err(StoreError::Newer { found: 9000, .. })), "{refused:?}");
 }
 
@@ -161,6 +166,8 @@ async fn a_newer_database_is_refused_and_left_alone() {
     .await;
     let refused = Store::postgres(&url).await.map(drop);
     assert!(matches!(refused, Err(StoreError::Newer { found: 9000, .. })), "{refused:?}");
+    let looked = Store::look_at_postgres(&url).await;
+    assert!(matches!(looked, Err(StoreError::Newer { found: 9000, .. })), "{looked:?}");
     let mut connection = PgConnection::connect(&url).await.unwrap();
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     let row = sqlx::query(AssertSqlSafe(tables.to_owned())).fetch_one(&mut connection).await;

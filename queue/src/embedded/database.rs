@@ -65,14 +65,39 @@ impl Database {
         Ok(database)
     }
 
+    /// Refuses a file that [`Database::open`] would refuse. Nothing is changed or locked, so that it
+    /// may be in use; what its user has not yet written back from its log is not seen.
+    pub(super) async fn look(path: &Path) -> Result<(), QueueError> {
+        let name = path.display().to_string();
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .immutable(true)
+            .disable_statement_logging();
+        let connection = options.connect().await.map_err(|error| unavailable(&name, &error))?;
+        let mut database = Self { connection, path: name };
+        let shaped = database.shaped().await;
+        database.close().await;
+        shaped.map(drop)
+    }
+
     /// Refuses a file of a newer program before anything in it is changed, and shapes a new one.
     async fn check_version(&mut self) -> Result<(), QueueError> {
+        if self.shaped().await? {
+            self.execute("PRAGMA journal_mode = WAL").await
+        } else {
+            self.shape().await
+        }
+    }
+
+    /// Whether the file has our shape; one that is empty has none yet.
+    async fn shaped(&mut self) -> Result<bool, QueueError> {
         let application = self.number("PRAGMA application_id").await?;
         let found = self.number("PRAGMA user_version").await?;
         let tables = self.number("SELECT count(*) FROM sqlite_schema").await?;
         match (application, found, tables) {
-            (0, 0, 0) => self.shape().await,
-            (APPLICATION, VERSION, _) => self.execute("PRAGMA journal_mode = WAL").await,
+            (0, 0, 0) => Ok(false),
+            (APPLICATION, VERSION, _) => Ok(true),
             (APPLICATION, VERSION.., _) => {
                 Err(QueueError::Newer { path: self.path.clone(), found, known: VERSION })
             }

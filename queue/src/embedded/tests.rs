@@ -113,9 +113,13 @@ async fn a_newer_file_and_what_is_no_database_are_refused() {
     };
     alter("PRAGMA user_version = 2").await;
     let before = std::fs::read(&place.path).unwrap();
-    let refused = Embedded::open(&place.path).await.unwrap_err();
-    let QueueError::Newer { path, found: 2, known: 1 } = &refused else { panic!("{refused:?}") };
-    assert_eq!(Path::new(path), place.path);
+    let (opened, looked) = (Embedded::open(&place.path).await, Embedded::look(&place.path).await);
+    for refused in [opened.unwrap_err(), looked.unwrap_err()] {
+        let QueueError::Newer { path, found: 2, known: 1 } = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(Path::new(path), place.path);
+    }
     assert_eq!(std::fs::read(&place.path).unwrap(), before, "a newer file is left as it was");
 
     let other = Place::new();
@@ -125,6 +129,27 @@ async fn a_newer_file_and_what_is_no_database_are_refused() {
     assert!(refused.contains(other.path.to_str().unwrap()), "{refused}");
     let missing = place.path.join("no/such/directory");
     assert!(matches!(Embedded::open(&missing).await, Err(QueueError::Unavailable { .. })));
+}
+
+#[tokio::test]
+async fn a_file_that_is_looked_at_stays_as_it_is() {
+    let place = Place::new();
+    let files = || {
+        let directory = std::fs::read_dir(place.path.parent().unwrap()).unwrap();
+        let read = |entry: std::fs::DirEntry| (entry.path(), std::fs::read(entry.path()).unwrap());
+        directory.map(|entry| read(entry.unwrap())).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let queue = place.open().await;
+    let before = files();
+    Embedded::look(&place.path).await.unwrap();
+    assert_eq!(files(), before, "while it is in use");
+    queue.close().await;
+    let before = files();
+    Embedded::look(&place.path).await.unwrap();
+    assert_eq!(files(), before);
+    let missing = place.path.with_file_name("missing");
+    assert!(matches!(Embedded::look(&missing).await, Err(QueueError::Unavailable { .. })));
+    assert!(!missing.exists());
 }
 
 #[tokio::test]

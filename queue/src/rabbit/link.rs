@@ -129,17 +129,34 @@ impl Link {
         Ok(connection)
     }
 
+    /// Makes a connection on which nothing is declared, and ends it.
+    ///
+    /// # Errors
+    /// The broker cannot be reached or refuses.
+    pub(super) async fn look(&self) -> Result<(), QueueError> {
+        let opened = timeout(CONNECT, self.open()).await;
+        let opened = opened.map_err(|_| self.unavailable("connect", "it does not answer"))?;
+        let connection = opened.map_err(|error| self.error("connect", &error))?;
+        *self.connection.lock().await = Some(Arc::new(connection));
+        self.close().await;
+        Ok(())
+    }
+
     async fn connect(&self) -> lapin::Result<Connection> {
-        let name = format!("solstice {} {}", self.purpose, self.names.control());
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let runtime = lapin::runtime::default_runtime()?;
-        let (uri, tls) = (self.uri.clone(), self.tls.clone());
-        let connection = Connection::connect_uri_with_config(uri, properties, tls, runtime).await?;
+        let connection = self.open().await?;
         // Each time: the broker may have been replaced by an empty one.
         let channel = connection.create_channel().await?;
         self.names.declare(&channel).await?;
         channel.close(200, "declared".into()).await?;
         Ok(connection)
+    }
+
+    async fn open(&self) -> lapin::Result<Connection> {
+        let name = format!("solstice {} {}", self.purpose, self.names.control());
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let runtime = lapin::runtime::default_runtime()?;
+        let (uri, tls) = (self.uri.clone(), self.tls.clone());
+        Connection::connect_uri_with_config(uri, properties, tls, runtime).await
     }
 }
 

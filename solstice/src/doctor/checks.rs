@@ -16,7 +16,7 @@ use vm_manager::host::{
     is_on_tmpfs, kept, sweep_dead,
 };
 
-use super::{Check, image_tools};
+use super::{Check, image_tools, service};
 use crate::host::host_settings;
 use crate::image::catalogue;
 use crate::settings::Settings;
@@ -51,6 +51,7 @@ pub(super) async fn all(settings: &Settings) -> Vec<Check> {
     }
     checks.push(leftovers(host.clone()).await);
     checks.push(kept_machines(&host));
+    checks.extend(service::all(settings).await);
     checks
 }
 

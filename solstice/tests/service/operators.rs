@@ -137,6 +137,51 @@ fn diagnosis(host: &Host, id: &str) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_looks_at_what_hosts_share_and_changes_nothing() {
+    let shared = Shared::of_all().await;
+    let host = shared.host();
+    let expect = |id: &str, part: &str| {
+        let (verdict, finding) = diagnosis(&host, id);
+        assert!(verdict == "ok" && finding.contains(part), "{verdict}: {finding}");
+    };
+    expect("database", "without tables; the first start of a service makes them");
+    expect("queue", "answers");
+    expect("seal-keys", "seal.key");
+    expect("service", "no service runs");
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(shared.query(tables).await, "0");
+    let queues = async || shared.broker.control(&["list_queues", "name"]).await.unwrap();
+    assert!(!queues().await.contains(&shared.queue("")), "{}", queues().await);
+
+    let service = host.serve().await;
+    assert!(queues().await.contains(&shared.queue("")), "{}", queues().await);
+    expect("database", ", version 1");
+    expect("service", "answers on");
+    shared.query("UPDATE solstice_schema SET version = 9000").await;
+    let (verdict, finding) = diagnosis(&host, "database");
+    assert!(verdict == "failed" && finding.contains("version 9000"), "{finding}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_looks_at_what_a_service_has_open() {
+    let host = Host::new();
+    let service = host.serve().await;
+    let expect = |id: &str, part: &str| {
+        let (verdict, finding) = diagnosis(&host, id);
+        assert!(verdict == "ok" && finding.contains(part), "{verdict}: {finding}");
+    };
+    expect("database", "solstice.db, version 1");
+    expect("queue", "queue.db");
+    expect("seal-keys", "seal.key");
+    expect("service", "answers on");
+    // Killed, with what it wrote last still in the log of the database.
+    service.kill();
+    expect("database", "solstice.db, version 1");
+    expect("service", "no service runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_says_once_that_login_keys_reach_a_disk() {
     const WARNING: &str = "the runtime directory is not on a tmpfs";
     let host = Host::new();
