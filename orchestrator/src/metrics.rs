@@ -107,7 +107,7 @@ pub const METRICS: &[Metric] = &[
         name: MACHINES,
         kind: Kind::Gauge,
         labels: &[],
-        help: "Jobs of this host that have a virtual machine or are about to.",
+        help: "Virtual machines that run on this host, also those of other commands of Solstice.",
     },
     Metric {
         name: SLOT_CPUS,
@@ -244,9 +244,13 @@ pub fn phase(image: &str, phase: Phase, took: Duration) {
     histogram!(PHASE, "image" => image, "phase" => phase.name()).record(took);
 }
 
-/// What the jobs of this host use of what it has for them, and how many of them have a machine.
-pub fn slots(used: Size, usable: Size, machines: usize) {
-    gauge!(MACHINES).set(machines as f64);
+/// How many machines run on this host.
+pub fn machines(running: usize) {
+    gauge!(MACHINES).set(running as f64);
+}
+
+/// What the jobs of this host use of what it has for them.
+pub fn slots(used: Size, usable: Size) {
     gauge!(SLOT_CPUS, "use" => "used").set(f64::from(used.cpus));
     gauge!(SLOT_CPUS, "use" => "free").set(f64::from(usable.cpus.saturating_sub(used.cpus)));
     let free = usable.memory.0.saturating_sub(used.memory.0);

@@ -27,7 +27,8 @@ fn everything_is_counted_under_the_name_of_the_table() {
     queue_wait(Duration::from_millis(30));
     phase("tiny", Phase::Boot, Duration::from_secs(48));
     let size = |cpus, memory| Size { cpus, memory: ByteSize(memory) };
-    slots(size(3, 3000), size(8, 10_000), 2);
+    machines(2);
+    slots(size(3, 3000), size(8, 10_000));
     retried(Cause::BootTimeout);
     log_lines(1000);
     error("message");

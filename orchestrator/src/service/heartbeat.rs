@@ -79,7 +79,7 @@ impl Inner {
         if let Ok(counts) = self.store.counts().await {
             metrics::jobs(&counts);
         }
-        metrics::slots(self.used(), self.usable(), self.workers().len());
+        metrics::slots(self.used(), self.usable());
     }
 
     /// Writes what is only for people and statistics, beside the work.

@@ -82,13 +82,19 @@ impl Inner {
 
     /// Looks at what else runs on this host. Says whether more is usable than before.
     pub(super) async fn look_at_host(&self) -> bool {
-        let share = match self.machines.instance().await {
+        let seen = match self.machines.instance().await {
             // A file is locked, and processes are looked at.
-            Ok(instance) => tokio::task::spawn_blocking(move || instance.share()).await,
+            Ok(instance) => {
+                let look = move || Ok((instance.share()?, instance.running()?));
+                tokio::task::spawn_blocking(look).await
+            }
             Err(error) => Ok(Err(error)),
         };
-        let usable = match share {
-            Ok(Ok(share)) => guests(share, &self.labels),
+        let usable = match seen {
+            Ok(Ok((share, running))) => {
+                metrics::machines(running);
+                guests(share, &self.labels)
+            }
             Ok(Err(error)) => {
                 metrics::error("host");
                 tracing::warn!(%error, "cannot see what else runs on this host");

@@ -494,6 +494,15 @@ impl Running<'_> {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
+    /// Waits until a series of `/metrics` has this value.
+    pub(crate) async fn wait_for_value(&self, series: &str, expected: f64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.value(series).await != expected {
+            assert!(Instant::now() < deadline, "{series} is not {expected}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// How many errors of a kind were counted.
     pub(crate) async fn errors(&self, what: &str) -> f64 {
         self.value(&format!("solstice_errors_total{{what=\"{what}\"}}")).await

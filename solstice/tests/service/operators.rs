@@ -199,6 +199,24 @@ async fn a_service_says_once_that_login_keys_reach_a_disk() {
     assert!(verdict == "warning" && finding.contains("login keys"), "{finding}");
 }
 
+/// Machines and not jobs: one is that of a `solstice run` beside the service, and one goes before
+/// its job.
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_are_counted_that_run() {
+    let host = Host::new();
+    let (mut run, _said) = host.run_alone("sleep 600000", "Run sleep");
+    let service = host.serve().await;
+    service.wait_for_value("solstice_machines", 1.0).await;
+    let id = service.submit(&job("scripted", &["echo begun", "sleep 600000"])).await;
+    service.wait_for(id, "begun").await;
+    service.wait_for_value("solstice_machines", 2.0).await;
+    host.kill_guests().await;
+    service.wait_for_value("solstice_machines", 0.0).await;
+    service.finish(id).await;
+    run.wait().unwrap();
+    service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn health_tells_of_the_broker() {
     let shared = Shared::start().await;

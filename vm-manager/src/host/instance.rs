@@ -140,6 +140,16 @@ impl Instance {
         Ledger::new(&self.settings).share(ours)
     }
 
+    /// How many machines run on this host: those of this instance and of all others with the same
+    /// runtime directory, kept ones as well. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be used.
+    pub fn running(&self) -> Result<usize, HostError> {
+        Ledger::new(&self.settings).running()
+    }
+
     /// A new machine's claim to room.
     fn claim(&self, memory: ByteSize, cpus: u32) -> Claim {
         let lock = self.settings.instance_lock(self.id);

@@ -182,6 +182,16 @@ impl Ledger {
         Ok(share(&capacity, &uses(&others), promised(&ours), || resident(&uses(&ours))))
     }
 
+    /// How many machines run on this host, whoever's they are.
+    pub(super) fn running(&self) -> Result<usize, HostError> {
+        let mut running = 0;
+        self.edit(|entries| {
+            running = entries.iter().filter(|entry| entry.runs()).count();
+            Ok(())
+        })?;
+        Ok(running)
+    }
+
     /// Takes the promise to a machine over that runs already, from whoever had it. There is room
     /// for it, whatever the book says.
     pub(super) fn take_over(
