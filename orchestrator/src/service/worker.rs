@@ -177,8 +177,8 @@ impl Inner {
         }
     }
 
-    /// Ends a job that cannot have a log: operators see the cause, and a forge runner is told
-    /// of it as far as its messages tell where it listens.
+    /// Ends a job that cannot have a log now: operators see the cause, and its forge runner is told
+    /// the end as one that is owed.
     pub(super) async fn end_without_log(&self, hold: &Hold, cause: Infrastructure) {
         metrics::error("journal");
         tracing::error!(job.id = %hold.job, code = cause.cause.code(), "{}", cause.message);
