@@ -102,10 +102,10 @@ async fn stubborn<F: Future<Output = Result<(), QueueError>>>(publish: impl Fn()
 
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_an_error_without_the_password() {
-    // Bound and never accepted from: the port stays ours, and nobody speaks AMQP on it.
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    // Bound to the end and never listened on: the port stays ours, and refuses connections.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
     let mut settings = Settings::new(format!("amqp://me:hunter2@127.0.0.1:{port}/%2f"), "test");
     let refused = |error: &QueueError| {
         let text = format!("{error} {error:?}");
@@ -115,6 +115,7 @@ async fn a_broker_that_is_not_there_is_an_error_without_the_password() {
     let error = patient(Rabbit::connect(&settings)).await.unwrap_err();
     refused(&error);
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    drop(socket);
     assert!(!format!("{settings:?}").contains("hunter2"));
 
     settings.url = "hunter2".to_owned();
