@@ -18,9 +18,9 @@ use orchestrator::events::{EventLog, Outlet};
 use orchestrator::journal::{JournalSettings, Journals};
 use orchestrator::masking::Masker;
 use orchestrator::store::{HostReport, LabelOffer, NewJob, Room, Size, Store};
-use queue::message::{JobMessage, Progress};
+use queue::message::{Control, JobMessage, Progress};
 use queue::seal::KeyRing;
-use queue::{Address, Queue, embedded, rabbit};
+use queue::{Address, Heard, Queue, embedded, rabbit};
 use simulators::jobs::job;
 use simulators::{PostgresServer, RabbitServer, ScriptedHost};
 
@@ -168,6 +168,7 @@ async fn lines_per_second(queue: Queue, directory: &Path) -> f64 {
     let (host, id, keys) = (HostId::new(), JobId::new(), KeyRing::ephemeral());
     let address: Address = "bench".parse().expect("an address");
     let mut events = queue.events(&address, 16).await.expect("a receiver");
+    let mut control = queue.control(host).await.expect("a receiver");
     let settings = JournalSettings {
         directory: directory.join(format!("journals-{}", id.short())),
         host,
@@ -210,13 +211,26 @@ async fn lines_per_second(queue: Queue, directory: &Path) -> f64 {
                     }
                 }
                 let seq = part.first + u64::from(part.count) - 1;
-                // In this process there is no host's queue to hear it.
-                journals.progress(Progress { job: id, try_number: part.try_number, seq });
+                let progress = Progress { job: id, try_number: part.try_number, seq };
+                queue.progress(host, progress).await.expect("progress");
             }
             delivery.acknowledge().await.expect("acknowledged");
         }
     };
-    let (log, ()) = tokio::join!(write, read);
+    // The host's part of a service.
+    let hear = async {
+        loop {
+            let Heard::Control(delivery) = control.next().await.expect("control") else { continue };
+            if let Ok(Control::Progress(progress)) = &delivery.message {
+                journals.progress(*progress);
+            }
+            delivery.acknowledge().await.expect("acknowledged");
+        }
+    };
+    let log = tokio::select! {
+        (log, ()) = futures_util::future::join(write, read) => log,
+        never = hear => never,
+    };
     let rate = LINES as f64 / begun.elapsed().as_secs_f64();
     drop(log);
     journals.close().await;
