@@ -14,5 +14,6 @@ mod faults;
 mod harness;
 mod keys;
 mod operators;
+mod runners;
 mod shared;
 mod two_of_one;

@@ -153,9 +153,13 @@ impl Shared {
         connection.close(200, "done".into()).await.unwrap();
     }
 
+    /// How the installation's broker is reached.
+    pub(crate) fn transport(&self) -> rabbit::Settings {
+        rabbit::Settings::new(self.broker.url(), &self.prefix)
+    }
+
     pub(crate) async fn runner(&self, name: &str) -> Runner {
-        let settings = rabbit::Settings::new(self.broker.url(), &self.prefix);
-        let queue = Queue::Rabbit(rabbit::Rabbit::connect(&settings).await.unwrap());
+        let queue = Queue::Rabbit(rabbit::Rabbit::connect(&self.transport()).await.unwrap());
         Runner {
             queue,
             keys: KeyRing::load(&[self.key_file()]).unwrap(),
@@ -172,12 +176,23 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub(crate) async fn publish(&self, mut request: JobRequest) -> JobId {
+    pub(crate) async fn publish(&self, request: JobRequest) -> JobId {
+        let message = self.seal(request);
+        self.hand_in(&message).await;
+        message.envelope().job
+    }
+
+    /// A job whose events come to it.
+    pub(crate) fn seal(&self, mut request: JobRequest) -> JobMessage {
         request.envelope.reply_to = self.address.to_string();
-        let message = JobMessage::seal(&request, &self.keys).unwrap();
+        JobMessage::seal(&request, &self.keys).unwrap()
+    }
+
+    /// Hands a job in, as soon as the broker is there.
+    pub(crate) async fn hand_in(&self, message: &JobMessage) {
         let publish = async {
             loop {
-                match self.queue.publish_job(&message).await {
+                match self.queue.publish_job(message).await {
                     Ok(()) => return,
                     Err(QueueError::Unavailable { .. }) => tokio::time::sleep(LOOK).await,
                     Err(error) => panic!("{error}"),
@@ -185,7 +200,6 @@ impl Runner {
             }
         };
         tokio::time::timeout(PATIENCE, publish).await.unwrap();
-        request.envelope.job
     }
 
     /// Waits until so many messages are in the dead letters; the oldest first.
@@ -204,7 +218,7 @@ impl Runner {
     }
 
     /// Takes its events, as soon as the broker is there.
-    async fn events(&self) -> EventReceiver {
+    pub(crate) async fn events(&self) -> EventReceiver {
         loop {
             match self.queue.events(&self.address, 16).await {
                 Ok(events) => return events,
@@ -469,34 +483,6 @@ async fn two_runners_with_many_jobs_share_eight_slots() {
     }
     first.stop().await;
     second.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_runners_reservation_is_free_again() {
-    let shared = Shared::of_all().await;
-    let host = shared.host();
-    let service = host.serve().await;
-    let (dead, alive) = (shared.runner("dead").await, shared.runner("alive").await);
-    let ask = |runner: &Runner| Reserve {
-        id: ReservationId::new(),
-        runner: runner.address.to_string(),
-        labels: vec!["scripted".to_owned()],
-        want: 1000,
-    };
-    let all = dead.queue.reserve(&ask(&dead)).await.unwrap().count;
-    assert!(all > 0);
-    assert_eq!(alive.queue.reserve(&ask(&alive)).await.unwrap().count, 0);
-    drop(dead);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let granted = alive.queue.reserve(&ask(&alive)).await.unwrap();
-        if granted.count == all {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{} of {all} after 20 s", granted.count);
-        tokio::time::sleep(LOOK).await;
-    }
-    service.stop().await;
 }
 
 /// Its lease must be over, so this takes its time.
