@@ -12,11 +12,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::JobId;
-use common::event::{JobEvent, JobResult};
+use common::event::{EventBody, JobEvent, JobResult};
 use common::ids::ReservationId;
-use queue::message::{JobMessage, Reserve};
+use queue::message::{EventBatch, JobMessage, Reserve};
 use queue::seal::KeyRing;
-use queue::{EventReceiver, Queue, Sequencer, rabbit};
+use queue::{Delivery, EventReceiver, Queue, Sequencer, rabbit};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use simulators::jobs::{Received, job};
@@ -33,6 +33,8 @@ const JOBS: usize = 8;
 const LINES: usize = 40;
 /// More events than this are taken before they are all over.
 const EVENTS: usize = 60;
+/// Deliveries that a consumer may hold: more than one job has.
+const PREFETCH: u16 = 1000;
 /// How long what a dead forge runner has reserved may be held.
 const FREE_AGAIN: Duration = Duration::from_secs(20);
 
@@ -326,4 +328,55 @@ async fn a_killed_runners_reservation_is_free_again() {
         tokio::time::sleep(LOOK).await;
     }
     service.stop().await;
+}
+
+/// Runs a job whose end is on the broker at last, and of which its host hears no more.
+pub(crate) async fn leaves_an_end_on_the_broker(runner: &Runner) -> JobId {
+    let mut events = runner.queue.events(&runner.address, PREFETCH).await.unwrap();
+    let id = runner.publish(job("scripted", &["lines 20 1\nexit 3"])).await;
+    // Looked at and not taken: they come again.
+    let mut seen = Vec::new();
+    let is_last = |delivery: &Delivery<EventBatch>| {
+        delivery.message.as_ref().unwrap().parts.iter().any(|part| part.last)
+    };
+    while !seen.last().is_some_and(is_last) {
+        seen.push(tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap());
+    }
+    id
+}
+
+/// Takes the end that such a job's host has told, and the one that its heir tells, who cannot know of
+/// the first: that one counts, and nothing of the other is taken.
+pub(crate) async fn takes_the_first_of_two_ends(runner: &Runner, id: JobId) {
+    let mut events = runner.events().await;
+    let mut taken = Sequencer::new(id);
+    let (mut ends, mut new) = (Vec::new(), Vec::new());
+    while ends.len() < 2 {
+        let delivery = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+        let batch = delivery.message.as_ref().unwrap();
+        for part in &batch.parts {
+            let came = part.open(&runner.keys).unwrap();
+            ends.extend(came.iter().filter_map(|event| Some((batch.host, end(event)?))));
+            new.extend(taken.take(came).unwrap());
+            // That to the dead host is heard by nobody.
+            drop(runner.queue.progress(batch.host, taken.progress().unwrap()).await);
+        }
+        delivery.acknowledge().await.unwrap();
+    }
+    let [(host, first), (heir, second)] = ends[..] else { panic!("{ends:?}") };
+    assert_ne!(host, heir);
+    assert_eq!((first, second), ((1, JobResult::Failure), (2, JobResult::Failure)));
+    assert!(new.iter().all(|event| event.try_number == 1), "{new:#?}");
+    let mut received = Received::default();
+    new.into_iter().for_each(|event| received.take(event));
+    received.assert_whole();
+    assert_eq!(received.lines(), numbered(20));
+}
+
+/// The try that an event ends, and its result.
+fn end(event: &JobEvent) -> Option<(u32, JobResult)> {
+    match &event.event {
+        EventBody::Finished(finished) => Some((event.try_number, finished.result)),
+        _ => None,
+    }
 }

@@ -19,6 +19,7 @@ use simulators::jobs::{Received, job};
 use simulators::{BootEnd, PostgresServer, RabbitServer};
 
 use crate::harness::{Host, LOOK, PATIENCE, numbered};
+use crate::runners;
 
 /// What the hosts of one installation share.
 pub(crate) struct Shared {
@@ -501,12 +502,17 @@ async fn the_jobs_of_a_dead_host_are_taken_over() {
     drop(away.queue.events(&away.address, 1).await.unwrap());
     let over = away.publish(job("scripted", &["exit 3"])).await;
     first.wait_state(over, &["done"]).await;
+    // The end of this one reaches its runner, and the host does not hear of it.
+    let reached = shared.runner("runner-3").await;
+    let twice = runners::leaves_an_end_on_the_broker(&reached).await;
+    first.wait_state(twice, &["done"]).await;
     dead.boots(2 * PATIENCE, BootEnd::Ready);
     let booting = runner.publish(job("scripted", &["lines 20 1"])).await;
     first.wait_state(booting, &["booting"]).await;
     let second = heir.serve().await;
     first.kill();
-    // What had reached the broker is lost, and the host is gone for longer than this story takes.
+    // What the runner that is away had on the broker is lost, and the host is gone for longer than
+    // this story takes.
     shared.purge("events.runner-2").await;
     shared.query("UPDATE jobs SET ended = ended - 3600000000 WHERE state = 'done'").await;
     shared.query("UPDATE hosts SET heartbeat = 1 WHERE id IN (SELECT host FROM jobs)").await;
@@ -526,6 +532,14 @@ async fn the_jobs_of_a_dead_host_are_taken_over() {
     assert!(told[&over].finished().unwrap().infrastructure.is_none());
     let log = told[&over].log();
     assert!(log.iter().any(|line| line.contains("is lost with the host")), "{log:#?}");
+    // Both ends came, and the heir hears that the job's end was taken.
+    runners::takes_the_first_of_two_ends(&reached, twice).await;
+    let delivered = format!("SELECT delivered FROM jobs WHERE id = '{twice}'");
+    let deadline = Instant::now() + PATIENCE;
+    while shared.query(&delivered).await != "t" {
+        assert!(Instant::now() < deadline, "the heir still owes the end");
+        tokio::time::sleep(LOOK).await;
+    }
     heir.wait_until_empty().await;
     second.stop().await;
     // When it comes back it has nothing to say, and removes what it left.
