@@ -15,11 +15,7 @@ rm -rf "$SOLSTICE_TEST_DIR"/t?????
 scripts/setup.sh test
 scripts/build.sh debug
 "$target/debug/solstice" image build tiny
-# What tests make for themselves, all of it gone when they end. Not a part of the repository around
-# it. 51 bytes at most, or the database's socket in it has too long a path.
-export TMPDIR="$SOLSTICE_TEST_DIR/tmp" GIT_CEILING_DIRECTORIES="$SOLSTICE_TEST_DIR/tmp"
-rm -rf "$TMPDIR"
-mkdir "$TMPDIR"
+. scripts/temporary.sh
 cargo build --locked --quiet -p vm-manager --bin scripted-guest
 cargo test --locked --quiet -p solstice --no-run
 

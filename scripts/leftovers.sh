@@ -4,7 +4,7 @@
 set -euo pipefail
 directory=${SOLSTICE_TEST_DIR:?set by scripts/test.sh}
 run=${SOLSTICE_TEST_RUN:?set by scripts/test.sh}
-temporary=${TMPDIR:?set by scripts/test.sh}
+temporary=${TMPDIR:?set by scripts/temporary.sh}
 # Where the tests of this run keep what belongs on tmpfs.
 runtime=/dev/shm/solstice-test-$run-
 # How long the watchdog of a server may take to clear it away after its test program has ended.
@@ -63,4 +63,5 @@ done < <(find "$temporary" -mindepth 1 -maxdepth 1 ! -name "solstice-*-$run-*")
 while read -r process; do
     found "process of a server: $process"
 done < <(server_processes)
+rmdir --ignore-fail-on-non-empty "$temporary"
 exit $left

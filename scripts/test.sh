@@ -35,11 +35,7 @@ suites() {
 stage "build tests" cargo test --locked --workspace --no-run --quiet
 stage "guest program" scripts/guest-program.sh
 stage images "$target/debug/solstice" image build tiny debian-12
-# What tests make for themselves, all of it gone when they end. Not a part of the repository around
-# it. 51 bytes at most, or the database's socket in it has too long a path.
-export TMPDIR="$SOLSTICE_TEST_DIR/tmp" GIT_CEILING_DIRECTORIES="$SOLSTICE_TEST_DIR/tmp"
-rm -rf "$TMPDIR"
-mkdir "$TMPDIR"
+. scripts/temporary.sh
 # Guests are emulated: a second one on the other core is all that two cores carry. Always the whole
 # workspace, or cargo would build parts of it again with other features.
 threads=${TEST_THREADS:-3}
