@@ -135,6 +135,12 @@ impl GithubContext<'_> {
             None => (facts.reference.clone(), short.to_owned()),
         };
         let owner = facts.repository.split('/').next().unwrap_or_default();
+        // Only the forge knows ids: they are those of its payload, or none.
+        let id = |object: Option<&Json>| {
+            let id = object.and_then(|object| object.get("id")?.as_u64());
+            id.unwrap_or(0).to_string()
+        };
+        let repository = self.payload.get("repository");
         let (server, api, graphql) = self.addresses();
         let Json::Object(mut context) = json!({
             "event_name": self.event,
@@ -146,9 +152,12 @@ impl GithubContext<'_> {
             "base_ref": base,
             "head_ref": head,
             "repository": facts.repository,
+            "repository_id": id(repository),
             "repository_owner": owner,
+            "repository_owner_id": id(repository.and_then(|repository| repository.get("owner"))),
             "repositoryUrl": format!("{server}/{}", facts.repository),
             "actor": facts.actor,
+            "actor_id": id(self.payload.get("sender")),
             "triggering_actor": facts.actor,
             "workflow": self.workflow.unwrap_or(&self.file.in_project),
             "workflow_ref": format!("{}/{}@{reference}", facts.repository, self.file.in_project),
@@ -202,6 +211,11 @@ mod tests {
     use super::*;
 
     fn context(event: &str, dialect: Dialect) -> Json {
+        context_of(event, dialect, &Map::new())
+    }
+
+    /// The context where the payload has these keys as well.
+    fn context_of(event: &str, dialect: Dialect, more: &Map<String, Json>) -> Json {
         let facts = Facts {
             sha: "a".repeat(40),
             reference: "refs/heads/topic/x".to_owned(),
@@ -216,7 +230,8 @@ mod tests {
             dialect,
             text: String::new(),
         };
-        let payload = default_payload(event, &facts, &Map::new());
+        let mut payload = default_payload(event, &facts, &Map::new());
+        payload.extend(more.clone());
         let context = GithubContext {
             event,
             payload,
@@ -245,6 +260,22 @@ mod tests {
         assert_eq!(github["run_id"], "7");
         assert_eq!(github["api_url"], "https://forge.example.org/api/v1");
         assert_eq!(github["head_ref"], "");
+    }
+
+    #[test]
+    fn ids_are_those_of_the_payload() {
+        let ids = |github: &Json| {
+            ["actor_id", "repository_id", "repository_owner_id"].map(|key| github[key].clone())
+        };
+        assert_eq!(ids(&context("push", Dialect::Github)), ["0", "0", "0"]);
+        let Json::Object(payload) = json!({
+            "sender": { "id": 1 },
+            "repository": { "id": 2, "owner": { "id": 3 } },
+        }) else {
+            unreachable!("the macro was given an object")
+        };
+        let github = context_of("push", Dialect::Github, &payload);
+        assert_eq!(ids(&github), ["1", "2", "3"]);
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub(super) struct DialectRules {
     pub(super) context_place: Place,
     /// Further variables of fixed value.
     ///
-    /// GitHub 7.2, Forgejo 8.2.
+    /// GitHub 7.2, Forgejo 8.2, but for `ImageOS`: it names one of GitHub's images, by which
+    /// set-up actions choose what they download, and ours are none of these.
     pub(super) fixed: &'static [(&'static str, &'static str)],
     /// Where these and `RUNNER_TRACKING_ID` stand.
     ///
@@ -317,6 +318,9 @@ const FORGEJO: DialectRules = DialectRules {
         ("CI", "true"),
         ("GITHUB_ACTIONS", "true"),
         ("FORGEJO_ACTIONS", "true"),
+        ("FORGEJO_ACTIONS_RUNNER_VERSION", env!("CARGO_PKG_VERSION")),
+        ("GITEA_ACTIONS", "true"),
+        ("GITEA_ACTIONS_RUNNER_VERSION", env!("CARGO_PKG_VERSION")),
         ("RUNNER_PERFLOG", "/dev/null"),
     ],
     fixed_place: Place::BeforeStep,
@@ -339,7 +343,8 @@ const FORGEJO: DialectRules = DialectRules {
     timed_out_job: JobResult::Cancelled,
 };
 
-/// Forgejo's rules; of the names of its own it has `GITEA_ACTIONS` alone (Forgejo 8.2).
+/// Forgejo's rules; of the names of its own it has `GITEA_ACTIONS` and the runner's version alone
+/// (Forgejo 8.2).
 const GITEA: DialectRules = DialectRules {
     github_names: &["github", "gitea"],
     prefixes: &["GITHUB_"],
@@ -347,6 +352,7 @@ const GITEA: DialectRules = DialectRules {
         ("CI", "true"),
         ("GITHUB_ACTIONS", "true"),
         ("GITEA_ACTIONS", "true"),
+        ("GITEA_ACTIONS_RUNNER_VERSION", env!("CARGO_PKG_VERSION")),
         ("RUNNER_PERFLOG", "/dev/null"),
     ],
     ..FORGEJO

@@ -197,8 +197,14 @@ mod tests {
         assert_eq!(forgejo.get("FORGEJO_RETENTION_DAYS"), Some("0"));
         assert_eq!(forgejo.get("FORGEJO_ACTIONS"), Some("true"));
         let gitea = environment(Dialect::Gitea, [&[], &[], &[]]);
-        assert_eq!(gitea.get("GITEA_ACTIONS"), Some("true"));
         assert_eq!(gitea.get("FORGEJO_SHA"), None);
+        let version = Some(env!("CARGO_PKG_VERSION"));
+        assert_eq!(forgejo.get("FORGEJO_ACTIONS_RUNNER_VERSION"), version);
+        assert_eq!(gitea.get("FORGEJO_ACTIONS_RUNNER_VERSION"), None);
+        for both in [forgejo, gitea] {
+            assert_eq!(both.get("GITEA_ACTIONS"), Some("true"));
+            assert_eq!(both.get("GITEA_ACTIONS_RUNNER_VERSION"), version);
+        }
     }
 
     #[test]

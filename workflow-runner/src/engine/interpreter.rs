@@ -48,6 +48,8 @@ pub(super) struct Interpreter<'a> {
     events: &'a mut Events,
     step: u32,
     debug: bool,
+    /// Where the repository is.
+    workspace: String,
     /// Whether `set-env` and `add-path` work.
     insecure_commands: bool,
     /// Whether any text may be a stop token.
@@ -74,6 +76,7 @@ impl<'a> Interpreter<'a> {
             events,
             step,
             debug,
+            workspace: variable("GITHUB_WORKSPACE").unwrap_or_default().to_owned(),
             insecure_commands: rules.insecure_commands || is_on("ACTIONS_ALLOW_UNSECURE_COMMANDS"),
             any_token: is_on("ACTIONS_ALLOW_UNSECURE_STOPCOMMAND_TOKENS"),
             echo: debug,
@@ -127,15 +130,7 @@ impl<'a> Interpreter<'a> {
             Name::EndGroup => {
                 self.show(Display::Marked, time, stream, line, &mark("endgroup", "")).await;
             }
-            Name::Debug => {
-                if self.debug {
-                    let text = match display.debug {
-                        Display::Marked => mark("debug", &command.data),
-                        _ => command.data,
-                    };
-                    self.show(Display::Marked, time, stream, line, &text).await;
-                }
-            }
+            Name::Debug => self.debug(&command.data, time, stream).await,
             Name::Error | Name::Warning | Name::Notice => {
                 self.finding(command, time, stream, line).await;
             }
@@ -182,8 +177,37 @@ impl<'a> Interpreter<'a> {
         };
         let text = mark(name, &command.data);
         self.show(self.rules.display.finding, time, stream, line, &text).await;
-        let annotation = annotation(&command, self.step, level);
+        let position = match position(&command) {
+            Ok(position) => position,
+            Err(contradiction) => {
+                let note = format!("The position of this {name} is dropped: {contradiction}.");
+                self.debug(&note, time, stream).await;
+                Position::default()
+            }
+        };
+        let annotation = Annotation {
+            step: self.step,
+            level,
+            title: command.property("title").map(str::to_owned),
+            file: command.property("file").map(|file| in_repository(file, &self.workspace)),
+            line: position.line,
+            end_line: position.end_line,
+            column: position.column,
+            end_column: position.end_column,
+            message: command.data,
+        };
         self.events.annotation(annotation).await;
+    }
+
+    /// Shows a debug message, if they are on.
+    async fn debug(&mut self, message: &str, time: Timestamp, stream: Stream) {
+        if self.debug {
+            let text = match self.rules.display.debug {
+                Display::Marked => mark("debug", message),
+                _ => message.to_owned(),
+            };
+            self.show(Display::Marked, time, stream, Vec::new(), &text).await;
+        }
     }
 
     async fn stop(&mut self, token: String, time: Timestamp, stream: Stream, line: Vec<u8>) {
@@ -278,27 +302,38 @@ fn mark(name: &str, data: &str) -> String {
     format!("##[{name}]{data}")
 }
 
-/// The annotation of a finding; a position that contradicts itself is dropped
-/// (github-runner-protocol 7.4).
-fn annotation(command: &Command, step: u32, level: AnnotationLevel) -> Annotation {
-    let text = |name: &str| command.property(name).map(str::to_owned);
+/// Where in a file a finding is.
+#[derive(Default)]
+struct Position {
+    line: Option<u32>,
+    end_line: Option<u32>,
+    column: Option<u32>,
+    end_column: Option<u32>,
+}
+
+/// The position of a finding, or how it contradicts itself (github-runner-protocol 7.4).
+fn position(command: &Command) -> Result<Position, &'static str> {
     let number = |name: &str| command.property(name).and_then(|value| value.parse::<u32>().ok());
     let (line, end_line) = (number("line"), number("endline"));
     let (column, end_column) = (number("col"), number("endcolumn"));
-    let contradicts = (end_line.is_some() && line.is_none())
-        || (end_column.is_some() && column.is_none())
-        || (column.is_some() && line.is_none())
-        || (column.is_some() && end_line.is_some_and(|end| Some(end) != line));
-    let keep = |value: Option<u32>| if contradicts { None } else { value };
-    Annotation {
-        step,
-        level,
-        message: command.data.clone(),
-        title: text("title"),
-        file: text("file"),
-        line: keep(line),
-        end_line: keep(end_line),
-        column: keep(column),
-        end_column: keep(end_column),
+    if end_line.is_some() && line.is_none() {
+        return Err("it has an endLine and no line");
     }
+    if end_column.is_some() && column.is_none() {
+        return Err("it has an endColumn and no col");
+    }
+    if column.is_some() && line.is_none() {
+        return Err("it has a col and no line");
+    }
+    if column.is_some() && end_line.is_some_and(|end| Some(end) != line) {
+        return Err("it has a col and goes over several lines");
+    }
+    Ok(Position { line, end_line, column, end_column })
+}
+
+/// The path of a file as the repository has it (github-runner-protocol 7.4); of one outside, as it
+/// was written.
+fn in_repository(file: &str, workspace: &str) -> String {
+    let below = file.strip_prefix(workspace).and_then(|rest| rest.strip_prefix('/'));
+    below.filter(|_| !workspace.is_empty()).unwrap_or(file).to_owned()
 }

@@ -28,6 +28,27 @@ async fn a_position_that_contradicts_itself_is_dropped() {
     let annotation = &story.annotations()[0];
     assert_eq!((annotation.line, annotation.end_line), (None, None));
     assert_eq!(annotation.file.as_deref(), Some("a"));
+    assert_eq!(story.output(), "##[warning]x");
+    let positions = ["endLine=3", "line=1,endColumn=3", "col=3", "line=1,endLine=2,col=3"];
+    for position in positions {
+        let script = format!("echo '::notice file=a,{position}::x'");
+        let story = job().secret("ACTIONS_STEP_DEBUG", "true").run(&script).play().await;
+        assert_eq!(story.annotations()[0].line, None, "{position}");
+        let note = "##[debug]The position of this notice is dropped: it has a";
+        assert!(story.output().contains(note), "{position}: {}", story.output());
+    }
+}
+
+#[tokio::test]
+async fn the_file_of_a_finding_is_named_as_in_the_repository() {
+    let script = "for f in $GITHUB_WORKSPACE/src/a.c ./b.c ${GITHUB_WORKSPACE}2/c.c /d.c; do \
+                  echo \"::error file=$f,line=1::x\"; done; echo $GITHUB_WORKSPACE";
+    let story = job().run(script).play().await;
+    let annotations = story.annotations();
+    let files: Vec<&str> = annotations.iter().filter_map(|found| found.file.as_deref()).collect();
+    let output = story.output();
+    let beside = format!("{}2/c.c", output.lines().last().unwrap());
+    assert_eq!(files, ["src/a.c", "./b.c", &beside, "/d.c"]);
 }
 
 #[tokio::test]
