@@ -17,7 +17,7 @@ build: ## the two programs, for use
 	scripts/build.sh release
 
 images: build ## both images that are built from Debian's packages
-	target/release/solstice image build tiny debian-12
+	$(or $(CARGO_TARGET_DIR),target)/release/solstice image build tiny debian-12
 
 bench: ## measure (ONLY=name for one figure); writes target/bench/report.json
 	scripts/bench.sh $(ONLY)
