@@ -78,8 +78,9 @@ pub const REPOSITORY_CHARACTERS: usize = 300;
 /// The longest time that a job may ask to wait or to run; GitHub ends a workflow run after as long.
 /// A message that asks for more is refused.
 pub const JOB_DEADLINE: Duration = Duration::from_secs(35 * 24 * 3600);
-/// Processors of one machine. A message that asks for more is refused.
-pub const MACHINE_CPUS: u32 = 1024;
+/// Virtual processors of one machine; QEMU's machine types stop at 255 and jobs long before. More
+/// are refused, wherever they are asked for.
+pub const MACHINE_CPUS: u32 = 64;
 /// Memory of one machine. A message that asks for more is refused.
 pub const MACHINE_MEMORY: u64 = 16 * 1024 * GIB;
 /// The encoded events of one sealed part. More are refused when they are sealed: they belong in

@@ -7,6 +7,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use common::limits::MACHINE_CPUS;
 use common::plan::Dialect;
 use common::size::ByteSize;
 use orchestrator::store::JobState;
@@ -240,7 +241,7 @@ pub struct RunArgs {
     pub image: Option<String>,
 
     /// Virtual processors of each machine [default: by the image].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = processors())]
     #[arg(help_heading = "Machine")]
     pub cpus: Option<u32>,
 
@@ -279,7 +280,7 @@ pub struct ShellArgs {
     pub target: Option<String>,
 
     /// Virtual processors of a fresh machine [default: by the image].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = processors())]
     pub cpus: Option<u32>,
 
     /// Memory of a fresh machine, such as 2G [default: by the image].
@@ -492,6 +493,11 @@ fn dialect(text: &str) -> Result<Dialect, String> {
         .ok_or_else(|| "write github, forgejo or gitea".to_owned())
 }
 
+/// Virtual processors of a machine.
+fn processors() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(MACHINE_CPUS))
+}
+
 fn timeout(text: &str) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a number and a unit, such as 90s, 30m or 2h"))?;
@@ -533,6 +539,8 @@ mod tests {
             "TOKEN",
             "--memory",
             "2G",
+            "--cpus",
+            "64",
             "--timeout",
             "1h 30m",
             "--keep",
@@ -560,6 +568,7 @@ mod tests {
             &["--timeout", "5d 1s"],
             &["--memory", "lots"],
             &["--cpus", "0"],
+            &["--cpus", "65"],
         ] {
             let line = ["solstice", "run"].iter().chain(arguments);
             assert!(Cli::try_parse_from(line).is_err(), "{arguments:?}");

@@ -28,7 +28,7 @@ pub(super) fn envelope(envelope: &Envelope, version: u16) -> Result<(), MessageE
     label("label", name)?;
     text("repository", repository, 0..=REPOSITORY_CHARACTERS, REPOSITORY)?;
     if let Some(cpus) = size.cpus {
-        require((1..=MACHINE_CPUS).contains(&cpus), "size.cpus", &cpus, "a number from 1 to 1024")?;
+        require((1..=MACHINE_CPUS).contains(&cpus), "size.cpus", &cpus, "a number from 1 to 64")?;
     }
     if let Some(memory) = size.memory {
         let fits = (1..=MACHINE_MEMORY).contains(&memory.0);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::limits::{GIB, MIB};
+use common::limits::{GIB, MACHINE_CPUS, MIB};
 use common::size::ByteSize;
 
 use super::entry::{
@@ -12,8 +12,6 @@ use super::entry::{
 use super::reader::{CatalogueError, Layers, Placed};
 use super::recipe::RECIPES;
 
-/// The most processors of a default size.
-const CPUS: u64 = 256;
 /// Memory of a default size: less boots nothing, more is a slip.
 const MEMORY: std::ops::RangeInclusive<u64> = 64 * MIB..=4096 * GIB;
 /// The disk that a guest sees.
@@ -231,9 +229,10 @@ fn architecture(table: &Layers<'_>) -> Result<(String, String), CatalogueError> 
 }
 
 fn cpus(table: &Layers<'_>) -> Result<u32, CatalogueError> {
-    let cpus = table
-        .required("cpus", table.number("cpus")?)?
-        .check(|cpus| (1..=CPUS).contains(cpus), format!("`cpus` is from 1 to {CPUS}"))?;
+    let cpus = table.required("cpus", table.number("cpus")?)?.check(
+        |cpus| (1..=u64::from(MACHINE_CPUS)).contains(cpus),
+        format!("`cpus` is from 1 to {MACHINE_CPUS}"),
+    )?;
     Ok(u32::try_from(cpus).expect("it was compared with a smaller number"))
 }
 

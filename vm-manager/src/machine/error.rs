@@ -20,6 +20,19 @@ pub enum MachineError {
         /// What was asked for and what is possible.
         reason: String,
     },
+    /// The image is for another processor.
+    #[error(
+        "the image `{label}` is for {wanted}, and QEMU here is that for {there}; choose an image for \
+         {there} (see `solstice image list`)"
+    )]
+    Architecture {
+        /// The image.
+        label: String,
+        /// What it is for.
+        wanted: String,
+        /// What machines are made for.
+        there: &'static str,
+    },
     /// A file of the image is missing.
     #[error(
         "the image `{label}` is incomplete: `{}`: {reason}; run `solstice image pull {label}`",
@@ -101,6 +114,7 @@ impl MachineError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Size { .. } => Cause::HostMemory,
+            Self::Architecture { .. } => Cause::QemuMissing,
             Self::ImageFile { .. } => Cause::ImageUnavailable,
             Self::DiskShort(_) => Cause::HostDiskFull,
             Self::Host(error) => error.cause(),

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use common::limits::MACHINE_CPUS;
 use common::size::ByteSize;
 
 use super::{MachineError, Privileges};
 use crate::host::Promise;
 use crate::image::Image;
 
-/// The most processors that one machine may have; QEMU's machine types stop at 255 and jobs long
-/// before.
-const MOST_CPUS: u32 = 64;
+/// The processor for which machines are made. Their command lines are for no other emulator.
+const ARCHITECTURE: &str = "x86_64";
 
 /// Below this a Linux guest prints nothing at all (vm-facts 1).
 const LEAST_MEMORY: ByteSize = ByteSize(96 * common::limits::MIB);
@@ -52,9 +52,20 @@ impl MachineSpec {
 
     /// Checks everything that can be checked without starting anything.
     pub(super) fn check(&self) -> Result<(), MachineError> {
+        let entry = &self.image.entry;
+        if entry.architecture != ARCHITECTURE {
+            return Err(MachineError::Architecture {
+                label: entry.label.clone(),
+                wanted: entry.architecture.clone(),
+                there: ARCHITECTURE,
+            });
+        }
         let size = |reason: String| Err(MachineError::Size { reason });
-        if self.cpus == 0 || self.cpus > MOST_CPUS {
-            return size(format!("{} processors; from 1 to {MOST_CPUS} are possible", self.cpus));
+        if self.cpus == 0 || self.cpus > MACHINE_CPUS {
+            return size(format!(
+                "{} processors; from 1 to {MACHINE_CPUS} are possible",
+                self.cpus
+            ));
         }
         if self.memory < LEAST_MEMORY {
             return size(format!("{} of memory; a guest needs {LEAST_MEMORY}", self.memory));
@@ -145,7 +156,12 @@ pub(super) mod tests {
         };
         check(|_, _| {}, None);
         check(|spec, _| spec.cpus = 0, Some("0 processors"));
+        check(|spec, _| spec.cpus = 64, None);
         check(|spec, _| spec.cpus = 65, Some("from 1 to 64"));
+        check(
+            |_, image| image.entry_mut().architecture = "aarch64".to_owned(),
+            Some("`test` is for aarch64, and QEMU here is that for x86_64"),
+        );
         check(|spec, _| spec.memory = ByteSize(1), Some("a guest needs 96 MiB"));
         check(|_, image| image.disk = "/nonexistent".into(), Some("`/nonexistent`: No such file"));
         check(|_, image| image.kernel = Some("/nonexistent".into()), None);

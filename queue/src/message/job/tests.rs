@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use common::limits::{STEPS, YAML_DEPTH};
+use common::limits::{MACHINE_CPUS, STEPS, YAML_DEPTH};
 use common::plan::Value;
 use common::request::PROTOCOL_VERSION;
 use common::size::ByteSize;
@@ -145,6 +145,17 @@ fn a_refused_envelope_can_be_answered_and_never_runs() {
     assert_eq!((kept.job, kept.forge, &kept.reply_to), (sent.job, sent.forge, &sent.reply_to));
     assert_eq!((kept.label.as_str(), kept.repository.as_str()), ("refused", ""));
     assert_eq!(kept.priority, 0);
+}
+
+#[test]
+fn no_more_processors_are_asked_for_than_a_machine_can_have() {
+    let decoded = |cpus| {
+        let bytes = with_envelope(|envelope| envelope.size.cpus = Some(cpus));
+        JobMessage::decode(&bytes).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(decoded(MACHINE_CPUS), Ok(()));
+    let error = decoded(MACHINE_CPUS + 1).unwrap_err();
+    assert!(error.contains(&format!("a number from 1 to {MACHINE_CPUS}")), "{error}");
 }
 
 #[test]
