@@ -117,7 +117,7 @@ pub enum Command {
     /// Open a terminal in a fresh machine, or in one kept by `run --keep`.
     #[command(after_help = SHELL_EXAMPLES)]
     Shell(ShellArgs),
-    /// Copy a file to or from a kept machine.
+    /// Copy a file, or with -r a directory, to or from a kept machine.
     #[command(after_help = CP_EXAMPLES)]
     Cp(CpArgs),
     /// Destroy kept machines before their time is over.
@@ -249,8 +249,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", help_heading = "Machine")]
     pub memory: Option<ByteSize>,
 
-    /// The longest time that a job may run, such as 30m; a shorter `timeout-minutes` of the job
-    /// counts [default: 6h; at most 5d].
+    /// Shorten the time that a job may run, such as to 30m. A shorter `timeout-minutes` of the job
+    /// counts, which is 360 where the job has none [at most 5d].
     #[arg(long, value_name = "T", value_parser = timeout, help_heading = "Machine")]
     pub timeout: Option<Duration>,
 

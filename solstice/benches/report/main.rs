@@ -293,6 +293,8 @@ impl Bench {
         Figures::from([("cancel_p95_ms", percentile(&mut times, 95))])
     }
 
+    /// What a machine that idles takes of the host's memory: all of QEMU's resident set, with what
+    /// the guest has touched of its own memory in it.
     fn overhead(&self) -> Figures {
         let mut run = self.start("tiny", "- run: |\n    echo up\n    sleep 5\n    echo idle");
         run.wait_for_line("idle");
