@@ -146,6 +146,26 @@ fn only_vm_manager_starts_qemu_and_speaks_to_it() {
     assert_eq!(naming, words.map(|path| format!("solstice/{path}")).into());
 }
 
+/// docs/development.md says what each crate of the dependency table is here for, and no other.
+#[test]
+fn every_dependency_has_a_reason() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let manifest: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
+    let table = manifest["workspace"]["dependencies"].as_table().unwrap();
+    let used: BTreeSet<&str> = table
+        .iter()
+        .filter(|(_, source)| source.get("path").is_none())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let page = read("docs/development.md");
+    let (_, rows) = page.split_once("| crate | what for |\n| --- | --- |\n").unwrap();
+    let names = rows.lines().map_while(|row| row.strip_prefix("| ")?.split_once(" |"));
+    let explained: BTreeSet<&str> =
+        names.flat_map(|(names, _)| names.split(", ")).map(|name| name.trim_matches('`')).collect();
+    assert_eq!(explained, used);
+}
+
 /// `solstice run` gets its machines from the orchestrator, like everybody.
 #[test]
 fn run_and_the_client_of_the_service_know_no_machine() {
