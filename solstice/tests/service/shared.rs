@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::JobId;
-use common::event::JobResult;
-use common::ids::ReservationId;
+use common::event::{EventBody, JobEvent, JobResult, Phase};
+use common::ids::{HostId, ReservationId};
 use common::request::{Forge, JobRequest};
 use common::time::Timestamp;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions};
@@ -361,44 +361,60 @@ async fn a_killed_orchestrator_goes_on_and_its_runner_gets_every_line_once() {
 const WAITING: usize = 200;
 /// Slots of two hosts together.
 const SLOTS: usize = 8;
-/// How long a slot may be idle while jobs wait.
+/// How long a slot may be idle while jobs wait, from the end of a job to the begin of the next
+/// machine. Other tests take processors away, so one time in twenty it may be longer.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long then. A host that nobody wakes looks for jobs after 5 s only.
+const STALLED: Duration = Duration::from_secs(3);
 
-/// When each job was claimed, and when it ended, by the clock of this machine.
+/// What became of the jobs, by the clock of this machine.
 #[derive(Default)]
 struct Spans {
-    begun: HashMap<JobId, Timestamp>,
+    /// When each was claimed on its forge.
+    claimed: HashMap<JobId, Timestamp>,
+    /// When its machine was begun, and on which host.
+    booted: HashMap<JobId, (HostId, Timestamp)>,
+    /// When it ended.
     ended: HashMap<JobId, Timestamp>,
 }
 
 impl Spans {
-    /// The most jobs that were claimed at a time, and the longest time for which fewer than all slots
-    /// were, between the first end and the last claim.
-    fn measure(&self) -> (usize, Duration) {
-        let mut turns: Vec<(Timestamp, bool)> = self.begun.values().map(|at| (*at, true)).collect();
+    /// The most jobs that were claimed at a time.
+    fn most_claimed(&self) -> usize {
+        let mut turns: Vec<_> = self.claimed.values().map(|at| (*at, true)).collect();
         turns.extend(self.ended.values().map(|at| (*at, false)));
         // An end makes room for the claim of the same moment.
-        turns.sort_by_key(|(at, begins)| (*at, *begins));
-        let first_end = self.ended.values().min().copied().unwrap();
-        let last_claim = self.begun.values().max().copied().unwrap();
-        let (mut claimed, mut most, mut longest) = (0_usize, 0, Duration::ZERO);
-        let mut idle_since: Option<Timestamp> = None;
-        for (at, begins) in turns {
+        turns.sort();
+        let (mut claimed, mut most) = (0_usize, 0);
+        for (_, begins) in turns {
             claimed = if begins { claimed + 1 } else { claimed - 1 };
             most = most.max(claimed);
-            let counts = at >= first_end && at <= last_claim;
-            match idle_since {
-                None if claimed < SLOTS && counts => idle_since = Some(at),
-                Some(since) if claimed == SLOTS => {
-                    longest = longest.max(at.since(since));
-                    idle_since = None;
-                }
-                _ => {}
+        }
+        most
+    }
+
+    /// The times from the end of a job to the begin of the next machine in its slot, shortest first.
+    /// A host fills its slots in the order in which they become free: were another order taken, one
+    /// of them would be idle for longer.
+    fn idle(&self) -> Vec<Duration> {
+        let mut hosts: HashMap<HostId, (Vec<Timestamp>, Vec<Timestamp>)> = HashMap::new();
+        for (job, (host, booted)) in &self.booted {
+            let (begins, ends) = hosts.entry(*host).or_default();
+            begins.push(*booted);
+            ends.push(self.ended[job]);
+        }
+        assert_eq!(hosts.len(), 2, "both hosts have jobs");
+        let mut idle = Vec::new();
+        for (begins, ends) in hosts.values_mut() {
+            begins.sort();
+            ends.sort();
+            for (end, next) in ends.iter().zip(begins.iter().skip(SLOTS / 2)) {
+                assert!(end <= next, "more machines than slots");
+                idle.push(next.since(*end));
             }
         }
-        // Nobody filled the slots before there was nothing left to fill them with.
-        let open = idle_since.map_or(Duration::ZERO, |since| last_claim.since(since));
-        (most, longest.max(open))
+        idle.sort();
+        idle
     }
 }
 
@@ -417,7 +433,7 @@ async fn claim_all(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
         let take = forge.len().min(granted.count as usize);
         for mut request in forge.drain(..take) {
             request.envelope.reservation = Some(granted.id);
-            spans.lock().unwrap().begun.insert(request.envelope.job, Timestamp::now());
+            spans.lock().unwrap().claimed.insert(request.envelope.job, Timestamp::now());
             runner.publish(request).await;
         }
         let rest = granted.count - u32::try_from(take).unwrap();
@@ -430,8 +446,8 @@ async fn claim_all(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
     }
 }
 
-/// Counts the ends of a runner's jobs.
-async fn count_ends(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
+/// Notes the machines and the ends of a runner's jobs.
+async fn note_events(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
     let mut events = runner.queue.events(&runner.address, 16).await.unwrap();
     loop {
         let delivery = events.next().await.unwrap();
@@ -440,9 +456,14 @@ async fn count_ends(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
             let seq = part.first + u64::from(part.count) - 1;
             let progress = Progress { job: part.job, try_number: part.try_number, seq };
             drop(runner.queue.progress(batch.host, progress).await);
+            let events = part.open(&runner.keys).unwrap();
+            let mut spans = spans.lock().unwrap();
+            if let Some(boot) = events.iter().find(|event| begins_machine(event)) {
+                // A machine that failed is followed by another one in the same slot.
+                spans.booted.entry(part.job).or_insert((batch.host, boot.time));
+            }
             if part.last {
-                let end = part.open(&runner.keys).unwrap().last().unwrap().time;
-                spans.lock().unwrap().ended.insert(part.job, end);
+                spans.ended.insert(part.job, events.last().unwrap().time);
             }
         }
         drop(delivery.acknowledge().await);
@@ -450,6 +471,10 @@ async fn count_ends(runner: Arc<Runner>, spans: Arc<std::sync::Mutex<Spans>>) {
             return;
         }
     }
+}
+
+fn begins_machine(event: &JobEvent) -> bool {
+    matches!(&event.event, EventBody::Phase(begun) if begun.phase == Phase::Boot && begun.took.is_none())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -467,7 +492,7 @@ async fn two_runners_with_many_jobs_share_eight_slots() {
         let runner = Arc::new(shared.runner(name).await);
         drop(runner.queue.events(&runner.address, 1).await.unwrap());
         tasks.spawn(claim_all(Arc::clone(&runner), Arc::clone(&spans)));
-        tasks.spawn(count_ends(runner, Arc::clone(&spans)));
+        tasks.spawn(note_events(runner, Arc::clone(&spans)));
     }
     let all = async {
         while spans.lock().unwrap().ended.len() < 2 * WAITING {
@@ -478,9 +503,10 @@ async fn two_runners_with_many_jobs_share_eight_slots() {
     {
         let spans = spans.lock().unwrap();
         assert!(done, "{} of {} jobs are done", spans.ended.len(), 2 * WAITING);
-        let (most, longest_idle) = spans.measure();
-        assert_eq!(most, SLOTS, "claimed at once");
-        assert!(longest_idle <= IDLE, "a slot was idle for {longest_idle:?}");
+        assert_eq!(spans.most_claimed(), SLOTS, "claimed at once");
+        let idle = spans.idle();
+        let (most, longest) = (idle[idle.len() * 95 / 100], idle[idle.len() - 1]);
+        assert!(most <= IDLE && longest <= STALLED, "idle for {most:?}, once for {longest:?}");
     }
     first.stop().await;
     second.stop().await;
