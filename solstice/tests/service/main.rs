@@ -14,6 +14,7 @@ mod faults;
 mod harness;
 mod keys;
 mod operators;
+mod recorded;
 mod runners;
 mod shared;
 mod two_of_one;

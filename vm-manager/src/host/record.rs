@@ -131,6 +131,42 @@ mod tests {
         assert_eq!((record.label.as_str(), record.keep, record.adoption), ("tiny", None, None));
     }
 
+    /// As a service writes it for a machine that the next one can adopt.
+    const ADOPTABLE: &str = r#"{
+  "version": 1,
+  "vm": "01890a5d-ac96-774b-bcce-b302099a8057",
+  "label": "tiny",
+  "process": {
+    "pid": 4711,
+    "start": 99
+  },
+  "keep": null,
+  "adoption": {
+    "address": "127.0.0.1:2222",
+    "user": "root",
+    "host_key": "ssh-ed25519 AAAA",
+    "cpus": 2,
+    "memory": 1073741824,
+    "accelerator": {
+      "acceleration": "tcg",
+      "reason": "as configured"
+    }
+  }
+}"#;
+
+    #[test]
+    fn a_record_with_an_adoption_is_read_and_written_as_it_was_recorded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record.json");
+        std::fs::write(&path, ADOPTABLE).unwrap();
+        let record = Record::read(&path).unwrap().unwrap();
+        let adoption = record.adoption.as_ref().unwrap();
+        assert_eq!((adoption.address, adoption.cpus), (([127, 0, 0, 1], 2222).into(), 2));
+        assert_eq!(adoption.accelerator.acceleration, Acceleration::Tcg);
+        record.write(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), ADOPTABLE);
+    }
+
     #[test]
     fn records_read_back_and_others_are_refused() {
         let directory = tempfile::tempdir().unwrap();
