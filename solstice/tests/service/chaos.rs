@@ -14,7 +14,7 @@ use rand::seq::IndexedRandom;
 use simulators::BootEnd;
 use simulators::jobs::{Received, job};
 
-use crate::harness::{Host, Running, numbered};
+use crate::harness::{Host, Running, numbered, on_both};
 use crate::shared::Shared;
 
 /// Jobs of one test.
@@ -121,26 +121,28 @@ async fn every_job_ends_once_whatever_is_killed() {
     service.stop().await;
 }
 
-/// Kills the service as soon as its job has this many events, and goes on.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kill_at_every_event_loses_and_doubles_nothing() {
-    let host = Host::new();
-    let mut service = host.serve().await;
-    let script = ["echo one", "echo two\nlines 3 1"];
-    let whole = service.submit(&job("scripted", &script)).await;
-    let events = service.finish(whole).await.events().count();
-    assert!(events > 8, "phases, steps and lines: {events}");
-    for seen in 0..events {
-        let id = service.submit(&job("scripted", &script)).await;
-        service.wait_for_events(id, seen).await;
-        service.kill();
-        service = host.serve().await;
-        let received = service.finish(id).await;
-        assert_eq!(received.lines(), ["one", "two", "line 1", "line 2", "line 3"], "after {seen}");
-        assert_eq!(received.finished().unwrap().result, JobResult::Success, "after {seen}");
+on_both! {
+    /// Kills the service as soon as its job has this many events, and goes on.
+    async fn a_kill_at_every_event_loses_and_doubles_nothing(world) {
+        let host = world.host();
+        let mut service = host.serve().await;
+        let script = ["echo one", "echo two\nlines 3 1"];
+        let whole = service.submit(&job("scripted", &script)).await;
+        let events = service.finish(whole).await.events().count();
+        assert!(events > 8, "phases, steps and lines: {events}");
+        for seen in 0..events {
+            let id = service.submit(&job("scripted", &script)).await;
+            service.wait_for_events(id, seen).await;
+            service.kill();
+            service = host.serve().await;
+            let received = service.finish(id).await;
+            let lines = ["one", "two", "line 1", "line 2", "line 3"];
+            assert_eq!(received.lines(), lines, "after {seen}");
+            assert_eq!(received.finished().unwrap().result, JobResult::Success, "after {seen}");
+        }
+        host.wait_until_empty().await;
+        service.stop().await;
     }
-    host.wait_until_empty().await;
-    service.stop().await;
 }
 
 /// Two hosts with one broker and one database: hosts, machines, broker and database are killed.

@@ -12,15 +12,27 @@ use simulators::BootEnd;
 use simulators::jobs::job;
 use vm_manager::host::{Acceleration, CapacityLimits, HostSettings};
 
-use crate::harness::{Host, LOOK, PATIENCE, numbered};
+use crate::harness::{Host, LOOK, PATIENCE, World, numbered, on_both};
 use crate::shared::Runner;
 
 const HOUR: i64 = 3_600_000_000;
 
-pub(crate) fn settings(host: &Host, clock: Clock) -> ServiceSettings {
+pub(crate) fn settings(world: &World, host: &Host, clock: Clock) -> ServiceSettings {
     let state = host.state();
     let scripted = host.scripted();
     std::fs::create_dir_all(&state).unwrap();
+    let (database, transport, keys) = match world {
+        World::Alone => (
+            Database::Sqlite(state.join("jobs.db")),
+            Transport::Embedded(state.join("queue.db")),
+            Keys::Own(state.join("seal.key")),
+        ),
+        World::Together(shared) => (
+            Database::Postgres(shared.url.clone()),
+            Transport::Rabbit(shared.transport()),
+            Keys::Given(vec![shared.key_file()]),
+        ),
+    };
     ServiceSettings {
         machines: orchestrator::Settings {
             host: HostSettings {
@@ -40,9 +52,9 @@ pub(crate) fn settings(host: &Host, clock: Clock) -> ServiceSettings {
         },
         name: "host".to_owned(),
         labels: Some(vec!["scripted".to_owned()]),
-        database: Database::Sqlite(state.join("jobs.db")),
-        transport: Transport::Embedded(state.join("queue.db")),
-        keys: Keys::Own(state.join("seal.key")),
+        database,
+        transport,
+        keys,
         keep_days: 14,
         keep_bytes: 1 << 30,
         state,
@@ -51,12 +63,12 @@ pub(crate) fn settings(host: &Host, clock: Clock) -> ServiceSettings {
 }
 
 /// Jobs that wait, boot and run while the clock jumps end as if it had not.
-async fn nothing_comes_of(jump: i64) {
+async fn nothing_comes_of(world: World, jump: i64) {
     let mut dice = simulators::dice();
-    let host = Host::new();
+    let host = world.host();
     host.boots(Duration::from_millis(dice.random_range(100..700)), BootEnd::Ready);
     let clock = Clock::system();
-    let service = Service::start(settings(&host, clock.clone())).await.unwrap();
+    let service = Service::start(settings(&world, &host, clock.clone())).await.unwrap();
     let runner =
         Runner { queue: service.queue(), keys: service.keys(), address: "runner".parse().unwrap() };
     drop(runner.queue.events(&runner.address, 1).await.unwrap());
@@ -95,14 +107,14 @@ async fn nothing_comes_of(jump: i64) {
     host.wait_until_empty().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_jump_of_an_hour_forward_ends_and_repeats_nothing() {
-    nothing_comes_of(HOUR).await;
-}
+on_both! {
+    async fn a_jump_of_an_hour_forward_ends_and_repeats_nothing(world) {
+        nothing_comes_of(world, HOUR).await;
+    }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_jump_of_an_hour_back_ends_and_repeats_nothing() {
-    nothing_comes_of(-HOUR).await;
+    async fn a_jump_of_an_hour_back_ends_and_repeats_nothing(world) {
+        nothing_comes_of(world, -HOUR).await;
+    }
 }
 
 /// The clock jumps while a job runs and nobody watches it.

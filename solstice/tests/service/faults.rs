@@ -31,6 +31,26 @@ async fn dies_of(world: World, script: &str, code: &str) {
     service.stop().await;
 }
 
+/// What becomes of a job that says `begun` and does not end, where nobody has much patience.
+async fn ends_by_patience(world: World, request: JobRequest, code: &str) {
+    let host = world.host();
+    let mut settings = settings(&world, &host, Clock::system());
+    let little = Duration::from_secs(2);
+    settings.machines.patience = Patience { ssh_lost: little, after_limit: little };
+    let service = Service::start(settings).await.unwrap();
+    let runner =
+        Runner { queue: service.queue(), keys: service.keys(), address: "runner".parse().unwrap() };
+    drop(runner.queue.events(&runner.address, 1).await.unwrap());
+    let id = runner.publish(request).await;
+    let received = &runner.finish(&[id]).await[&id];
+    assert_eq!(received.lines(), ["begun"]);
+    assert_eq!(received.tries(), 1, "its steps had begun");
+    let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+    assert_eq!(cause.cause.code(), code, "{cause}");
+    service.stop().await;
+    host.wait_until_empty().await;
+}
+
 on_both! {
     async fn a_panic_is_named(world) {
         dies_of(world, "echo begun\npanic", "SOL-GUEST-PANIC").await;
@@ -123,54 +143,54 @@ on_both! {
         assert_eq!(received.finished().unwrap().result, JobResult::Success);
         service.stop().await;
     }
-}
 
-/// What becomes of a job that says `begun` and does not end, where nobody has much patience.
-async fn ends_by_patience(request: JobRequest, code: &str) {
-    let host = Host::new();
-    let mut settings = settings(&host, Clock::system());
-    let little = Duration::from_secs(2);
-    settings.machines.patience = Patience { ssh_lost: little, after_limit: little };
-    let service = Service::start(settings).await.unwrap();
-    let runner =
-        Runner { queue: service.queue(), keys: service.keys(), address: "runner".parse().unwrap() };
-    drop(runner.queue.events(&runner.address, 1).await.unwrap());
-    let id = runner.publish(request).await;
-    let received = &runner.finish(&[id]).await[&id];
-    assert_eq!(received.lines(), ["begun"]);
-    assert_eq!(received.tries(), 1, "its steps had begun");
-    let cause = received.finished().unwrap().infrastructure.clone().unwrap();
-    assert_eq!(cause.cause.code(), code, "{cause}");
-    service.stop().await;
-    host.wait_until_empty().await;
-}
+    async fn a_guest_that_cannot_be_reached_any_more_is_named(world) {
+        let request = job("scripted", &["echo begun\nsleep 500\nunplug\nsleep 600000"]);
+        ends_by_patience(world, request, "SOL-SSH-LOST").await;
+    }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_cannot_be_reached_any_more_is_named() {
-    let request = job("scripted", &["echo begun\nsleep 500\nunplug\nsleep 600000"]);
-    ends_by_patience(request, "SOL-SSH-LOST").await;
-}
+    /// QEMU runs on, and has no news of it.
+    async fn a_guest_that_halts_is_not_waited_for(world) {
+        let request = job("scripted", &["echo begun\nsleep 500\nhalt\nsleep 600000"]);
+        let host = world.host();
+        let service = host.serve().await;
+        let id = service.submit(&request).await;
+        let received = service.finish(id).await;
+        let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+        assert_eq!(cause.cause.code(), "SOL-GUEST-POWERED-OFF", "{cause}");
+        assert!(cause.to_string().contains("reboot: System halted"), "{cause}");
+        service.stop().await;
+    }
 
-/// QEMU runs on, and has no news of it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_halts_is_not_waited_for() {
-    let request = job("scripted", &["echo begun\nsleep 500\nhalt\nsleep 600000"]);
-    let host = Host::new();
-    let service = host.serve().await;
-    let id = service.submit(&request).await;
-    let received = service.finish(id).await;
-    let cause = received.finished().unwrap().infrastructure.clone().unwrap();
-    assert_eq!(cause.cause.code(), "SOL-GUEST-POWERED-OFF", "{cause}");
-    assert!(cause.to_string().contains("reboot: System halted"), "{cause}");
-    service.stop().await;
-}
+    /// The scripted guest knows no limit, as one whose clock stands still.
+    async fn a_guest_that_goes_on_beyond_its_jobs_limit_is_ended(world) {
+        let mut request = job("scripted", &["echo begun\nsleep 600000"]);
+        request.envelope.deadlines.running = Duration::from_secs(1);
+        ends_by_patience(world, request, "SOL-DEADLINE").await;
+    }
 
-/// The scripted guest knows no limit, as one whose clock stands still.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_goes_on_beyond_its_jobs_limit_is_ended() {
-    let mut request = job("scripted", &["echo begun\nsleep 600000"]);
-    request.envelope.deadlines.running = Duration::from_secs(1);
-    ends_by_patience(request, "SOL-DEADLINE").await;
+    async fn two_services_and_a_run_on_one_host_do_not_touch_each_other(world) {
+        let (one, two) = (world.host(), world.host());
+        let (first, second) = (one.serve().await, two.serve().await);
+        let long = job("scripted", &["lines 300 10"]);
+        let a = first.submit(&long).await;
+        let b = second.submit(&job("scripted", &["lines 300 10"])).await;
+        first.wait_for(a, "line 5").await;
+        second.wait_for(b, "line 5").await;
+        // In the same directories as the first service, and an instance of its own.
+        let (mut run, said) = one.run_alone("lines 300 10", "line 5");
+        first.kill();
+        let first = one.serve().await;
+        assert_eq!(first.finish(a).await.lines(), numbered(300));
+        assert_eq!(second.finish(b).await.lines(), numbered(300));
+        let lines: Vec<String> = said.map(Result::unwrap).collect();
+        assert!(run.wait().unwrap().success(), "{lines:#?}");
+        let rest: Vec<u32> =
+            lines.iter().filter_map(|line| line.rsplit_once("line ")?.1.parse().ok()).collect();
+        assert_eq!(rest, (6..=300).collect::<Vec<u32>>());
+        first.stop().await;
+        second.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,28 +207,4 @@ async fn a_guest_that_qemu_stops_for_three_minutes_loses_nothing() {
     assert_eq!(received.finished().unwrap().result, JobResult::Success);
     assert_eq!(received.tries(), 1);
     service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_services_and_a_run_on_one_host_do_not_touch_each_other() {
-    let (one, two) = (Host::new(), Host::new());
-    let (first, second) = (one.serve().await, two.serve().await);
-    let long = job("scripted", &["lines 300 10"]);
-    let a = first.submit(&long).await;
-    let b = second.submit(&job("scripted", &["lines 300 10"])).await;
-    first.wait_for(a, "line 5").await;
-    second.wait_for(b, "line 5").await;
-    // In the same directories as the first service, and an instance of its own.
-    let (mut run, said) = one.run_alone("lines 300 10", "line 5");
-    first.kill();
-    let first = one.serve().await;
-    assert_eq!(first.finish(a).await.lines(), numbered(300));
-    assert_eq!(second.finish(b).await.lines(), numbered(300));
-    let lines: Vec<String> = said.map(Result::unwrap).collect();
-    assert!(run.wait().unwrap().success(), "{lines:#?}");
-    let rest: Vec<u32> =
-        lines.iter().filter_map(|line| line.rsplit_once("line ")?.1.parse().ok()).collect();
-    assert_eq!(rest, (6..=300).collect::<Vec<u32>>());
-    first.stop().await;
-    second.stop().await;
 }
