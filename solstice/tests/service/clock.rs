@@ -121,7 +121,7 @@ on_both! {
 async fn nothing_comes_of_it_in_between(jump: i64) {
     let host = Host::new();
     let clock = Clock::system();
-    let service = Service::start(settings(&host, clock.clone())).await.unwrap();
+    let service = Service::start(settings(&World::Alone, &host, clock.clone())).await.unwrap();
     let mut request = job("scripted", &["lines 20 5\nsleep 3000\nlines 20 5"]);
     request.envelope.deadlines.running = Duration::from_secs(600);
     let (queue, keys) = (service.queue(), service.keys());
@@ -137,7 +137,7 @@ async fn nothing_comes_of_it_in_between(jump: i64) {
     service.stop().await;
     drop(runner);
     clock.jump(jump);
-    let service = Service::start(settings(&host, clock)).await.unwrap();
+    let service = Service::start(settings(&World::Alone, &host, clock)).await.unwrap();
     let (queue, keys) = (service.queue(), service.keys());
     let runner = Runner { queue, keys, address: "runner".parse().unwrap() };
     let received = &runner.finish(&[id]).await[&id];

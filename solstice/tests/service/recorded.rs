@@ -48,7 +48,8 @@ fn id(text: &str) -> JobId {
 
 /// A service with room for two machines, where `solstice serve` has its files.
 async fn start(host: &Host, clock: Clock) -> Service {
-    let mut settings: ServiceSettings = crate::clock::settings(host, clock);
+    let mut settings: ServiceSettings =
+        crate::clock::settings(&crate::harness::World::Alone, host, clock);
     settings.machines.host.limits.cpus = Some(2);
     settings.database = Database::Sqlite(host.state().join("solstice.db"));
     Service::start(settings).await.unwrap()

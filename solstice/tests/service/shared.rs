@@ -365,7 +365,7 @@ const SLOTS: usize = 8;
 /// machine. Other tests take processors away, so one time in twenty it may be longer.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long then. A host that nobody wakes looks for jobs after 5 s only.
-const STALLED: Duration = Duration::from_secs(3);
+const STALLED: Duration = Duration::from_millis(4500);
 
 /// What became of the jobs, by the clock of this machine.
 #[derive(Default)]
