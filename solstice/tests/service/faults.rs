@@ -149,19 +149,6 @@ on_both! {
         ends_by_patience(world, request, "SOL-SSH-LOST").await;
     }
 
-    /// QEMU runs on, and has no news of it.
-    async fn a_guest_that_halts_is_not_waited_for(world) {
-        let request = job("scripted", &["echo begun\nsleep 500\nhalt\nsleep 600000"]);
-        let host = world.host();
-        let service = host.serve().await;
-        let id = service.submit(&request).await;
-        let received = service.finish(id).await;
-        let cause = received.finished().unwrap().infrastructure.clone().unwrap();
-        assert_eq!(cause.cause.code(), "SOL-GUEST-POWERED-OFF", "{cause}");
-        assert!(cause.to_string().contains("reboot: System halted"), "{cause}");
-        service.stop().await;
-    }
-
     /// The scripted guest knows no limit, as one whose clock stands still.
     async fn a_guest_that_goes_on_beyond_its_jobs_limit_is_ended(world) {
         let mut request = job("scripted", &["echo begun\nsleep 600000"]);
@@ -191,6 +178,20 @@ on_both! {
         first.stop().await;
         second.stop().await;
     }
+}
+
+/// QEMU runs on, and has no news of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_halts_is_not_waited_for() {
+    let request = job("scripted", &["echo begun\nsleep 500\nhalt\nsleep 600000"]);
+    let host = Host::new();
+    let service = host.serve().await;
+    let id = service.submit(&request).await;
+    let received = service.finish(id).await;
+    let cause = received.finished().unwrap().infrastructure.clone().unwrap();
+    assert_eq!(cause.cause.code(), "SOL-GUEST-POWERED-OFF", "{cause}");
+    assert!(cause.to_string().contains("reboot: System halted"), "{cause}");
+    service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
