@@ -1,15 +1,22 @@
-//! Messages on the broker that nobody of ours would send: each is named in the log, counted, and put
+//! Messages on the queue that nobody of ours would send: each is named in the log, counted, and put
 //! to the dead letters; a forge runner that can be told is told; and the service goes on.
+
+use std::path::Path;
+use std::time::Instant;
 
 use common::JobId;
 use common::event::{EventBody, JobResult};
 use common::infrastructure::Infrastructure;
 use common::limits::{CONTROL_BYTES, JOB_REQUEST_BYTES, RESERVE_BYTES};
 use common::request::JobRequest;
+use queue::Queue;
+use queue::embedded::Embedded;
 use queue::message::{JobMessage, Message, Progress};
 use simulators::jobs::{Received, job};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
-use crate::harness::Host;
+use crate::harness::{Host, LOOK, PATIENCE};
 use crate::shared::{Runner, Shared};
 
 /// A broker, a database, a host with a service, and a forge runner whose queue for events is there.
@@ -135,6 +142,55 @@ async fn bytes_that_are_no_question_are_put_aside() {
         want: 1,
     };
     refuses_all("reserve", &question.encode().unwrap(), RESERVE_BYTES).await;
+}
+
+/// The embedded queue is a file, which anything may have been written to.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_in_the_queues_file_that_are_no_job_are_put_aside() {
+    let host = Host::new();
+    host.serve().await.stop().await;
+    let keys = queue::seal::KeyRing::ephemeral();
+    let good = JobMessage::seal(&job("scripted", &["echo never"]), &keys).unwrap().encode();
+    let spoilt = spoilt(&good, usize::try_from(JOB_REQUEST_BYTES).unwrap());
+    let file = host.state().join("queue.db");
+    put_into(&file, &spoilt).await;
+
+    let service = host.serve().await;
+    let deadline = Instant::now() + PATIENCE;
+    while service.errors("message").await < spoilt.len() as f64 {
+        assert!(Instant::now() < deadline, "{}", host.diagnostics());
+        tokio::time::sleep(LOOK).await;
+    }
+    let id = service.submit(&job("scripted", &["echo good"])).await;
+    assert_eq!(service.finish(id).await.lines(), ["good"]);
+    assert_eq!(service.errors("message").await, spoilt.len() as f64);
+    service.stop().await;
+
+    let queue = Queue::Embedded(Embedded::open(&file).await.unwrap());
+    let mut letters = queue.dead_letters(100).await.unwrap();
+    queue.close().await;
+    letters.reverse();
+    assert_eq!(letters.len(), spoilt.len(), "{letters:#?}");
+    let log = host.diagnostics();
+    for ((bytes, reason), letter) in spoilt.iter().zip(&letters) {
+        assert!(letter.reason.contains(reason), "{reason}: {letter:?}");
+        assert_eq!(letter.queue, "jobs");
+        assert_eq!(letter.bytes, bytes[..bytes.len().min(1024)]);
+        let is_logged = |line: &str| line.contains("cannot be used") && line.contains(reason);
+        assert!(log.lines().any(is_logged), "{reason}:\n{log}");
+    }
+}
+
+/// Puts messages among the jobs of a queue's file that nobody has open.
+async fn put_into(file: &Path, messages: &[(Vec<u8>, String)]) {
+    const PUT: &str = "INSERT INTO message (lane, time, bytes) \
+                       SELECT id, 1, $1 FROM lane WHERE name = 'jobs'";
+    let mut connection = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+    for (bytes, _) in messages {
+        let put = sqlx::query(PUT).bind(bytes).execute(&mut connection).await.unwrap();
+        assert_eq!(put.rows_affected(), 1, "the queue has no jobs");
+    }
+    connection.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
