@@ -90,9 +90,9 @@ const CUT: &str = r#"
       # Lines that take a while: the cut finds some on their way, and others come after it.
       [ $((i % AT)) -lt $((AT - 15)) ] && [ $((i % AT)) -gt 15 ] || usleep 20000
       if [ $i = AT ] || [ $i = $((2 * AT)) ]; then
-        # Every session process of the SSH server, but not the one that listens.
+        # Every session process of the SSH server, but not the one that listens. Some end first.
         for p in $(pidof dropbear); do
-          [ "$(sed -n 's/^PPid:[^0-9]*//p' /proc/$p/status)" = 1 ] || kill -9 $p
+          [ "$(sed -n 's/^PPid:[^0-9]*//p' /proc/$p/status)" = 1 ] || kill -9 $p || :
         done
       fi
     done
