@@ -19,11 +19,15 @@ scripts/build.sh debug
 cargo build --locked --quiet -p vm-manager --bin scripted-guest
 cargo test --locked --quiet -p solstice --no-run
 
+# There when the guests' rounds have failed, or the whole was ended.
+failed=$SOLSTICE_TEST_DIR/failed
+rm -f "$failed"
+
 # The rounds of the service, beside those of the guests: they wait more than they work.
 service() {
     local round
     for round in $(seq 1 "$times"); do
-        kill -0 $$ 2>/dev/null || return 1 # the guests' rounds have failed
+        if [ -e "$failed" ]; then return 1; fi
         SOLSTICE_CHAOS_SEED=$(od -An -N8 -tu8 /dev/urandom | tr -d ' \n')
         export SOLSTICE_CHAOS_SEED
         if ! cargo test --locked --quiet -p solstice --test service -- --test-threads 6 >"$target/chaos-service.log" 2>&1; then
@@ -36,6 +40,16 @@ service() {
 }
 service &
 service=$!
+# Whatever ends this, nothing goes on behind it.
+finish() {
+    local code=$?
+    set +e
+    touch "$failed"
+    wait
+    (exit "$code")
+    stages
+}
+trap finish EXIT
 for round in $(seq 1 "$times"); do
     stage "guests, round $round" cargo test --locked --quiet -p solstice --test guest -- --test-threads 2 faults machines service ctrl_c
     # That of the service may have ended well before.
