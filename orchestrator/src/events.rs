@@ -132,6 +132,14 @@ impl EventLog {
         }
     }
 
+    /// Goes on in this try. A process that was killed may have lost its begin, which was on its way to
+    /// the disk; no guest does anything before that is there.
+    pub fn go_on_in_try(&mut self, number: u32) {
+        if self.state.try_number < number {
+            self.begin_try(number);
+        }
+    }
+
     /// The number of the current try, from 1.
     #[must_use]
     pub fn try_number(&self) -> u32 {
@@ -187,6 +195,12 @@ impl EventLog {
     #[must_use]
     pub fn user_step_started(&self) -> bool {
         self.state.user_step_started
+    }
+
+    /// Notes that steps of the user may have run where nobody saw it, with the next event.
+    pub(crate) fn set_user_step_started(&mut self) {
+        self.state.user_step_started = true;
+        self.is_changed = true;
     }
 
     /// Whether log lines are held back that [`EventLog::flush_lines`] would give out.

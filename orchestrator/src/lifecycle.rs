@@ -144,12 +144,9 @@ fn without_worker(state: JobState, seen: &Observed) -> Action {
     }
     let cancel = seen.cancel || state == JobState::Cancelling;
     let may_have_begun = match state {
-        JobState::Running if seen.machine == MachineSeen::Running => true,
-        // The guest begins only when its first event is on the disk of its host, where a dead one's
-        // log is not seen.
-        JobState::Running | JobState::Finishing => {
-            matches!(seen.log, LogSeen::None | LogSeen::StepStarted)
-        }
+        JobState::Running => true,
+        // A dead host's log is not here to say why the job was about to end.
+        JobState::Finishing => matches!(seen.log, LogSeen::None | LogSeen::StepStarted),
         _ => seen.log == LogSeen::StepStarted,
     };
     // Steps that run are ended by the rules of the job, whether or not its end was asked for.
@@ -229,10 +226,8 @@ mod tests {
     fn a_job_whose_steps_may_have_begun_is_never_begun_again() {
         every(|state, seen, action| {
             let begun = seen.log != LogSeen::None && seen.log != LogSeen::Open;
-            let handed_over = matches!(state, JobState::Running | JobState::Finishing);
-            let unknown = handed_over && seen.log == LogSeen::None;
-            let runs = state == JobState::Running && seen.machine == MachineSeen::Running;
-            if begun || unknown || runs {
+            let unknown = state == JobState::Finishing && seen.log == LogSeen::None;
+            if begun || unknown || state == JobState::Running {
                 assert_ne!(action, Action::TryAgain, "{state:?} {seen:?}");
             }
         });
@@ -284,16 +279,12 @@ mod tests {
         check(JobState::Running, seen, Action::Adopt);
         check(JobState::Running, Observed { cancel: true, ..seen }, Action::Adopt);
         check(JobState::Running, Observed { late: true, ..seen }, Action::Fail(Cause::Deadline));
-        // The machine went before the guest had begun.
-        check(JobState::Running, gone, Action::TryAgain);
-        let begun = Observed { log: LogSeen::StepStarted, ..gone };
-        check(JobState::Running, begun, Action::Fail(Cause::HostRestarted));
+        check(JobState::Running, gone, Action::Fail(Cause::HostRestarted));
         check(JobState::Running, Observed { cancel: true, ..gone }, Action::FinishCancelled);
         // With its log, what was about to end after failed boots is known to have run nothing.
         check(JobState::Finishing, gone, Action::TryAgain);
         let dead = Observed { machine: MachineSeen::None, log: LogSeen::None, ..seen };
         check(JobState::Finishing, dead, Action::Fail(Cause::HostRestarted));
-        check(JobState::Running, dead, Action::Fail(Cause::HostRestarted));
         check(JobState::Booting, dead, Action::TryAgain);
         check(JobState::Cancelling, seen, Action::Adopt);
         check(JobState::Cancelling, Observed { late: true, ..seen }, Action::FinishCancelled);

@@ -294,6 +294,26 @@ async fn a_journal_that_is_open_can_be_reopened_and_cuts_the_sender_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_try_whose_begin_was_lost_begins() {
+    let host = Host::new();
+    let job = JobId::new();
+    drop(host.open().create(job, None).unwrap());
+    let journals = host.open();
+    let reopened = journals.reopen(job, None).unwrap().unwrap();
+    assert!(reopened.state.is_none(), "nothing was written");
+    let mut log = resume(job, reopened);
+    log.go_on_in_try(1);
+    log.record(started(0)).unwrap();
+    log.go_on_in_try(1);
+    assert_eq!((log.try_number(), log.next_guest_event()), (1, 2));
+    log.commit().await.unwrap();
+    log.go_on_in_try(2);
+    assert_eq!((log.try_number(), log.next_guest_event()), (2, 1));
+    // Events without a try cannot be written.
+    log.finish(JobResult::Failure, None).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_commit_that_is_given_up_loses_and_doubles_nothing() {
     let host = Host::new();
     let journals = host.open();

@@ -87,6 +87,7 @@ impl Inner {
     ) {
         let stage = Stage::new(self.clock.clone(), JobState::Finishing, super::LEAVE);
         let hold = self.hold(held, Arc::new(stage));
+        let is_left = number.is_none();
         let number = match number {
             Some(number) => Ok(number),
             None => self.store.begin_try(hold.job, hold.lease).await,
@@ -116,6 +117,11 @@ impl Inner {
             }
         };
         log.begin_try(number);
+        if is_left && matches!(answer, Answer::Failed(_)) {
+            // Should this process be killed before the end is written, its log must not tell the next
+            // one that nothing has run: on a host that is gone the job may have.
+            log.set_user_step_started();
+        }
         let finished = match answer {
             Answer::Cancelled => finish_cancelled(log).await,
             Answer::Failed(cause) => finish_failed(log, cause).await,

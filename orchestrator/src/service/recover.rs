@@ -213,7 +213,7 @@ impl Inner {
         {
             self.remove_machine(vm).await;
         }
-        let (state, only) = (left.job.state, left.job.only);
+        let (state, only, tries) = (left.job.state, left.job.only, left.job.tries);
         let (deadline, cancel) = (left.job.deadline, left.job.cancel_requested);
         let held = held(left, lease);
         match action {
@@ -225,7 +225,8 @@ impl Inner {
                 // Never more than it had at its start, whatever the clocks say.
                 let most = limit(&request, self.machines.patience());
                 let remaining = remaining.unwrap_or_default().min(most).max(LEAST_LEFT);
-                let log = resume(&request, reopened.sender, reopened.state);
+                let mut log = resume(&request, reopened.sender, reopened.state);
+                log.go_on_in_try(tries);
                 self.go_on(held, state, cancel, machine, remaining, log);
             }
             Action::TryAgain if only.is_some_and(|only| only != self.host) => {
