@@ -43,7 +43,7 @@ pub(crate) struct Adoption {
     /// The user to log in as.
     pub(crate) user: String,
     /// The command in front of another that runs it as root.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) privilege: Vec<String>,
     /// The host key to expect, as a line of `known_hosts` without the name.
     pub(crate) host_key: String,
