@@ -58,17 +58,19 @@ pub(in crate::store) async fn step_started(
     }
 }
 
-/// Notes how long a phase of the current try took. Noted twice, the later one counts.
 pub(in crate::store) async fn move_deadlines(
     session: &mut Session,
     micros: i64,
 ) -> Result<(), StoreError> {
     const MOVE: &str = "UPDATE jobs SET deadline = CASE WHEN deadline + $1 > 0 \
-                        THEN deadline + $1 ELSE 0 END \
-                        WHERE deadline IS NOT NULL AND state <> 'done'";
+                        THEN deadline + $1 ELSE 0 END, \
+                        queued_until = CASE WHEN queued_until + $1 > 0 \
+                        THEN queued_until + $1 ELSE 0 END \
+                        WHERE state <> 'done'";
     session.execute(MOVE, values![micros]).await.map(drop)
 }
 
+/// Notes how long a phase of the current try took. Noted twice, the later one counts.
 pub(in crate::store) async fn phase(
     session: &mut Session,
     job: JobId,
