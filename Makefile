@@ -25,8 +25,8 @@ bench: ## measure (ONLY=name for one figure); writes target/bench/report.json
 chaos: ## the tests of faults and of the service, many times over (TIMES=20)
 	scripts/chaos.sh $(TIMES)
 
-fuzz: ## the property tests, with many more cases (CASES=20000)
-	scripts/fuzz.sh $(CASES)
+fuzz: ## fuzz each entry of untrusted text, then the property tests (FOR=60 seconds each, CASES=20000)
+	scripts/fuzz.sh $(or $(FOR),60) $(CASES)
 
 clean: ## everything that was built, images included
 	rm -rf target

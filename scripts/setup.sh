@@ -19,7 +19,7 @@ qemu_packages=(qemu-system-x86 qemu-utils)
 # where rustup's own musl target is not installed.
 pair_packages=(musl-tools rustc-web rust-web-src)
 if [ "$purpose" = test ]; then
-    packages+=(dash iproute2 procps)
+    packages+=(dash g++ iproute2 procps)
 fi
 
 qemu_major() {
@@ -61,6 +61,7 @@ has_pair || { [ "$purpose" = run ] && has_musl_target; } || missing+=("guest com
 if [ "$purpose" = test ]; then
     command -v ss >/dev/null || missing+=(ss)
     command -v dash >/dev/null || missing+=(dash)
+    command -v g++ >/dev/null || missing+=(g++)
     for service in "${!services[@]}"; do
         has_service "$service" || missing+=("$service")
     done

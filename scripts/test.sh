@@ -44,4 +44,5 @@ stage tests cargo test --locked --workspace --lib --bins $(suites) -- --test-thr
 stage documents cargo test --locked --workspace --doc --quiet
 # The service's stories wait more than they work.
 stage service cargo test --locked --workspace --test service -- --test-threads $((2 * threads))
+stage fuzz scripts/fuzz.sh 10 0
 stage leftovers scripts/leftovers.sh

@@ -62,6 +62,12 @@ pub struct JobDocument {
     pub work_directory: String,
     /// The user that the steps run as, by name; absent means the user of the guest program.
     pub run_as: Option<String>,
+    /// The label by which the job found this machine; absent where nobody chose by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Whether the tree is placed in the workspace before the first step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkout_first: bool,
     /// The directory with the local tree that `actions/checkout` places in the workspace, where
     /// there is one.
     pub tree: Option<String>,

@@ -52,7 +52,7 @@ pub const COMMAND_FILE_BYTES: u64 = 16 * MIB;
 /// Annotations of each level in one step; further ones stand in the log only.
 pub const ANNOTATIONS_PER_STEP: usize = 10;
 /// The message of an annotation; the rest is cut.
-pub const ANNOTATION_BYTES: usize = 4096;
+pub const ANNOTATION_CHARACTERS: usize = 4096;
 /// A workflow file. A larger one is refused.
 pub const WORKFLOW_BYTES: u64 = MIB;
 /// Nodes of a YAML document after aliases are expanded. More are refused: an alias bomb.

@@ -103,6 +103,10 @@ pub struct JobBody {
     pub masks: Vec<Secret>,
     /// The local working tree that `actions/checkout` places in the workspace, for `solstice run`.
     pub tree: Option<PathBuf>,
+    /// Whether a step of the plan places the tree. If none does, the tree is for a label whose images
+    /// check out by themselves, and no other is sent it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub has_checkout: bool,
     /// How long a failed machine is kept for its user; absent means not at all.
     pub keep: Option<Duration>,
     /// The services that the job may reach through the host: of its forge, and none of ours. No part
@@ -112,6 +116,15 @@ pub struct JobBody {
     /// The wish for a session in the machine if the job fails. No part of this version grants it yet.
     #[serde(default)]
     pub debug: Option<DebugWish>,
+}
+
+/// Programs that know no [`JobBody::has_checkout`] send a tree only where a step places it.
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// A service of a job's forge that programs in the guest reach through the host, which adds TLS and

@@ -309,7 +309,7 @@ impl Machines {
         let program = program::find(programs, &entry.runner_os, &entry.runner_arch)?;
         log.phase(Phase::Upload, None).await?;
         placing::program(guest, &program).await?;
-        let Some(root) = &request.body.tree else { return Ok(()) };
+        let Some(root) = placing::tree_of(entry, request) else { return Ok(()) };
         let size = placing::tree(guest, root).await?;
         let bytes = ByteSize(size.bytes);
         log.notice(&format!("Placed the working tree: {} files, {bytes}.", size.files)).await?;

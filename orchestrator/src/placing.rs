@@ -13,7 +13,7 @@ use common::request::JobRequest;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 use tokio_util::io::SyncIoBridge;
-use vm_manager::image::Entry;
+use vm_manager::image::{Checkout, Entry};
 use vm_manager::ssh::{ExitStatus, Guest, Output, Session, SshError, quote, says_full};
 
 use crate::tree::{self, TreeError, TreeSize};
@@ -79,6 +79,13 @@ pub(crate) async fn program(guest: &Guest, file: &Path) -> Result<(), Infrastruc
     }
     let size = bytes.len() as u64;
     guest.upload(bytes.as_slice(), size, &program_path(), 0o755, UPLOAD).await.map_err(sent)
+}
+
+/// The local tree that a job's machine needs: a step places it, or the label asks for it.
+pub(crate) fn tree_of<'a>(entry: &Entry, request: &'a JobRequest) -> Option<&'a Path> {
+    let body = &request.body;
+    let wanted = body.has_checkout || entry.checkout == Checkout::Auto;
+    body.tree.as_deref().filter(|_| wanted)
 }
 
 /// Places the local tree where `actions/checkout` finds it.
@@ -199,7 +206,9 @@ fn document(entry: &Entry, machine: &str, request: &JobRequest) -> JobDocument {
         },
         work_directory: entry.work_directory.clone(),
         run_as: entry.run_as.clone(),
-        tree: body.tree.as_ref().map(|_| tree_path()),
+        label: Some(request.envelope.label.clone()),
+        checkout_first: tree_of(entry, request).is_some() && !body.has_checkout,
+        tree: tree_of(entry, request).map(|_| tree_path()),
     }
 }
 

@@ -46,6 +46,7 @@ pub fn job(label: &str, scripts: &[&str]) -> JobRequest {
             secrets: BTreeMap::new(),
             masks: Vec::new(),
             tree: None,
+            has_checkout: true,
             keep: None,
             services: Vec::new(),
             debug: None,

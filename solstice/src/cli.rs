@@ -7,6 +7,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use common::event::JobResult;
 use common::limits::MACHINE_CPUS;
 use common::plan::Dialect;
 use common::size::ByteSize;
@@ -59,6 +60,28 @@ Examples:
   solstice cp build-1f2e3d:/var/log/syslog .
   solstice cp ./fix.patch build-1f2e3d:/tmp/
   solstice cp -r build-1f2e3d:/root/work/reports .";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  solstice check                        every workflow of this repository
+  solstice check ci.yml --strict        refuse also what the forge would refuse
+  solstice check --json | jq '.[].message'
+
+Errors keep a workflow from running here; warnings change nothing, or concern one step.
+Exit codes: 0 no errors, 64 errors.";
+
+const EXPRESSION_EXAMPLES: &str = "\
+Examples:
+  solstice expression \"contains('a,b', 'a')\"
+  solstice expression --status failure 'always() && !cancelled()'
+  solstice expression --context contexts.json \"github.ref == 'refs/heads/main'\"
+  solstice expression -- '-1 < 0'       one that begins with a dash
+
+The file of --context is an object whose members are the contexts, such as
+{\"github\": {\"ref\": \"refs/heads/main\"}}; then no others exist. Without it all exist and are empty.
+hashFiles reads below the working directory.
+The value is printed as toJSON writes it: NaN and infinities are words, which are no JSON.
+Exit codes: 0 it has a value, 64 it has none.";
 
 const JOBS_EXAMPLES: &str = "\
 Examples:
@@ -126,6 +149,12 @@ pub enum Command {
         #[arg(required = true, value_name = "RUN")]
         runs: Vec<String>,
     },
+    /// Say what is wrong with workflow files, without running them.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Print the value of an expression, as a workflow has it within ${{ }}.
+    #[command(after_help = EXPRESSION_EXAMPLES)]
+    Expression(ExpressionArgs),
     /// List the jobs of the service.
     #[command(after_help = JOBS_EXAMPLES)]
     Jobs(JobsArgs),
@@ -302,6 +331,43 @@ pub struct CpArgs {
     /// A file or directory, or RUN:PATH.
     #[arg(value_name = "DST", value_hint = ValueHint::FilePath)]
     pub destination: String,
+}
+
+/// Options of `solstice check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The workflow files [default: all under .forgejo/workflows, .gitea/workflows and
+    /// .github/workflows].
+    #[arg(value_name = "WORKFLOW", value_hint = ValueHint::FilePath)]
+    pub workflows: Vec<PathBuf>,
+
+    /// Make errors of the warnings for which the forge would refuse the file.
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Whose rules apply [default: by the folder of the workflow, else github].
+    #[arg(long, value_name = "NAME", value_parser = dialect)]
+    pub dialect: Option<Dialect>,
+
+    /// Print a JSON array of the findings.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `solstice expression`.
+#[derive(Debug, Args)]
+pub struct ExpressionArgs {
+    /// The expression, without ${{ }}; an empty one is null.
+    #[arg(value_name = "EXPR", allow_negative_numbers = true)]
+    pub expression: String,
+
+    /// The contexts that exist, a JSON object; - is standard input.
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub context: Option<PathBuf>,
+
+    /// What the status functions answer by: success, failure or cancelled.
+    #[arg(long, value_name = "STATUS", value_parser = job_status(), default_value = "success")]
+    pub status: JobResult,
 }
 
 /// Options of `solstice jobs`.
@@ -484,6 +550,15 @@ pub(crate) fn is_name(text: &str) -> bool {
 fn job_state() -> impl TypedValueParser<Value = JobState> {
     PossibleValuesParser::new(JobState::ALL.map(JobState::name))
         .map(|name| JobState::from_name(&name).expect("the parser knows only names of states"))
+}
+
+/// The states that a job can be in while its steps run.
+fn job_status() -> impl TypedValueParser<Value = JobResult> {
+    const STATES: [JobResult; 3] = [JobResult::Success, JobResult::Failure, JobResult::Cancelled];
+    PossibleValuesParser::new(STATES.map(JobResult::name)).map(|name| {
+        let state = STATES.into_iter().find(|state| state.name() == name);
+        state.expect("the parser knows only names of states")
+    })
 }
 
 fn dialect(text: &str) -> Result<Dialect, String> {

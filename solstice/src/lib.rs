@@ -6,6 +6,7 @@
 //! `cancel`, `retry`, `hosts` and `drain` ask the service of this host over its socket. `shell`, `cp`,
 //! `image` and `doctor` speak to `vm-manager` directly.
 
+mod check;
 pub mod cli;
 mod client;
 mod completion;
@@ -14,6 +15,7 @@ mod cp;
 mod doctor;
 mod drain;
 pub mod exit;
+mod expression;
 mod host;
 mod hosts;
 mod image;
@@ -49,6 +51,7 @@ pub async fn execute(cli: Cli) -> Result<Exit, CommandError> {
             return host::watch_instance(state, runtime, &id).map(|()| Exit::Passed);
         }
         Command::Config(command) => return config::config(&command, cli.config.as_deref()),
+        Command::Expression(arguments) => return expression::expression(&arguments).await,
         _ => {}
     }
     let surroundings = settings::Surroundings::of_process();
@@ -57,6 +60,7 @@ pub async fn execute(cli: Cli) -> Result<Exit, CommandError> {
         message::warning(warning);
     }
     match cli.command {
+        Command::Check(arguments) => check::check(&settings, &arguments).await,
         Command::Run(arguments) => run::run(&settings, *arguments).await,
         Command::Shell(arguments) => shell::shell(&settings, arguments).await,
         Command::Cp(arguments) => cp::copy(&settings, &arguments).await,
@@ -72,8 +76,9 @@ pub async fn execute(cli: Cli) -> Result<Exit, CommandError> {
         Command::Doctor(arguments) => doctor::doctor(&settings, &arguments).await,
         Command::Serve => serve::serve(&settings, false).await,
         Command::Orchestrator => serve::serve(&settings, true).await,
-        Command::Completion { .. } | Command::WatchInstance { .. } | Command::Config(_) => {
-            Ok(Exit::Passed)
-        }
+        Command::Completion { .. }
+        | Command::WatchInstance { .. }
+        | Command::Config(_)
+        | Command::Expression(_) => Ok(Exit::Passed),
     }
 }

@@ -6,16 +6,17 @@
 //! the jobs.
 //! Nothing here knows a machine.
 
-mod discover;
+pub(crate) mod called;
+pub(crate) mod discover;
 mod drive;
 mod event;
-mod execute;
-mod git;
+pub(crate) mod execute;
+pub(crate) mod git;
 mod planner;
 mod schedule;
 mod secrets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,11 +32,12 @@ use crate::message;
 use crate::render::{Human, Json, Output, Render, Screen, watch_readers};
 use crate::settings::Settings;
 use crate::stop::Stop;
+use called::Library;
 use discover::WorkflowFile;
 use drive::Drive;
 use event::GithubContext;
 use execute::{Host, Labels, Remote, Runner};
-use planner::{Wishes, WorkflowPlanner, context_of};
+use planner::{Unit, Wishes, WorkflowPlanner, context_of};
 use schedule::{Node, Schedule, Start};
 
 /// Runs a workflow.
@@ -71,12 +73,25 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
 /// Everything that is known before the host is asked.
 struct Prepared {
     file: WorkflowFile,
-    workflow: Workflow,
+    workflow: Arc<Workflow>,
+    library: Library,
     dialect: Dialect,
     contexts: Contexts,
     secrets: secrets::Secrets,
     nodes: Vec<Node>,
     repository: String,
+}
+
+impl Prepared {
+    /// The workflow itself, whose jobs have no prefix.
+    fn unit(&self) -> Unit {
+        Unit {
+            workflow: Arc::clone(&self.workflow),
+            contexts: self.contexts.clone(),
+            secrets: self.secrets.clone(),
+            title: String::new(),
+        }
+    }
 }
 
 async fn prepare(directory: &Path, arguments: &RunArgs) -> Result<Prepared, CommandError> {
@@ -89,10 +104,11 @@ async fn prepare(directory: &Path, arguments: &RunArgs) -> Result<Prepared, Comm
     )?;
     let dialect = file.dialect;
     let parsed = workflow::parse_for(&file.text, &file.shown, dialect)?;
-    for warning in &parsed.warnings {
+    let workflow = parsed.workflow;
+    let library = Library::read(&file.project, &workflow, dialect)?;
+    for warning in parsed.warnings.iter().chain(&library.warnings) {
         message::warning(&warning.to_string());
     }
-    let workflow = parsed.workflow;
     let nodes = nodes(&workflow, &arguments.jobs)?;
     let event = event_name(&workflow, arguments.event.as_deref());
     let inputs = workflow::inputs_from(&workflow, &event, &arguments.inputs)?;
@@ -102,7 +118,7 @@ async fn prepare(directory: &Path, arguments: &RunArgs) -> Result<Prepared, Comm
         |name| std::env::var(name).ok(),
         &mut secrets::Terminal,
     )?;
-    require_secrets(&workflow, &nodes, &mut secrets)?;
+    require_secrets(&workflow, &library, &nodes, &mut secrets)?;
     let facts = git::facts(&file.project, user()).await;
     let payload = match &arguments.event_file {
         Some(path) => event::read_payload(path)?,
@@ -129,7 +145,8 @@ async fn prepare(directory: &Path, arguments: &RunArgs) -> Result<Prepared, Comm
         ..Contexts::default()
     };
     let repository = facts.repository;
-    Ok(Prepared { file, workflow, dialect, contexts, secrets, nodes, repository })
+    let workflow = Arc::new(workflow);
+    Ok(Prepared { file, workflow, library, dialect, contexts, secrets, nodes, repository })
 }
 
 async fn execute<R: Runner + Labels>(
@@ -142,10 +159,9 @@ async fn execute<R: Runner + Labels>(
 ) -> Result<Exit, CommandError> {
     let labels = Arc::clone(&host);
     let mut planner = WorkflowPlanner {
-        workflow: &prepared.workflow,
+        units: BTreeMap::from([(String::new(), prepared.unit())]),
+        library: &prepared.library,
         dialect: prepared.dialect,
-        contexts: prepared.contexts.clone(),
-        secrets: prepared.secrets.clone(),
         wishes: Wishes {
             image: arguments.image.clone(),
             size: MachineSize { cpus: arguments.cpus, memory: arguments.memory },
@@ -161,7 +177,9 @@ async fn execute<R: Runner + Labels>(
     };
     let mut schedule = Schedule::new(prepared.nodes.clone());
     let first = begin(prepared, &mut planner, &mut schedule)?;
-    let several = prepared.nodes.len() > 1 || first.len() > 1;
+    let mut chosen = prepared.nodes.iter().filter_map(|node| prepared.workflow.job(&node.key));
+    let calls = chosen.any(|job| job.call().is_some());
+    let several = calls || prepared.nodes.len() > 1 || first.len() > 1;
     let screen = Screen::start(render(several), closed)
         .map_err(|error| CommandError::infrastructure(format!("cannot start: {error}")))?;
     let drive = Drive {
@@ -185,18 +203,21 @@ fn begin(
     schedule: &mut Schedule,
 ) -> Result<Vec<Start>, CommandError> {
     let jobs = prepared.nodes.iter().filter_map(|node| prepared.workflow.job(&node.key));
-    for job in jobs.clone() {
+    let called = prepared.library.workflows().flat_map(|workflow| &workflow.jobs);
+    for job in jobs.clone().chain(called) {
         planner.check(job)?;
     }
-    let (first, errors) = schedule.start_ready(planner);
-    if let Some(error) = errors.into_iter().next() {
+    let ready = schedule.start_ready(planner);
+    if let Some(error) = ready.errors.into_iter().next() {
         return Err(error);
     }
-    let later = jobs.into_iter().any(|job| !job.needs.is_empty() && job.strategy.matrix.is_some());
+    let later = jobs.into_iter().any(|job| {
+        job.call().is_some() || (!job.needs.is_empty() && job.strategy.matrix.is_some())
+    });
     if let (Some(key), false) = (planner.unused_matrix_keys().first(), later) {
         return Err(CommandError::usage(format!("no job has the matrix value {key:?}")));
     }
-    Ok(first)
+    Ok(ready.starts)
 }
 
 /// The chosen jobs and all that they need, each behind those that it needs.
@@ -231,14 +252,12 @@ fn event_name(workflow: &Workflow, requested: Option<&str>) -> String {
 
 fn require_secrets(
     workflow: &Workflow,
+    library: &Library,
     nodes: &[Node],
     secrets: &mut secrets::Secrets,
 ) -> Result<(), CommandError> {
-    let used: Vec<String> = nodes
-        .iter()
-        .flat_map(|node| workflow::secrets_used_by(workflow, &node.key))
-        .map(|(name, _)| name)
-        .collect();
+    let jobs = nodes.iter().filter_map(|node| workflow.job(&node.key));
+    let used: Vec<String> = jobs.flat_map(|job| library.secrets_of(workflow, job)).collect();
     if let Some(warning) = secrets::require(used.iter().map(String::as_str), secrets)? {
         message::warning(&warning);
     }

@@ -28,7 +28,8 @@ mod unpack;
 pub use catalogue::{Catalogue, UnknownLabel};
 pub use digest::{Digest, DigestAlgorithm, ParseDigestError};
 pub use entry::{
-    Compression, DiskFormat, DiskModel, Entry, Hardware, Image, SeedDevice, Source, SourceDigest,
+    Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, Image, SeedDevice, Source,
+    SourceDigest,
 };
 pub use error::ImageError;
 pub use first_pull::FirstPull;

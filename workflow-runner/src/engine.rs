@@ -28,6 +28,7 @@ mod interpreter;
 mod job;
 mod left;
 mod lines;
+mod matcher;
 mod pump;
 mod room;
 mod script;
@@ -36,6 +37,7 @@ mod step;
 mod supervise;
 mod text;
 mod variables;
+mod within;
 mod workspace;
 
 #[cfg(test)]
@@ -45,13 +47,17 @@ use std::sync::Arc;
 
 use common::event::JobResult;
 use common::guest::{GuestEvent, JobDocument};
+use common::plan::Dialect;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::system::System;
 
+use dialect::DialectRules;
 use events::{Events, LogLimits};
 use job::Job;
+use lines::LineSplitter;
+use matcher::Matchers;
 
 /// Runs a job to its end.
 ///
@@ -88,4 +94,28 @@ pub async fn run(
     };
     events.event(GuestEvent::Finished(result)).await;
     result
+}
+
+/// Reads bytes as a step's output and as each of the files that a step can leave, for fuzzing.
+pub(crate) fn read_anything(bytes: &[u8], dialect: Dialect) {
+    /// Lines that matchers are asked about.
+    const LINES: usize = 50;
+    let rules = DialectRules::of(dialect);
+    let mut splitter = LineSplitter::default();
+    let mut chunk = bytes;
+    while let Some(line) = splitter.next(&mut chunk).or_else(|| splitter.rest()) {
+        if command::may_be_command(&line.bytes, rules) {
+            drop(command::parse(&String::from_utf8_lossy(&line.bytes), rules));
+        }
+    }
+    let text = files::decode(bytes);
+    drop(files::parse_pairs(&text, "GITHUB_ENV"));
+    drop(files::parse_paths(&text));
+    if let Ok(read) = matcher::file::read(bytes) {
+        let mut matchers = Matchers::default();
+        drop(matchers.add(read));
+        for line in text.lines().take(LINES) {
+            drop(matchers.line(line));
+        }
+    }
 }

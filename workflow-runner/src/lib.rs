@@ -8,6 +8,7 @@
 pub mod diagnostic;
 pub mod engine;
 pub mod expression;
+pub mod fuzz;
 pub mod guest;
 pub mod system;
 pub mod template;

@@ -79,7 +79,7 @@ fn evaluate_within(
         }
         plan::Value::Mapping(pairs) => evaluate_mapping(pairs, scope, budget),
         plan::Value::Insert => {
-            Err(EvaluateError::Invalid(String::from("insert stands as the key of a mapping only")))
+            Err(EvaluateError::invalid("insert stands as the key of a mapping only"))
         }
     }
 }
@@ -116,7 +116,7 @@ fn evaluate_expression(
     budget: &Budget,
 ) -> Result<Value, EvaluateError> {
     let expression = Expression::parse(text).map_err(|error| error.moved(offset))?;
-    expression.evaluate_within(scope, budget)
+    expression.evaluate_within(scope, budget).map_err(|error| error.moved(offset))
 }
 
 fn evaluate_mapping(
@@ -132,7 +132,7 @@ fn evaluate_mapping(
                     object.extend(inserted.iter().map(|(name, value)| (name, value.clone())));
                 }
                 other => {
-                    return Err(EvaluateError::Invalid(format!(
+                    return Err(EvaluateError::invalid(format!(
                         "${{{{ insert }}}} needs a mapping, not {}",
                         other.kind()
                     )));
@@ -142,7 +142,7 @@ fn evaluate_mapping(
         }
         let name = evaluate_within(key, scope, budget)?;
         if matches!(name, Value::Null) || !name.is_primitive() {
-            return Err(EvaluateError::Invalid(format!(
+            return Err(EvaluateError::invalid(format!(
                 "the key of a mapping is {}, but must be text",
                 name.kind()
             )));

@@ -5,14 +5,17 @@
 //! whether it runs, [`expand`] in which legs, [`labels`] on which image, and [`plan()`] makes the
 //! [`common::plan::Plan`] that the engine runs. Where the forges differ, the table in `rules` decides.
 
+mod call;
 mod check;
 mod condition;
 mod data;
 mod decode;
 mod graph;
 mod inputs;
+mod kdl;
 mod matrix;
 mod model;
+mod places;
 mod planning;
 mod rules;
 mod scope;
@@ -26,14 +29,18 @@ use common::plan::Dialect;
 use crate::diagnostic::Diagnostic;
 use crate::yaml;
 
+pub use call::{call_inputs, call_outputs, call_secrets, check_call};
 pub use condition::job_condition;
 pub use data::{Data, Field};
-pub use inputs::inputs_from;
+pub use inputs::{inputs_from, inputs_of_event};
+pub use kdl::KDL_FILE;
 pub use matrix::{Leg, expand};
-pub use model::{Event, Input, InputKind, Job, Matrix, Strategy, Workflow};
+pub use model::{
+    Call, CallSecrets, Event, Input, InputKind, Job, Matrix, Steps, Strategy, Work, Workflow,
+};
 pub use planning::{
-    StrategyValues, continues_on_error, display_name, labels, plan, strategy_values,
-    timeout_minutes, uses_checkout,
+    StrategyValues, continues_on_error, display_name, entered_file, enters_kdl, labels,
+    literal_labels, plan, strategy_values, timeout_minutes, unsupported_actions, uses_checkout,
 };
 pub use scope::JobScope;
 pub use secrets::{secrets_used, secrets_used_by};
@@ -45,6 +52,28 @@ pub struct Parsed {
     pub workflow: Workflow,
     /// Findings that change nothing: unknown keys, unknown events and the like.
     pub warnings: Vec<Diagnostic>,
+}
+
+/// A finding that changes nothing here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What was found.
+    pub finding: Diagnostic,
+    /// Whether the forge refuses a file with it.
+    pub is_refused: bool,
+}
+
+/// Everything that can be said about a workflow file without running it.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// The workflow; absent if it has errors.
+    pub workflow: Option<Workflow>,
+    /// Findings that make the workflow unusable; at most 100 of each part of the reader.
+    pub errors: Vec<Diagnostic>,
+    /// What a job asks for that no machine here gives, by the job's key. It cannot run here.
+    pub unsupported: Vec<(String, Diagnostic)>,
+    /// Findings that change nothing here.
+    pub warnings: Vec<Warning>,
 }
 
 /// Reads a workflow file by GitHub's rules; see [`parse_for`].
@@ -64,10 +93,43 @@ pub fn parse(text: &str, file: &str) -> Result<Parsed, Diagnostic> {
 /// that does not parse, a missing or wrong key, a job that needs an unknown job or itself, or
 /// something that is not supported.
 pub fn parse_for(text: &str, file: &str, dialect: Dialect) -> Result<Parsed, Diagnostic> {
-    let document = yaml::parse(text, file)?;
-    let secrets = check::expressions(&document)?;
-    let mut parsed = decode::workflow(&document, dialect)?;
-    parsed.workflow.secrets = secrets;
-    graph::check(&parsed.workflow)?;
-    Ok(parsed)
+    let inspection = inspect(text, file, dialect);
+    let unsupported = inspection.unsupported.into_iter().map(|(_, error)| error);
+    match (inspection.workflow, inspection.errors.into_iter().chain(unsupported).next()) {
+        (_, Some(error)) => Err(error),
+        (Some(workflow), None) => {
+            let warnings = inspection.warnings.into_iter().map(|warning| warning.finding);
+            Ok(Parsed { workflow, warnings: warnings.collect() })
+        }
+        (None, None) => Err(Diagnostic::new(file, "the workflow cannot be read")),
+    }
+}
+
+/// Reads a workflow file and says everything that is wrong with it, in the order in which a reader
+/// of one part after the other comes upon it. A file whose name ends in `.kdl` is KDL, any other YAML.
+pub fn inspect(text: &str, file: &str, dialect: Dialect) -> Inspection {
+    if file.ends_with(".kdl") {
+        return kdl::inspect(text, file, dialect);
+    }
+    let document = match yaml::parse(text, file) {
+        Ok(document) => document,
+        Err(error) => return Inspection { errors: vec![error], ..Inspection::default() },
+    };
+    let expressions = check::expressions(&document, rules::Rules::of(dialect));
+    let mut errors = expressions.errors;
+    let (mut workflow, decoded) = decode::workflow(&document, dialect);
+    for error in decoded.errors {
+        // What an expression makes wrong may be found again by the reader of its value.
+        let known = |other: &Diagnostic| other.location == error.location;
+        if error.location.is_none() || !errors.iter().any(known) {
+            errors.push(error);
+        }
+    }
+    if let Some(workflow) = &mut workflow {
+        workflow.secrets = expressions.secrets;
+        errors.extend(graph::check(workflow));
+    }
+    let workflow = workflow.filter(|_| errors.is_empty());
+    let (unsupported, warnings) = (decoded.unsupported, decoded.warnings);
+    Inspection { workflow, errors, unsupported, warnings }
 }

@@ -139,6 +139,8 @@ impl Machine {
             },
             work_directory: self.path("work").display().to_string(),
             run_as: None,
+            label: None,
+            checkout_first: false,
             tree: None,
         }
     }

@@ -4,6 +4,7 @@
 //! --test invalid`, then read what `git diff` shows.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,8 +40,9 @@ fn bad_workflows_are_refused_with_their_place() {
             wrong.push(format!("{name}\n--- expected\n{expected}--- found\n{found}"));
         }
     }
+    let is_of = |text: &Path, kind: &str| workflows.contains(&text.with_extension(kind));
     let left: Vec<_> =
-        texts.iter().filter(|text| !workflows.contains(&text.with_extension("yml"))).collect();
+        texts.iter().filter(|text| !is_of(text, "yml") && !is_of(text, "kdl")).collect();
     assert!(left.is_empty(), "these texts belong to no workflow: {left:?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -49,9 +51,9 @@ fn bad_workflows_are_refused_with_their_place() {
 fn files(folder: &Path) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
     let entries = fs::read_dir(folder).expect("the folder is there");
     let paths: Vec<_> = entries.map(|entry| entry.expect("it can be listed").path()).collect();
-    let of = |kind: &str| {
-        let ends = |path: &&PathBuf| path.extension().is_some_and(|end| end == kind);
-        paths.iter().filter(ends).cloned().collect()
+    let of = |kinds: &[&str]| {
+        let is_of = |end: &OsStr| kinds.iter().copied().any(|kind| end == kind);
+        paths.iter().filter(|path| path.extension().is_some_and(is_of)).cloned().collect()
     };
-    (of("yml"), of("txt"))
+    (of(&["yml", "kdl"]), of(&["txt"]))
 }

@@ -117,6 +117,8 @@ fn document() -> JobDocument {
         },
         work_directory: "/home/runner/work".to_owned(),
         run_as: None,
+        label: None,
+        checkout_first: false,
         tree: Some("/var/tmp/solstice/tree".to_owned()),
     }
 }

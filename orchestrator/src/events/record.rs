@@ -10,6 +10,7 @@ use common::guest::GuestEvent;
 use common::limits;
 use common::request::Secret;
 use common::size::ByteSize;
+use common::text::cut;
 
 use super::state::{Begun, RunningStep};
 use super::{EventLog, Violation, line_bytes};
@@ -72,7 +73,7 @@ impl EventLog {
     /// It is masked where it goes out, with the job's end.
     fn disk_full(&mut self, message: &str) -> Result<(), Violation> {
         self.count_other()?;
-        self.state.disk_full = Some(cut_text(message, limits::ANNOTATION_BYTES).to_owned());
+        self.state.disk_full = Some(cut(message, limits::ANNOTATION_CHARACTERS).to_owned());
         Ok(())
     }
 
@@ -271,7 +272,7 @@ impl EventLog {
         }
         self.count_other()?;
         let mut clean = |text: &str| {
-            cut_text(&self.masker.mask_text(text), limits::ANNOTATION_BYTES).to_owned()
+            cut(&self.masker.mask_text(text), limits::ANNOTATION_CHARACTERS).to_owned()
         };
         let annotation = Annotation {
             message: clean(&annotation.message),
@@ -311,8 +312,4 @@ fn log_full_notice() -> String {
         limits::LOG_LINES,
         limits::LOG_BYTES / limits::MIB
     )
-}
-
-fn cut_text(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
 }

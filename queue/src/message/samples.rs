@@ -85,6 +85,7 @@ pub(super) fn request() -> JobRequest {
         secrets: BTreeMap::from([("TOKEN".to_owned(), Secret::new("hunter2"))]),
         masks: vec![Secret::new("hunter3")],
         tree: None,
+        has_checkout: true,
         keep: Some(Duration::from_secs(60)),
         services: vec![Service {
             name: "cache".to_owned(),

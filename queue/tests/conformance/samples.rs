@@ -50,6 +50,7 @@ pub(crate) fn job() -> JobMessage {
         secrets: BTreeMap::new(),
         masks: Vec::new(),
         tree: None,
+        has_checkout: true,
         keep: None,
         services: Vec::new(),
         debug: None,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use common::limits::WORKFLOW_BYTES;
 use common::plan::Dialect;
+use workflow_runner::workflow::KDL_FILE;
 
 use crate::exit::CommandError;
 
@@ -46,15 +47,47 @@ pub(crate) fn discover(
         Some(path) => named(directory, repository, path)?,
         None => only(directory, repository)?,
     };
-    let text = read(&path, directory)?;
-    let folder = folder_of(&path);
+    open(&path, directory, repository, dialect)
+}
+
+/// Finds and reads all workflow files, or those that are named.
+///
+/// # Errors
+/// There is none, or one cannot be read.
+pub(crate) fn discover_all(
+    directory: &Path,
+    repository: Option<&Path>,
+    requested: &[PathBuf],
+    dialect: Option<Dialect>,
+) -> Result<Vec<WorkflowFile>, CommandError> {
+    let paths = if requested.is_empty() {
+        all(directory, repository)
+    } else {
+        let named = requested.iter().map(|path| named(directory, repository, path));
+        named.collect::<Result<_, _>>()?
+    };
+    if paths.is_empty() {
+        return Err(nothing("solstice check WORKFLOW"));
+    }
+    paths.iter().map(|path| open(path, directory, repository, dialect)).collect()
+}
+
+/// Reads a workflow file, and says what is known from where it lies.
+fn open(
+    path: &Path,
+    directory: &Path,
+    repository: Option<&Path>,
+    dialect: Option<Dialect>,
+) -> Result<WorkflowFile, CommandError> {
+    let text = read(path, directory)?;
+    let folder = folder_of(path);
     let project = match &folder {
         Some((project, _)) => project.clone(),
         None => repository.unwrap_or(directory).to_path_buf(),
     };
     let by_folder = folder.map_or(Dialect::Github, |(_, dialect)| dialect);
-    let in_project = path.strip_prefix(&project).unwrap_or(&path).display().to_string();
-    let shown = shown(&path, directory);
+    let in_project = path.strip_prefix(&project).unwrap_or(path).display().to_string();
+    let shown = shown(path, directory);
     Ok(WorkflowFile { shown, in_project, project, dialect: dialect.unwrap_or(by_folder), text })
 }
 
@@ -97,13 +130,16 @@ fn only(directory: &Path, repository: Option<&Path>) -> Result<PathBuf, CommandE
     let found = all(directory, repository);
     match found.as_slice() {
         [path] => Ok(path.clone()),
-        [] => {
-            let folders: Vec<&str> = FOLDERS.iter().map(|(folder, _)| *folder).collect();
-            Err(CommandError::usage(format!("there is no workflow file in {}", folders.join(", ")))
-                .hint("name one: solstice run WORKFLOW"))
-        }
+        [] => Err(nothing("solstice run WORKFLOW")),
         _ => Err(several(&found.iter().collect::<Vec<_>>(), directory)),
     }
+}
+
+fn nothing(command: &str) -> CommandError {
+    let folders: Vec<&str> = FOLDERS.iter().map(|(folder, _)| *folder).collect();
+    let folders = folders.join(", ");
+    CommandError::usage(format!("there is no workflow file in {folders}, and no {KDL_FILE}"))
+        .hint(format!("name one: {command}"))
 }
 
 fn several(found: &[&PathBuf], directory: &Path) -> CommandError {
@@ -134,6 +170,7 @@ fn all(directory: &Path, repository: Option<&Path>) -> Vec<PathBuf> {
             paths.sort();
             found.append(&mut paths);
         }
+        found.extend(Some(level.join(KDL_FILE)).filter(|path| path.is_file()));
         if !found.is_empty() || level == top {
             return found;
         }
@@ -146,16 +183,23 @@ fn is_workflow(path: &Path) -> bool {
     matches!(extension, Some("yml" | "yaml")) && path.is_file()
 }
 
-/// The project and the dialect of a file in one of the folders.
+/// The project and the dialect of a file in one of the folders, or of the one in KDL.
 fn folder_of(path: &Path) -> Option<(PathBuf, Dialect)> {
     let parent = path.parent()?;
+    if path.ends_with(KDL_FILE) {
+        return Some((parent.parent()?.to_path_buf(), Dialect::Github));
+    }
     FOLDERS.iter().find_map(|(folder, dialect)| {
         let project = parent.ancestors().nth(Path::new(folder).components().count())?;
         (project.join(folder) == parent).then(|| (project.to_path_buf(), *dialect))
     })
 }
 
-fn read(path: &Path, directory: &Path) -> Result<String, CommandError> {
+/// Reads a workflow file; errors name it as seen from `directory`.
+///
+/// # Errors
+/// It cannot be read, is too large, or is not UTF-8.
+pub(crate) fn read(path: &Path, directory: &Path) -> Result<String, CommandError> {
     let shown = shown(path, directory);
     let file = std::fs::File::open(path).map_err(|error| unreadable(Path::new(&shown), &error))?;
     let mut bytes = Vec::new();
@@ -231,6 +275,8 @@ mod tests {
             let found = find(&[&file, "README.md"], "", None).unwrap();
             assert_eq!(found, (file.clone(), file, *dialect));
         }
+        let found = find(&[KDL_FILE, "README.md"], "src", None).unwrap();
+        assert_eq!((found.1.as_str(), found.2), (KDL_FILE, Dialect::Github));
         let file = ".github/workflows/a.yaml";
         let (shown, in_project, _) = find(&[file], "src/deep", None).unwrap();
         assert!(Path::new(&shown).is_absolute(), "{shown}");
@@ -266,7 +312,7 @@ mod tests {
         assert_eq!(
             find(&["README.md"], "", None).unwrap_err(),
             "there is no workflow file in .forgejo/workflows, .gitea/workflows, \
-             .github/workflows | name one: solstice run WORKFLOW"
+             .github/workflows, and no .solstice/workflow.kdl | name one: solstice run WORKFLOW"
         );
         let files = [".github/workflows/ci.yml", "doc/x"];
         assert_eq!(

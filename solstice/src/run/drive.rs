@@ -164,11 +164,16 @@ impl<R: Runner> Drive<'_, R> {
                 leg.cancel.cancel();
             }
         }
-        let (starts, errors) = self.schedule.start_ready(self.planner);
-        for error in errors {
+        let ready = self.schedule.start_ready(self.planner);
+        for error in ready.errors {
             self.show(Item::Notice(sentence(&error))).await;
         }
-        starts
+        for id in ready.cancel {
+            if let Some(leg) = live.get(&id) {
+                leg.cancel.cancel();
+            }
+        }
+        ready.starts
     }
 
     async fn finish(self, begun: Instant) -> Exit {

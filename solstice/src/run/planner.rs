@@ -1,7 +1,8 @@
 //! From a job of the workflow to the requests that the host is given.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::ids::JobId;
@@ -12,10 +13,13 @@ use common::request::{
 use serde_json::{Map, Value as Json};
 use workflow_runner::diagnostic::Diagnostic;
 use workflow_runner::expression::Value;
-use workflow_runner::workflow::{self, Job, JobScope, Leg as MatrixLeg, Workflow};
+use workflow_runner::workflow::{
+    self, Call, Job, JobScope, Leg as MatrixLeg, StrategyValues, Workflow,
+};
 
+use super::called::Library;
 use super::execute::Labels;
-use super::schedule::{Decision, Leg, Legs, Needs, Planner};
+use super::schedule::{Called, Decision, Leg, Legs, Needs, Node, Planner, own_key};
 use super::secrets::Secrets;
 use crate::cli::LONGEST_JOB;
 use crate::exit::CommandError;
@@ -23,25 +27,39 @@ use crate::exit::CommandError;
 /// How long the machine of a failed job is kept with `--keep`.
 const KEEP: Duration = Duration::from_secs(2 * 3600);
 
+/// How often one run may call workflows, each leg and each call within a call counted.
+const CALLS: usize = 256;
+
 /// Labels by which forges address their own runners; they name no image.
 const PLAIN_LABELS: &[&str] = &["self-hosted"];
 
-/// Makes requests of the jobs of one workflow.
+/// Makes requests of the jobs of a workflow, and of those that it calls.
 pub(crate) struct WorkflowPlanner<'a> {
-    /// The workflow.
-    pub(crate) workflow: &'a Workflow,
+    /// The workflow, under the empty prefix, and each call of another under the prefix of its jobs.
+    pub(crate) units: BTreeMap<String, Unit>,
+    /// What is called.
+    pub(crate) library: &'a Library,
     /// Whose rules apply.
     pub(crate) dialect: Dialect,
-    /// The contexts that all jobs share: `github`, `vars`, `inputs`.
-    pub(crate) contexts: Contexts,
-    /// The secrets.
-    pub(crate) secrets: Secrets,
     /// What the user asked for.
     pub(crate) wishes: Wishes,
     /// Knows the images of this host.
     pub(crate) labels: &'a dyn Labels,
     /// Keys of `--matrix` that a job had.
     pub(crate) matrix_keys_seen: BTreeSet<String>,
+}
+
+/// A workflow that runs, with what its jobs share.
+#[derive(Clone)]
+pub(crate) struct Unit {
+    /// The workflow.
+    pub(crate) workflow: Arc<Workflow>,
+    /// The contexts that all jobs share: `github`, `vars`, `inputs`.
+    pub(crate) contexts: Contexts,
+    /// The secrets.
+    pub(crate) secrets: Secrets,
+    /// What stands in front of the names of its jobs.
+    pub(crate) title: String,
 }
 
 /// What the user asked for on the command line, for every job.
@@ -69,16 +87,22 @@ impl WorkflowPlanner<'_> {
     /// Finds what is wrong with a job before any job runs, as far as it does not depend on others.
     ///
     /// # Errors
-    /// An image label is unknown.
+    /// An image label is unknown, or a workflow in KDL that the job runs does not exist.
     pub(crate) fn check(&self, job: &Job) -> Result<(), CommandError> {
+        if let Some(file) = workflow::entered_file(job)
+            && !self.wishes.project.join(&file).is_file()
+        {
+            let message = format!("job {:?} runs {file}, which does not exist", job.key);
+            let error = job.diagnostic(job.location, message);
+            return Err(error.hint("write the file, or give the job steps").into());
+        }
         if let Some(image) = &self.wishes.image {
             return self.wished_image(image).map(|_| ());
         }
-        if !is_literal(&job.runs_on) {
-            return Ok(());
+        match workflow::literal_labels(job) {
+            Some(labels) => self.known(job, &labels?).map(|_| ()),
+            None => Ok(()),
         }
-        let scope = JobScope::new(&self.contexts, self.dialect);
-        self.known(job, &workflow::labels(job, &scope)?).map(|_| ())
     }
 
     /// The keys of `--matrix` that no job had so far.
@@ -88,11 +112,18 @@ impl WorkflowPlanner<'_> {
     }
 
     /// Whether a job runs with these contexts.
-    fn runs(&self, job: &Job, contexts: &Contexts, needs: &Needs) -> Result<bool, Diagnostic> {
+    fn runs(
+        &self,
+        unit: &Unit,
+        job: &Job,
+        contexts: &Contexts,
+        needs: &Needs,
+    ) -> Result<bool, Diagnostic> {
         // A run that is cancelled decides nothing any more.
         let cancelled = false;
-        let (workflow, results) = (self.workflow, &needs.results);
-        workflow::job_condition(workflow, job, contexts, results, cancelled, self.dialect)
+        let (workflow, results) = (&unit.workflow, &needs.results);
+        let secrets = &unit.secrets;
+        workflow::job_condition(workflow, job, contexts, secrets, results, cancelled, self.dialect)
     }
 
     /// The image of `--image`.
@@ -124,9 +155,9 @@ impl WorkflowPlanner<'_> {
 
     /// How long a leg may run, and what its plan must say so that the engine ends it by its own
     /// rules: nothing where the workflow says it already.
-    fn limit(&self, job: &Job, scope: &JobScope) -> (Duration, Option<PlanValue>) {
+    fn limit(&self, unit: &Unit, job: &Job, scope: &JobScope) -> (Duration, Option<PlanValue>) {
         let most = self.wishes.timeout.unwrap_or(LONGEST_JOB).min(LONGEST_JOB);
-        let scope = scope.clone().with_secrets(&self.secrets);
+        let scope = scope.clone().with_secrets(&unit.secrets);
         // What has no value here may have one in the guest; the engine reports it if not.
         let Ok(own) = workflow::timeout_minutes(job, &scope) else { return (most, None) };
         let own = own.unwrap_or(DEFAULT_JOB_MINUTES as f64) * 60.0;
@@ -168,13 +199,19 @@ impl WorkflowPlanner<'_> {
         Ok(left)
     }
 
-    fn request(&self, job: &Job, leg: &MatrixLeg, contexts: Contexts) -> Result<Leg, CommandError> {
+    fn request(
+        &self,
+        unit: &Unit,
+        job: &Job,
+        leg: &MatrixLeg,
+        contexts: Contexts,
+    ) -> Result<Leg, CommandError> {
         let scope = JobScope::new(&contexts, self.dialect).with_leg(leg);
         let label = match &self.wishes.image {
             Some(image) => self.wished_image(image)?,
             None => self.known(job, &workflow::labels(job, &scope)?)?,
         };
-        let mut plan = workflow::plan(self.workflow, &job.key, leg, &contexts, self.dialect)?;
+        let mut plan = workflow::plan(&unit.workflow, &job.key, leg, &contexts, self.dialect)?;
         if !self.wishes.env.is_empty() {
             let pairs = self.wishes.env.iter();
             plan.env.push(PlanValue::Mapping(
@@ -183,12 +220,12 @@ impl WorkflowPlanner<'_> {
         }
         let continue_on_error = workflow::continues_on_error(job, &scope)?;
         // The engine keeps the limit; the deadline is for one that does not.
-        let (running, limit) = self.limit(job, &scope);
+        let (running, limit) = self.limit(unit, job, &scope);
         if limit.is_some() {
             plan.timeout_minutes = limit;
         }
         let deadlines = Deadlines { running, ..Deadlines::default() };
-        let name = plan.name.clone();
+        let name = format!("{}{}", unit.title, plan.name);
         let request = JobRequest {
             envelope: Envelope {
                 version: PROTOCOL_VERSION,
@@ -205,9 +242,10 @@ impl WorkflowPlanner<'_> {
             body: JobBody {
                 plan,
                 contexts,
-                secrets: self.secrets.clone(),
+                secrets: unit.secrets.clone(),
                 masks: Vec::new(),
-                tree: workflow::uses_checkout(job).then(|| self.wishes.project.clone()),
+                tree: Some(self.wishes.project.clone()),
+                has_checkout: workflow::uses_checkout(job),
                 keep: self.wishes.keep.then_some(KEEP),
                 services: Vec::new(),
                 debug: None,
@@ -217,21 +255,66 @@ impl WorkflowPlanner<'_> {
     }
 }
 
-impl Planner for WorkflowPlanner<'_> {
-    fn decide(&mut self, key: &str, needs: &Needs) -> Result<Decision, CommandError> {
-        let workflow = self.workflow;
-        let Some(job) = workflow.job(key) else {
-            return Err(CommandError::usage(format!("there is no job {key:?}")));
+impl WorkflowPlanner<'_> {
+    /// A call of a workflow: its jobs are of a unit of their own from now on.
+    fn called(
+        &mut self,
+        node: &str,
+        unit: &Unit,
+        job: &Job,
+        call: &Call,
+        (leg, contexts): (MatrixLeg, Contexts),
+    ) -> Result<Called, CommandError> {
+        if self.units.len() > CALLS {
+            let message = format!("this run calls workflows more than {CALLS} times");
+            return Err(job.diagnostic(call.location, message).into());
+        }
+        let Some(workflow) = self.library.of(call) else {
+            let message = format!("{} was not read", call.path);
+            return Err(job.diagnostic(call.location, message).into());
         };
-        let mut contexts = self.contexts.clone();
+        let scope = JobScope::new(&contexts, self.dialect).with_leg(&leg);
+        let name = workflow::display_name(job, &leg, &scope)?;
+        let mut prefix = format!("{node}{}/", leg.suffix);
+        if self.units.contains_key(&prefix) {
+            // Legs with different values can read alike.
+            prefix = format!("{node}{}[{}]/", leg.suffix, leg.index);
+        }
+        let inputs = workflow::call_inputs(job, call, workflow, &scope)?;
+        let called = Unit {
+            workflow: Arc::clone(workflow),
+            contexts: Contexts { inputs, ..unit.contexts.clone() },
+            secrets: workflow::call_secrets(job, call, &unit.secrets, &scope)?,
+            title: format!("{}{name} / ", unit.title),
+        };
+        let order = called.workflow.order();
+        let nodes = order.into_iter().filter_map(|key| called.workflow.job(key)).map(|job| Node {
+            key: format!("{prefix}{}", job.key),
+            needs: job.needs.iter().map(|need| format!("{prefix}{need}")).collect(),
+        });
+        let nodes = nodes.collect();
+        self.units.insert(prefix.clone(), called);
+        Ok(Called { prefix, nodes })
+    }
+}
+
+impl Planner for WorkflowPlanner<'_> {
+    fn decide(&mut self, node: &str, needs: &Needs) -> Result<Decision, CommandError> {
+        let key = own_key(node);
+        let unit = self.units.get(&node[..node.len() - key.len()]).cloned();
+        let Some((unit, job)) =
+            unit.as_ref().and_then(|unit| Some((unit, unit.workflow.job(key)?)))
+        else {
+            return Err(CommandError::usage(format!("there is no job {node:?}")));
+        };
+        let mut contexts = unit.contexts.clone();
         contexts.needs = needs.context.clone();
         let scope = JobScope::new(&contexts, self.dialect);
+        let skip = || Decision::Skip { name: format!("{}{}", unit.title, plain_name(job)) };
         let legs = match workflow::expand(job, &scope) {
             Ok(legs) => legs,
             // A condition often guards a matrix that could not be made otherwise.
-            Err(_) if !self.runs(job, &contexts, needs)? => {
-                return Ok(Decision::Skip { name: plain_name(job) });
-            }
+            Err(_) if !self.runs(unit, job, &contexts, needs)? => return Ok(skip()),
             Err(error) => return Err(error.into()),
         };
         let strategy = workflow::strategy_values(job, &scope)?;
@@ -239,24 +322,33 @@ impl Planner for WorkflowPlanner<'_> {
         for leg in legs {
             let mut contexts = contexts.clone();
             contexts.matrix = leg.matrix.clone();
-            contexts.strategy = strategy.context(&leg);
-            if self.runs(job, &contexts, needs)? {
+            contexts.strategy = strategy.context(&leg, self.dialect);
+            if self.runs(unit, job, &contexts, needs)? {
                 running.push((leg, contexts));
             }
         }
         if running.is_empty() {
-            return Ok(Decision::Skip { name: plain_name(job) });
+            return Ok(skip());
         }
-        let legs = self
-            .filter(job, running)?
-            .into_iter()
-            .map(|(leg, contexts)| self.request(job, &leg, contexts))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Decision::Run(Legs {
-            legs,
-            fail_fast: strategy.fail_fast,
-            max_parallel: strategy.max_parallel,
-        }))
+        let running = self.filter(job, running)?.into_iter();
+        let StrategyValues { fail_fast, max_parallel } = strategy;
+        if let Some(call) = job.call() {
+            let legs = running.map(|leg| self.called(node, unit, job, call, leg));
+            let legs = legs.collect::<Result<Vec<_>, _>>()?;
+            return Ok(Decision::Call(Legs { legs, fail_fast, max_parallel }));
+        }
+        let legs = running.map(|(leg, contexts)| self.request(unit, job, &leg, contexts));
+        let legs = legs.collect::<Result<Vec<_>, _>>()?;
+        Ok(Decision::Run(Legs { legs, fail_fast, max_parallel }))
+    }
+
+    fn outputs(
+        &mut self,
+        called: &str,
+        jobs: &Map<String, Json>,
+    ) -> Result<BTreeMap<String, String>, CommandError> {
+        let Some(unit) = self.units.get(called) else { return Ok(BTreeMap::new()) };
+        Ok(workflow::call_outputs(&unit.workflow, &unit.contexts, jobs, self.dialect)?)
     }
 }
 
@@ -273,16 +365,6 @@ fn matrix_text(value: &Json) -> String {
     match value {
         Json::Object(_) | Json::Array(_) => value.to_string(),
         scalar => Value::from_json(scalar).to_text(),
-    }
-}
-
-/// Whether a value has nothing to evaluate.
-fn is_literal(value: &PlanValue) -> bool {
-    match value {
-        PlanValue::Literal(_) => true,
-        PlanValue::Sequence(items) => items.iter().all(is_literal),
-        PlanValue::Mapping(pairs) => pairs.iter().all(|(k, v)| is_literal(k) && is_literal(v)),
-        PlanValue::Template(_) | PlanValue::Expression(_) | PlanValue::Insert => false,
     }
 }
 

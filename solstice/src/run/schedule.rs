@@ -8,6 +8,9 @@
 //!           └─ fail-fast, or the run is cancelled ────────▲
 //! ```
 //!
+//! A job that calls a workflow adds the jobs of that workflow, each under a key that begins with its
+//! own, and is over when they are.
+//!
 //! A job is decided when the jobs that it needs are over, because its condition, its matrix and its
 //! label may read their outputs. The host decides how many machines run at a time; all legs that
 //! may run are handed to it at once.
@@ -36,6 +39,16 @@ pub(crate) trait Planner {
     /// # Errors
     /// The workflow file is wrong at a place that could not be seen before.
     fn decide(&mut self, key: &str, needs: &Needs) -> Result<Decision, CommandError>;
+
+    /// The outputs of a called workflow whose jobs are over; `jobs` is the context of that name.
+    ///
+    /// # Errors
+    /// They have no value.
+    fn outputs(
+        &mut self,
+        called: &str,
+        jobs: &Map<String, Json>,
+    ) -> Result<BTreeMap<String, String>, CommandError>;
 }
 
 /// How the jobs ended that a job depends on.
@@ -56,14 +69,16 @@ pub(crate) enum Decision {
         name: String,
     },
     /// It runs.
-    Run(Legs),
+    Run(Legs<Leg>),
+    /// It calls a workflow.
+    Call(Legs<Called>),
 }
 
 /// The legs of a job's matrix, or the one leg of a job without one.
 #[derive(Debug)]
-pub(crate) struct Legs {
+pub(crate) struct Legs<L> {
     /// In the order of the matrix.
-    pub(crate) legs: Vec<Leg>,
+    pub(crate) legs: Vec<L>,
     /// Whether a failed leg cancels the others.
     pub(crate) fail_fast: bool,
     /// How many may run at a time.
@@ -81,6 +96,26 @@ pub(crate) struct Leg {
     pub(crate) continue_on_error: bool,
     /// What the host is given.
     pub(crate) request: JobRequest,
+}
+
+/// One call of a workflow.
+#[derive(Debug)]
+pub(crate) struct Called {
+    /// What the keys of its jobs begin with.
+    pub(crate) prefix: String,
+    /// Its jobs, each behind those that it needs.
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// What comes of a look at all jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// The legs that may start.
+    pub(crate) starts: Vec<Start>,
+    /// What was wrong with jobs, which have failed then.
+    pub(crate) errors: Vec<CommandError>,
+    /// The legs that are to be cancelled.
+    pub(crate) cancel: Vec<JobId>,
 }
 
 /// A leg to be handed to the host now.
@@ -125,6 +160,7 @@ struct Job {
 enum State {
     Waiting,
     Running { waiting: Vec<Leg>, running: Vec<Running>, limits: Limits, so_far: Merged },
+    Calling { waiting: Vec<Called>, running: Vec<Called>, limits: Limits, so_far: Merged },
     Over(Merged),
 }
 
@@ -132,6 +168,13 @@ enum State {
 struct Limits {
     fail_fast: bool,
     max_parallel: usize,
+}
+
+impl Limits {
+    fn of<L>(legs: &Legs<L>) -> Self {
+        let max_parallel = legs.max_parallel.unwrap_or(usize::MAX).max(1);
+        Self { fail_fast: legs.fail_fast, max_parallel }
+    }
 }
 
 #[derive(Debug)]
@@ -182,25 +225,30 @@ impl Schedule {
     }
 
     /// Decides the jobs whose needs are over, and takes out every leg that may start.
-    ///
-    /// # Errors
-    /// Those of the planner, each with the key of its job; that job has failed then.
-    pub(crate) fn start_ready(
-        &mut self,
-        planner: &mut dyn Planner,
-    ) -> (Vec<Start>, Vec<CommandError>) {
-        let mut starts = Vec::new();
-        let mut errors = Vec::new();
-        // One pass is enough for skipped jobs in a row: each stands behind those that it needs.
-        for index in 0..self.jobs.len() {
+    pub(crate) fn start_ready(&mut self, planner: &mut dyn Planner) -> Ready {
+        let mut ready = Ready::default();
+        // Each look may end a job that others wait for, or add jobs.
+        while self.look(planner, &mut ready) {}
+        ready
+    }
+
+    /// Looks at every job once; whether another look may find more.
+    fn look(&mut self, planner: &mut dyn Planner, ready: &mut Ready) -> bool {
+        let mut moved = false;
+        let mut index = 0;
+        while index < self.jobs.len() {
             if matches!(self.jobs[index].state, State::Waiting)
                 && let Some(needs) = self.needs(index)
             {
-                self.decide(index, &needs, planner, &mut errors);
+                self.decide(index, &needs, planner, &mut ready.errors);
+                moved = true;
             }
-            self.start_legs(index, &mut starts);
+            self.start_legs(index, &mut ready.starts);
+            moved |= self.start_calls(index);
+            moved |= self.end_calls(index, planner, ready);
+            index += 1;
         }
-        (starts, errors)
+        moved
     }
 
     /// Takes the end of a leg; the legs returned are to be cancelled.
@@ -276,6 +324,12 @@ impl Schedule {
                         job.state = State::Over(so_far.clone());
                     }
                 }
+                // Its jobs are in this list too.
+                State::Calling { waiting, so_far, .. } => {
+                    if !std::mem::take(waiting).is_empty() {
+                        so_far.add(JobResult::Cancelled, &BTreeMap::new());
+                    }
+                }
                 State::Over(_) => {}
             }
         }
@@ -321,10 +375,13 @@ impl Schedule {
                 State::Over(Merged::of(JobResult::Skipped))
             }
             Ok(Decision::Run(legs)) => State::Running {
-                limits: Limits {
-                    fail_fast: legs.fail_fast,
-                    max_parallel: legs.max_parallel.unwrap_or(usize::MAX).max(1),
-                },
+                limits: Limits::of(&legs),
+                waiting: legs.legs,
+                running: Vec::new(),
+                so_far: Merged::of(JobResult::Skipped),
+            },
+            Ok(Decision::Call(legs)) => State::Calling {
+                limits: Limits::of(&legs),
                 waiting: legs.legs,
                 running: Vec::new(),
                 so_far: Merged::of(JobResult::Skipped),
@@ -354,20 +411,111 @@ impl Schedule {
         }
     }
 
+    /// Adds the jobs of calls for which there is room; whether there were any.
+    fn start_calls(&mut self, index: usize) -> bool {
+        let State::Calling { waiting, running, limits, .. } = &mut self.jobs[index].state else {
+            return false;
+        };
+        let room = limits.max_parallel.saturating_sub(running.len()).min(waiting.len());
+        let started: Vec<Called> = waiting.drain(..room).collect();
+        let nodes: Vec<Node> = started.iter().flat_map(|call| call.nodes.clone()).collect();
+        running.extend(started);
+        self.jobs.extend(nodes.into_iter().map(|node| Job { node, state: State::Waiting }));
+        room > 0
+    }
+
+    /// Ends the calls of a job whose jobs are all over; whether there was one.
+    fn end_calls(&mut self, index: usize, planner: &mut dyn Planner, ready: &mut Ready) -> bool {
+        let State::Calling { running, limits, .. } = &self.jobs[index].state else { return false };
+        let fail_fast = limits.fail_fast;
+        let is_over = |call: &Called| call.nodes.iter().all(|node| self.over(&node.key).is_some());
+        let Some(place) = running.iter().position(is_over) else { return false };
+        let call = &running[place];
+        let (mut merged, mut jobs) = (Merged::of(JobResult::Skipped), Map::new());
+        for node in &call.nodes {
+            let Some(over) = self.over(&node.key) else { continue };
+            merged.add(over.result, &BTreeMap::new());
+            let entry = json!({ "result": over.result.name(), "outputs": over.outputs });
+            jobs.insert(own_key(&node.key).to_owned(), entry);
+        }
+        match planner.outputs(&call.prefix, &jobs) {
+            Ok(outputs) => merged.outputs = outputs,
+            Err(error) => {
+                self.mistaken |= error.exit() == Exit::Usage;
+                ready.errors.push(error);
+                merged = Merged::of(JobResult::Failure);
+            }
+        }
+        let failed = fail_fast && merged.result == JobResult::Failure;
+        let State::Calling { waiting, running, so_far, .. } = &mut self.jobs[index].state else {
+            return false;
+        };
+        running.remove(place);
+        so_far.add(merged.result, &merged.outputs);
+        let others: Vec<String> = if failed {
+            if !std::mem::take(waiting).is_empty() {
+                so_far.add(JobResult::Cancelled, &BTreeMap::new());
+            }
+            running.iter().map(|call| call.prefix.clone()).collect()
+        } else {
+            Vec::new()
+        };
+        if waiting.is_empty() && running.is_empty() {
+            self.jobs[index].state = State::Over(so_far.clone());
+        }
+        for prefix in others {
+            ready.cancel.extend(self.cancel_below(&prefix));
+        }
+        true
+    }
+
+    /// Nothing of a call that has not started will; the legs that run are to be cancelled.
+    fn cancel_below(&mut self, prefix: &str) -> Vec<JobId> {
+        let mut ids = Vec::new();
+        for job in self.jobs.iter_mut().filter(|job| job.node.key.starts_with(prefix)) {
+            let key = job.node.key.clone();
+            let cancelled =
+                |name: String, matrix: Json| unstarted(&key, name, matrix, JobResult::Cancelled);
+            match &mut job.state {
+                State::Waiting => {
+                    self.reports.push(cancelled(key.clone(), Json::Null));
+                    job.state = State::Over(Merged::of(JobResult::Cancelled));
+                }
+                State::Running { waiting, running, so_far, .. } => {
+                    for leg in std::mem::take(waiting) {
+                        so_far.add(JobResult::Cancelled, &BTreeMap::new());
+                        self.reports.push(cancelled(leg.name, leg.matrix));
+                    }
+                    ids.extend(running.iter().map(|leg| leg.id));
+                    if running.is_empty() {
+                        job.state = State::Over(so_far.clone());
+                    }
+                }
+                State::Calling { waiting, so_far, .. } => {
+                    if !std::mem::take(waiting).is_empty() {
+                        so_far.add(JobResult::Cancelled, &BTreeMap::new());
+                    }
+                }
+                State::Over(_) => {}
+            }
+        }
+        ids
+    }
+
     /// How the jobs before this one ended; `None` while one of them is not over.
     fn needs(&self, index: usize) -> Option<Needs> {
         let mut needs = Needs::default();
         for key in &self.jobs[index].node.needs {
             let merged = self.over(key)?;
             let entry = json!({ "result": merged.result.name(), "outputs": merged.outputs });
-            needs.context.insert(key.clone(), entry);
+            needs.context.insert(own_key(key).to_owned(), entry);
         }
         let mut open: Vec<&str> = self.jobs[index].node.needs.iter().map(String::as_str).collect();
         while let Some(key) = open.pop() {
-            if needs.results.contains_key(key) {
+            if needs.results.contains_key(own_key(key)) {
                 continue;
             }
-            needs.results.insert(key.to_owned(), self.over(key)?.result);
+            needs.results.insert(own_key(key).to_owned(), self.over(key)?.result);
             if let Some(job) = self.jobs.iter().find(|job| job.node.key == key) {
                 open.extend(job.node.needs.iter().map(String::as_str));
             }
@@ -382,6 +530,11 @@ impl Schedule {
             _ => None,
         }
     }
+}
+
+/// The key of a job in its own workflow: what stands behind the prefix of the call.
+pub(crate) fn own_key(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(_, own)| own)
 }
 
 /// The report of something that no host was given.

@@ -42,6 +42,8 @@ pub struct Entry {
     pub work_directory: String,
     /// The user that steps run as; absent means root.
     pub run_as: Option<String>,
+    /// Whether the repository is checked out before a job's first step.
+    pub checkout: Checkout,
     /// Default number of processors.
     pub cpus: u32,
     /// Default memory.
@@ -54,6 +56,16 @@ pub struct Entry {
     pub verified: bool,
     /// What a user should know, above all of an image that is not verified.
     pub note: Option<String>,
+}
+
+/// Whether the repository is checked out before a job's first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Checkout {
+    /// By a step of the job alone.
+    #[default]
+    Never,
+    /// Also where no step of the job does it.
+    Auto,
 }
 
 /// Where an image comes from.

@@ -7,7 +7,7 @@ use common::limits::{GIB, MACHINE_CPUS, MIB};
 use common::size::ByteSize;
 
 use super::entry::{
-    Compression, DiskFormat, DiskModel, Entry, Hardware, SeedDevice, Source, SourceDigest,
+    Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, SeedDevice, Source, SourceDigest,
 };
 use super::reader::{CatalogueError, Layers, Placed};
 use super::recipe::RECIPES;
@@ -25,10 +25,11 @@ const TEXT_CHARACTERS: usize = 1024;
 /// The keys of an entry. A new one is also read below and explained here:
 /// `recipe` or `url`, `digest`, `format`, `compression` say where the image comes from; `hardware`
 /// is a table of its own; every other key is the field of [`Entry`] with its name.
-const ENTRY_KEYS: [&str; 24] = [
+const ENTRY_KEYS: [&str; 25] = [
     "aliases",
     "architecture",
     "boot_ceiling",
+    "checkout",
     "compression",
     "cpus",
     "digest",
@@ -99,6 +100,13 @@ pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, Catal
         tool_cache: directory(table, "tool_cache")?,
         work_directory: directory(table, "work_directory")?,
         run_as: user(table, "run_as")?,
+        checkout: match table.text("checkout")? {
+            Some(text) => text.one_of(
+                "kind of checkout",
+                &[("never", Checkout::Never), ("auto", Checkout::Auto)],
+            )?,
+            None => Checkout::default(),
+        },
         cpus: cpus(table)?,
         memory: size(table, "memory", &MEMORY)?,
         disk: size(table, "disk", &DISK)?,

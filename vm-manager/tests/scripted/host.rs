@@ -188,6 +188,8 @@ pub(crate) fn document(scripts: &[&str]) -> JobDocument {
         runner,
         work_directory: "/var/solstice".to_owned(),
         run_as: None,
+        label: None,
+        checkout_first: false,
         tree: None,
     }
 }

@@ -19,8 +19,8 @@ pub(super) struct Command {
 pub(super) enum Name {
     /// `add-mask`.
     AddMask,
-    /// `add-matcher`, `remove-matcher`.
-    Matcher,
+    /// `add-matcher`.
+    AddMatcher,
     /// `add-path`.
     AddPath,
     /// `debug`.
@@ -35,6 +35,8 @@ pub(super) enum Name {
     Group,
     /// `notice`.
     Notice,
+    /// `remove-matcher`.
+    RemoveMatcher,
     /// `save-state`.
     SaveState,
     /// `set-env`.
@@ -59,7 +61,7 @@ impl Name {
     fn any(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {
             "add-mask" => Self::AddMask,
-            "add-matcher" | "remove-matcher" => Self::Matcher,
+            "add-matcher" => Self::AddMatcher,
             "add-path" => Self::AddPath,
             "debug" => Self::Debug,
             "echo" => Self::Echo,
@@ -67,6 +69,7 @@ impl Name {
             "error" => Self::Error,
             "group" => Self::Group,
             "notice" => Self::Notice,
+            "remove-matcher" => Self::RemoveMatcher,
             "save-state" => Self::SaveState,
             "set-env" => Self::SetEnv,
             "set-output" => Self::SetOutput,
@@ -132,10 +135,12 @@ fn parse_brackets(line: &str, rules: &DialectRules) -> Option<Command> {
     if name.is_marker() {
         return None;
     }
+    let (of_properties, of_data) =
+        if rules.brackets_have_own_escapes { (BRACKET, BRACKET) } else { (COLON_PROPERTY, DATA) };
     Some(Command {
         name,
-        properties: read_properties(properties, ';', BRACKET),
-        data: unescape(data, BRACKET),
+        properties: read_properties(properties, ';', of_properties),
+        data: unescape(data, of_data),
     })
 }
 

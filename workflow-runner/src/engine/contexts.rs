@@ -34,7 +34,12 @@ pub(super) struct JobContexts {
 
 impl JobContexts {
     /// Takes the contexts of the forge and adds what only the machine knows.
-    pub(super) fn new(document: &JobDocument, directories: &Directories, debug: bool) -> Self {
+    pub(super) fn new(
+        document: &JobDocument,
+        rules: &DialectRules,
+        directories: &Directories,
+        debug: bool,
+    ) -> Self {
         let contexts = &document.contexts;
         let mut github: Object = contexts
             .github
@@ -68,6 +73,7 @@ impl JobContexts {
         if debug {
             runner.push(("debug", "1"));
         }
+        runner.retain(|(name, _)| rules.runner_members.contains(name));
         let fixed = vec![
             ("vars", map(&contexts.vars)),
             ("needs", map(&contexts.needs)),
@@ -140,10 +146,13 @@ impl JobScope {
         self.contexts.push((name, value));
     }
 
-    /// Sets the `env` context, whose names are found as they are written
-    /// (github-runner-protocol 7.2).
+    /// Sets the `env` context.
     pub(super) fn set_env(&mut self, variables: &Variables) {
-        let mut object = Object::case_sensitive();
+        let mut object = if self.rules.env_is_case_sensitive {
+            Object::case_sensitive()
+        } else {
+            Object::keeping_spellings()
+        };
         for (name, value) in variables.iter() {
             object.insert(name, Value::text(value));
         }

@@ -79,6 +79,39 @@ pub(super) struct DialectRules {
     ///
     /// GitHub 7.4: anywhere for registered commands. Forgejo 8.4: at the start of the line.
     pub(super) bracket_commands_anywhere: bool,
+    /// Whether `##[command]` has escapes of its own, or those of `::command::`.
+    ///
+    /// GitHub 7.4: `%3B` and `%5D` as well. Forgejo 8.4 has one list for both forms.
+    pub(super) brackets_have_own_escapes: bool,
+    /// Whether `::error::`, `::warning::` and `::notice::` make annotations.
+    ///
+    /// GitHub 7.4, 6.7. Forgejo 8.4: no effect.
+    pub(super) findings_are_annotations: bool,
+    /// Whether a long token of `stop-commands` is masked.
+    ///
+    /// GitHub 7.4. Forgejo 8.4 names no such rule.
+    pub(super) masks_stop_token: bool,
+    /// Whether the variable `ACTIONS_STEP_DEBUG` turns debug messages on, as the secret of that name
+    /// does.
+    ///
+    /// GitHub 5.3. Forgejo 8.4: the secret.
+    pub(super) debug_by_variable: bool,
+    /// The members of the `runner` context.
+    ///
+    /// GitHub 5.8, with `debug` when that is on. Forgejo 8.5: `os`, `arch`, `temp`, `tool_cache`.
+    pub(super) runner_members: &'static [&'static str],
+    /// Whether names in the `env` context differ by case, as those of variables do.
+    ///
+    /// GitHub 7.2. Forgejo 8.5: names are case-insensitive.
+    pub(super) env_is_case_sensitive: bool,
+    /// Whether every step gets the job token as `ACTIONS_RUNTIME_TOKEN`.
+    ///
+    /// GitHub 7.2: steps of actions only. Forgejo 8.2: the runtime token, else the job token.
+    pub(super) runtime_token: bool,
+    /// Whether a job that did not succeed has outputs.
+    ///
+    /// GitHub 7.11. Forgejo 6.6: they are sent on success.
+    pub(super) failed_jobs_have_outputs: bool,
     /// What the log shows of a line that is a workflow command.
     pub(super) display: CommandDisplay,
     /// How a process group is ended.
@@ -248,14 +281,15 @@ const FORGEJO_EXPORTED: &[&str] = &[
 /// GitHub 7.4.
 const GITHUB_COMMANDS: &[Name] = &[
     Name::AddMask,
+    Name::AddMatcher,
     Name::AddPath,
     Name::Debug,
     Name::Echo,
     Name::EndGroup,
     Name::Error,
     Name::Group,
-    Name::Matcher,
     Name::Notice,
+    Name::RemoveMatcher,
     Name::SaveState,
     Name::SetEnv,
     Name::SetOutput,
@@ -295,6 +329,23 @@ const GITHUB: DialectRules = DialectRules {
     refused_variables: &["NODE_OPTIONS"],
     commands_may_be_indented: true,
     bracket_commands_anywhere: true,
+    brackets_have_own_escapes: true,
+    findings_are_annotations: true,
+    masks_stop_token: true,
+    debug_by_variable: true,
+    runner_members: &[
+        "os",
+        "arch",
+        "name",
+        "environment",
+        "tool_cache",
+        "temp",
+        "workspace",
+        "debug",
+    ],
+    env_is_case_sensitive: true,
+    runtime_token: false,
+    failed_jobs_have_outputs: true,
     display: CommandDisplay {
         value: Display::WhenEchoing,
         debug: Display::Marked,
@@ -331,6 +382,14 @@ const FORGEJO: DialectRules = DialectRules {
     refused_variables: &["NODE_OPTIONS"],
     commands_may_be_indented: false,
     bracket_commands_anywhere: false,
+    brackets_have_own_escapes: false,
+    findings_are_annotations: false,
+    masks_stop_token: false,
+    debug_by_variable: false,
+    runner_members: &["os", "arch", "tool_cache", "temp"],
+    env_is_case_sensitive: false,
+    runtime_token: true,
+    failed_jobs_have_outputs: false,
     display: CommandDisplay {
         value: Display::Verbatim,
         debug: Display::Data,

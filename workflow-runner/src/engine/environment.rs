@@ -108,6 +108,9 @@ fn add_contexts(variables: &mut Variables, rules: &DialectRules, runner: &Runner
             variables.set(format!("{prefix}{name}"), value.as_str());
         }
     }
+    if let Some(token) = runner.github.get("token").filter(|_| rules.runtime_token) {
+        variables.set("ACTIONS_RUNTIME_TOKEN", token.to_text());
+    }
     let directories = runner.directories;
     variables.extend([
         ("RUNNER_OS", runner.runner.os.as_str()),

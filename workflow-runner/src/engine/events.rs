@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use common::event::{Annotation, AnnotationLevel, LogBatch, LogLine, Stream};
+use common::event::{Annotation, AnnotationLevel, Conclusion, LogBatch, LogLine, Stream, Summary};
 use common::guest::GuestEvent;
 use common::limits::{
-    ANNOTATION_BYTES, ANNOTATIONS_PER_STEP, LOG_BATCH_BYTES, LOG_BATCH_DELAY, LOG_BYTES,
+    ANNOTATION_CHARACTERS, ANNOTATIONS_PER_STEP, LOG_BATCH_BYTES, LOG_BATCH_DELAY, LOG_BYTES,
     LOG_LINE_BYTES, LOG_LINES, MASKS,
 };
 use common::request::Secret;
@@ -50,6 +50,8 @@ pub(super) struct Events {
     masks_full: bool,
     /// Annotations of each level in this step.
     annotations: [usize; 3],
+    /// The step inside which whole jobs run, and the name of the one that runs.
+    within: Option<(u32, String)>,
 }
 
 /// The limits of a job's log.
@@ -89,14 +91,28 @@ impl Events {
             masks: masks.into_iter().map(|value| digest(&value)).collect(),
             masks_full: false,
             annotations: [0; 3],
+            within: None,
         }
+    }
+
+    /// What follows is of a job inside this step, up to [`Self::end_within`]: its lines, findings and
+    /// summaries are the step's, and the begin and the end of its own steps are lines.
+    pub(super) fn begin_within(&mut self, step: u32, name: &str) {
+        self.within = Some((step, name.to_owned()));
+    }
+
+    /// What follows is of the step itself again.
+    pub(super) fn end_within(&mut self) {
+        self.within = None;
     }
 
     /// Says to which step the lines that follow belong.
     pub(super) async fn enter(&mut self, step: Option<u32>) {
         self.flush().await;
-        self.step = step;
-        self.annotations = [0; 3];
+        if self.within.is_none() {
+            self.step = step;
+            self.annotations = [0; 3];
+        }
     }
 
     /// Adds a line to the log. Lines over [`LOG_LINE_BYTES`] are cut without a notice: those of
@@ -170,8 +186,8 @@ impl Events {
             return;
         }
         *count += 1;
-        let end = annotation.message.floor_char_boundary(ANNOTATION_BYTES);
-        annotation.message.truncate(end);
+        let cut = common::text::cut(&annotation.message, ANNOTATION_CHARACTERS).len();
+        annotation.message.truncate(cut);
         self.event(GuestEvent::Annotation(annotation)).await;
     }
 
@@ -199,6 +215,14 @@ impl Events {
 
     /// Sends an event after the lines that were written before it.
     pub(super) async fn event(&mut self, event: GuestEvent) {
+        let event = match &self.within {
+            None => event,
+            Some((step, name)) => match within(*step, name, event) {
+                Within::Event(event) => event,
+                Within::Line(time, line) => return self.say(time, &line).await,
+                Within::Nothing => return,
+            },
+        };
         self.flush().await;
         self.send(event).await;
     }
@@ -233,6 +257,34 @@ impl Events {
             self.limits.bytes / (1024 * 1024),
             self.limits.lines
         )
+    }
+}
+
+/// What is left of an event of a job inside a step.
+enum Within {
+    Event(GuestEvent),
+    Line(Timestamp, String),
+    Nothing,
+}
+
+fn within(step: u32, job: &str, event: GuestEvent) -> Within {
+    match event {
+        GuestEvent::StepStarted(begin) => {
+            Within::Line(begin.time, format!("##[section]{job}: {}", begin.name))
+        }
+        GuestEvent::StepFinished(end) if end.conclusion == Conclusion::Skipped => {
+            Within::Line(end.time, format!("##[section]{job}: {} is skipped", end.name))
+        }
+        GuestEvent::StepFinished(_) | GuestEvent::Outputs(_) | GuestEvent::Finished(_) => {
+            Within::Nothing
+        }
+        GuestEvent::Annotation(found) => {
+            Within::Event(GuestEvent::Annotation(Annotation { step, ..found }))
+        }
+        GuestEvent::Summary(summary) => {
+            Within::Event(GuestEvent::Summary(Summary { step, ..summary }))
+        }
+        other => Within::Event(other),
     }
 }
 
@@ -330,12 +382,12 @@ mod tests {
         let mut events = Events::new(sender, LogLimits::JOB, []);
         events.enter(Some(1)).await;
         for _ in 0..20 {
-            events.error(time(), &"é".repeat(ANNOTATION_BYTES)).await;
+            events.error(time(), &"é".repeat(ANNOTATION_CHARACTERS + 1)).await;
         }
         let mut count = 0;
         while let Ok(event) = receiver.try_recv() {
             if let GuestEvent::Annotation(annotation) = event {
-                assert!(annotation.message.len() <= ANNOTATION_BYTES);
+                assert_eq!(annotation.message.chars().count(), ANNOTATION_CHARACTERS);
                 count += 1;
             }
         }

@@ -1,13 +1,18 @@
 //! Reading a step's output: what is a workflow command takes effect, the rest is log
 //! (github-runner-protocol 7.4, forgejo-runner-protocol 8.4).
 
+mod matching;
+
 use common::Timestamp;
 use common::event::{Annotation, AnnotationLevel, Stream};
+
+use crate::system::System;
 
 use super::command::{self, Command, Name};
 use super::dialect::{DialectRules, Display};
 use super::events::Events;
 use super::lines::Line;
+use super::matcher::Matchers;
 
 /// What a step has left beside its log, by commands or by files.
 #[derive(Debug, Default)]
@@ -45,7 +50,9 @@ const SHORT_TOKEN: usize = 6;
 /// Reads the lines of one step.
 pub(super) struct Interpreter<'a> {
     rules: &'static DialectRules,
+    system: &'a dyn System,
     events: &'a mut Events,
+    matchers: &'a mut Matchers,
     step: u32,
     debug: bool,
     /// Where the repository is.
@@ -64,16 +71,21 @@ impl<'a> Interpreter<'a> {
     /// Begins a step; `variable` looks up a variable of the step's environment.
     pub(super) fn new<'v>(
         rules: &'static DialectRules,
+        system: &'a dyn System,
         events: &'a mut Events,
+        matchers: &'a mut Matchers,
         step: u32,
         debug: bool,
         variable: impl Fn(&str) -> Option<&'v str>,
     ) -> Self {
         let is_on =
             |name: &str| variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        matchers.begin_step();
         Self {
             rules,
+            system,
             events,
+            matchers,
             step,
             debug,
             workspace: variable("GITHUB_WORKSPACE").unwrap_or_default().to_owned(),
@@ -93,7 +105,7 @@ impl<'a> Interpreter<'a> {
     /// Takes a line of a stream.
     pub(super) async fn line(&mut self, time: Timestamp, stream: Stream, line: Line) {
         if !command::may_be_command(&line.bytes, self.rules) {
-            self.events.line(time, stream, line.bytes).await;
+            self.output(time, stream, line.bytes).await;
             return;
         }
         let text = String::from_utf8_lossy(&line.bytes).into_owned();
@@ -102,12 +114,12 @@ impl<'a> Interpreter<'a> {
                 self.stopped_until = None;
                 self.show(self.rules.display.stop, time, stream, line.bytes, "").await;
             } else {
-                self.events.line(time, stream, line.bytes).await;
+                self.output(time, stream, line.bytes).await;
             }
             return;
         }
         let Some(command) = command::parse(&text, self.rules) else {
-            self.events.line(time, stream, line.bytes).await;
+            self.output(time, stream, line.bytes).await;
             return;
         };
         if line.cut {
@@ -143,10 +155,13 @@ impl<'a> Interpreter<'a> {
                     _ => self.fail(time, "The command echo knows \"on\" and \"off\" only.").await,
                 }
             }
-            Name::Matcher => {
+            Name::AddMatcher => {
                 self.show(display.value, time, stream, line, "").await;
-                let message = "Problem matchers are not supported yet; this command has no effect.";
-                self.events.say(time, message).await;
+                self.add_matcher(&command, time).await;
+            }
+            Name::RemoveMatcher => {
+                self.show(display.value, time, stream, line, "").await;
+                self.remove_matcher(&command, time).await;
             }
             Name::SetOutput | Name::SaveState | Name::SetEnv | Name::AddPath => {
                 self.show(display.value, time, stream, line, "").await;
@@ -170,13 +185,17 @@ impl<'a> Interpreter<'a> {
     }
 
     async fn finding(&mut self, command: Command, time: Timestamp, stream: Stream, line: Vec<u8>) {
-        let (level, name) = match command.name {
-            Name::Error => (AnnotationLevel::Error, "error"),
-            Name::Warning => (AnnotationLevel::Warning, "warning"),
-            _ => (AnnotationLevel::Notice, "notice"),
+        let level = match command.name {
+            Name::Error => AnnotationLevel::Error,
+            Name::Warning => AnnotationLevel::Warning,
+            _ => AnnotationLevel::Notice,
         };
+        let name = level_name(level);
         let text = mark(name, &command.data);
         self.show(self.rules.display.finding, time, stream, line, &text).await;
+        if !self.rules.findings_are_annotations {
+            return;
+        }
         let position = match position(&command) {
             Ok(position) => position,
             Err(contradiction) => {
@@ -220,7 +239,7 @@ impl<'a> Interpreter<'a> {
             self.fail(time, message).await;
             return;
         }
-        if token.len() > SHORT_TOKEN {
+        if self.rules.masks_stop_token && token.len() > SHORT_TOKEN {
             self.events.mask(time, &token).await;
         }
         self.show(self.rules.display.stop, time, stream, line, "").await;
@@ -295,6 +314,15 @@ impl<'a> Interpreter<'a> {
     async fn fail(&mut self, time: Timestamp, message: &str) {
         self.said.failed = true;
         self.events.error(time, message).await;
+    }
+}
+
+/// The word that marks a line of this level.
+fn level_name(level: AnnotationLevel) -> &'static str {
+    match level {
+        AnnotationLevel::Error => "error",
+        AnnotationLevel::Warning => "warning",
+        AnnotationLevel::Notice => "notice",
     }
 }
 

@@ -20,7 +20,8 @@ use super::dialect::{ActionNames, DialectRules};
 use super::environment::Layers;
 use super::events::Events;
 use super::fault::Fault;
-use super::step::{Record, read_minutes};
+use super::matcher::Matchers;
+use super::step::{Performing, Record, read_minutes};
 use super::text::{minutes, sentence};
 use super::variables::Variables;
 use super::workspace::{COMMAND_FILES, Directories};
@@ -79,6 +80,10 @@ pub(super) struct Job<'a> {
     pub(super) groups: Vec<Box<dyn Control>>,
     /// Readers of what such processes print.
     pub(super) readers: JoinSet<()>,
+    /// The problem matchers that steps have added.
+    pub(super) matchers: Matchers,
+    /// Whether a step has placed the local tree in the workspace.
+    pub(super) is_checked_out: bool,
     /// How often each generated name was given.
     action_names: HashMap<String, u32>,
 }
@@ -119,8 +124,8 @@ impl<'a> Job<'a> {
         let event = github.get("event").unwrap_or(&Json::Null);
         directories.prepare(system, facts.owner, event).await?;
 
-        let debug_wished = wants_debug(document);
-        let mut scope = JobContexts::new(document, &directories, debug_wished).scope(rules);
+        let debug_wished = wants_debug(document, rules);
+        let mut scope = JobContexts::new(document, rules, &directories, debug_wished).scope(rules);
         let mut env = Variables::default();
         for layer in &plan.env {
             let texts = scope.texts(layer, system).await.map_err(|e| format!("env: {e}"))?;
@@ -145,7 +150,7 @@ impl<'a> Job<'a> {
             events,
             cancel,
             facts,
-            contexts: JobContexts::new(document, &directories, debug),
+            contexts: JobContexts::new(document, rules, &directories, debug),
             directories,
             env,
             written: Variables::default(),
@@ -163,32 +168,109 @@ impl<'a> Job<'a> {
             tracking: format!("github_{}", document.job),
             groups: Vec::new(),
             readers: JoinSet::new(),
+            matchers: Matchers::default(),
+            is_checked_out: false,
             action_names: HashMap::new(),
         })
     }
 
     /// Runs the steps in order and ends the job.
     pub(super) async fn run(mut self) -> JobResult {
-        let document = self.document;
-        for step in &document.plan.steps {
-            self.notice_end().await;
-            self.step(step).await;
+        if self.document.checkout_first {
+            self.check_out_first().await;
         }
-        self.notice_end().await;
+        self.steps().await;
         self.outputs().await;
         self.clean_up().await;
-        let result = match self.cancelled {
-            Some(_) if self.timed_out => self.rules.timed_out_job,
-            Some(_) => JobResult::Cancelled,
-            None if self.failed => JobResult::Failure,
-            None => JobResult::Success,
-        };
+        let result = self.result();
         if self.cancelled.is_none()
             && let Some(message) = self.disk_full
         {
             self.events.event(GuestEvent::DiskFull(message)).await;
         }
         result
+    }
+
+    /// Runs the steps in order.
+    pub(super) async fn steps(&mut self) {
+        let document = self.document;
+        for step in &document.plan.steps {
+            self.notice_end().await;
+            self.step(step).await;
+        }
+        self.notice_end().await;
+    }
+
+    /// What came of the steps.
+    pub(super) fn result(&self) -> JobResult {
+        match self.cancelled {
+            Some(_) if self.timed_out => self.rules.timed_out_job,
+            Some(_) => JobResult::Cancelled,
+            None if self.failed => JobResult::Failure,
+            None => JobResult::Success,
+        }
+    }
+
+    /// A job that runs inside a step of this one, in the same directories: with a plan and contexts of
+    /// its own, and with the variables that the step has.
+    ///
+    /// `number` is one that no other job inside this one has.
+    pub(super) async fn inside<'b>(
+        &'b mut self,
+        document: &'b JobDocument,
+        performing: &Performing<'_>,
+        number: usize,
+    ) -> Result<Job<'b>, Fault> {
+        let directories = self.directories.for_job_inside(number);
+        let contexts = JobContexts::new(document, self.rules, &directories, self.debug);
+        let mut scope = contexts.scope(self.rules);
+        let mut env = performing.env.clone();
+        for layer in &document.plan.env {
+            scope.set_env(&env);
+            let texts = scope.texts(layer, self.system).await.map_err(|e| format!("env: {e}"))?;
+            env.extend(texts.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        }
+        let own = match &document.plan.timeout_minutes {
+            None => None,
+            Some(value) => {
+                let failed = |error| format!("timeout-minutes of the job: {error}");
+                let value = scope.evaluate(value, self.system).await.map_err(failed)?;
+                read_minutes(&value).map_err(failed)?
+            }
+        };
+        let limit = own.unwrap_or(self.limit);
+        let own = own.map(|own| Instant::now() + Duration::from_secs_f64(own * 60.0));
+        let limits = [own, performing.limits.step, Some(performing.limits.job)];
+        let deadline = limits.into_iter().flatten().min().unwrap_or(self.deadline);
+        Ok(Job {
+            document,
+            rules: self.rules,
+            system: self.system,
+            events: &mut *self.events,
+            cancel: self.cancel.clone(),
+            facts: self.facts.clone(),
+            contexts,
+            directories,
+            env,
+            written: Variables::default(),
+            paths: self.paths.clone(),
+            defaults: RunDefaults::default(),
+            records: Vec::new(),
+            output_bytes: self.output_bytes,
+            failed: false,
+            disk_full: None,
+            cancelled: None,
+            timed_out: false,
+            deadline,
+            limit,
+            debug: self.debug,
+            tracking: self.tracking.clone(),
+            groups: Vec::new(),
+            readers: JoinSet::new(),
+            matchers: Matchers::default(),
+            is_checked_out: true,
+            action_names: HashMap::new(),
+        })
     }
 
     /// Looks between two steps whether the job was cancelled or has reached its limit.
@@ -250,12 +332,17 @@ impl<'a> Job<'a> {
         let action = ("action".to_owned(), self.action_name(step));
         let github = files.into_iter().chain(std::iter::once(action));
         let mut scope = self.contexts.step_scope(self.rules, github, &self.directories);
+        // The step's own env is evaluated with what was set before it.
+        self.set_so_far(&mut scope);
+        scope
+    }
+
+    /// Sets what the steps so far have made of the job.
+    fn set_so_far(&self, scope: &mut JobScope) {
         scope.set("steps", self.steps_context());
         let status = Value::text(self.status().name());
         scope.set("job", Value::object([("status".to_owned(), status)]));
-        // The step's own env is evaluated with what was set before it.
         scope.set_env(&self.visible_env(&Variables::default()));
-        scope
     }
 
     /// `github.action`.
@@ -300,9 +387,11 @@ impl<'a> Job<'a> {
         if self.document.plan.outputs.is_empty_mapping() {
             return;
         }
+        if self.status() != JobResult::Success && !self.rules.failed_jobs_have_outputs {
+            return;
+        }
         let mut scope = self.contexts.step_scope(self.rules, [], &self.directories);
-        scope.set("steps", self.steps_context());
-        scope.set_env(&self.visible_env(&Variables::default()));
+        self.set_so_far(&mut scope);
         let texts = match scope.texts(&self.document.plan.outputs, self.system).await {
             Ok(texts) => texts,
             Err(error) => {
@@ -359,10 +448,11 @@ pub(super) async fn skip_all(document: &JobDocument, system: &dyn System, events
 }
 
 /// Whether a secret or variable of the repository turns debug messages on.
-fn wants_debug(document: &JobDocument) -> bool {
+fn wants_debug(document: &JobDocument, rules: &DialectRules) -> bool {
     const NAME: &str = "ACTIONS_STEP_DEBUG";
     let secret = document.secrets.get(NAME).is_some_and(|secret| is_on(secret.expose()));
-    secret || document.contexts.vars.get(NAME).and_then(Json::as_str).is_some_and(is_on)
+    let variable = document.contexts.vars.get(NAME).and_then(Json::as_str).is_some_and(is_on);
+    secret || (rules.debug_by_variable && variable)
 }
 
 fn is_on(value: &str) -> bool {

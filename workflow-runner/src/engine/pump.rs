@@ -247,6 +247,7 @@ mod tests {
     use super::*;
     use crate::engine::dialect::DialectRules;
     use crate::engine::events::{Events, LogLimits};
+    use crate::engine::matcher::Matchers;
     use crate::system::Local;
 
     /// The ends of a pump that runs: both streams, what it reports, and the process's end.
@@ -268,7 +269,9 @@ mod tests {
             let system = Arc::new(Local::new());
             let mut events = Events::new(sender, LogLimits::JOB, []);
             let rules = DialectRules::of(Dialect::Github);
-            let mut interpreter = Interpreter::new(rules, &mut events, 0, false, |_| None);
+            let mut matchers = Matchers::default();
+            let mut interpreter =
+                Interpreter::new(rules, &*system, &mut events, &mut matchers, 0, false, |_| None);
             Streams::new(Box::new(out), Box::new(err))
                 .pump(&mut interpreter, &*system, &done)
                 .await;

@@ -132,8 +132,15 @@ impl Job<'_> {
 
         let mut streams = Streams::new(process.stdout, process.stderr);
         let variable = |name: &str| environment.get(name);
-        let mut interpreter =
-            Interpreter::new(self.rules, self.events, index, self.debug, variable);
+        let mut interpreter = Interpreter::new(
+            self.rules,
+            self.system,
+            self.events,
+            &mut self.matchers,
+            index,
+            self.debug,
+            variable,
+        );
         streams.pump(&mut interpreter, self.system, &exited).await;
         let mut said = interpreter.said;
 

@@ -205,7 +205,7 @@ impl Shell {
     /// The script as it stands in its file.
     pub(super) fn file_text(&self, script: &str) -> String {
         match self.wrap {
-            Wrap::Nothing => format!("{script}\n"),
+            Wrap::Nothing => script.to_owned(),
             Wrap::PowerShell => format!(
                 "$ErrorActionPreference = 'stop'\n{script}\nif (Test-Path -LiteralPath \
                  variable:LASTEXITCODE) {{ exit $LASTEXITCODE }}\n"

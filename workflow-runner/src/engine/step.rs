@@ -8,6 +8,8 @@ use common::plan::{self, Step, StepAction};
 use tokio::time::Instant;
 
 use crate::expression::Value;
+use crate::system::Placement;
+use crate::workflow;
 
 use super::checkout::{self, Checkout};
 use super::contexts::JobScope;
@@ -190,6 +192,9 @@ impl Job<'_> {
             StepAction::Uses { reference, with } if checkout::is_checkout(reference) => {
                 self.check_out(performing, reference, with).await
             }
+            StepAction::Uses { reference, with } if workflow::enters_kdl(reference) => {
+                self.run_workflow(performing, reference, with).await
+            }
             StepAction::Uses { reference, .. } => Err(format!(
                 "the action {reference} cannot run here yet: of all actions only actions/checkout \
                  is supported; write what it does as a \"run\" step"
@@ -209,6 +214,40 @@ impl Job<'_> {
         let with = performing.scope.texts(with, system).await.map_err(|e| format!("with: {e}"))?;
         let header = Header::Action { reference, with: &with };
         header::write(header, &performing.env, self.system.now(), self.events).await;
+        self.place_tree(performing, reference, &with).await
+    }
+
+    /// Places the local tree before the first step; the job fails if that is not possible.
+    pub(super) async fn check_out_first(&mut self) {
+        let Some(tree) = &self.document.tree else { return };
+        let scope = self.contexts.scope(self.rules);
+        let notice = "native checkout (by the label's setting): local working tree";
+        self.events.say(self.system.now(), notice).await;
+        self.events.flush().await;
+        let placed = match Checkout::new(&[], scope.github(), &self.directories) {
+            Ok(checkout) => {
+                checkout.place(tree, Placement::Move, self.facts.owner, self.system).await
+            }
+            Err(sentence) => Err(sentence.into()),
+        };
+        match placed {
+            Ok(()) => self.is_checked_out = true,
+            Err(fault) => {
+                self.failed = true;
+                self.disk_full = fault.disk_full().map(str::to_owned);
+                self.error(&fault.sentence()).await;
+            }
+        }
+    }
+
+    /// Places the local tree in the workspace, by the inputs of the checkout action.
+    pub(super) async fn place_tree(
+        &mut self,
+        performing: &mut Performing<'_>,
+        reference: &str,
+        with: &[(String, String)],
+    ) -> Result<Performed, Fault> {
+        let system = self.system;
         let Some(tree) = &self.document.tree else {
             return Err(format!(
                 "there is no working tree for {reference} in this job; fetch the repository with \
@@ -216,7 +255,7 @@ impl Job<'_> {
             )
             .into());
         };
-        let checkout = Checkout::new(&with, performing.scope.github(), &self.directories)?;
+        let checkout = Checkout::new(with, performing.scope.github(), &self.directories)?;
         let how = checkout::placement(&self.document.plan, performing.step.index);
         let notice = format!("native checkout (for {reference}): local working tree");
         self.events.say(self.system.now(), &notice).await;
@@ -228,6 +267,7 @@ impl Job<'_> {
             }
             stop = performing.limits.reached() => Some(stop),
         };
+        self.is_checked_out = true;
         let said = Said::outputs(checkout.outputs);
         Ok(Performed { outcome: Conclusion::Success, said, stop, disk_full: None })
     }

@@ -5,6 +5,7 @@ mod ending;
 mod full_disk;
 mod story;
 mod values;
+mod within;
 
 use std::os::unix::fs::MetadataExt;
 

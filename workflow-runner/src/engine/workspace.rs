@@ -68,6 +68,11 @@ impl Directories {
         }
     }
 
+    /// The same for a job that runs inside a step: only the names of its files are others.
+    pub(super) fn for_job_inside(&self, number: usize) -> Self {
+        Self { job: format!("{}_{number}", self.job), ..self.clone() }
+    }
+
     /// The path of a command file of a step; `kind` is from [`COMMAND_FILES`].
     pub(super) fn command_file(&self, kind: &str, step: u32) -> String {
         format!("{}/{kind}_{}_{step}", self.file_commands, self.job)

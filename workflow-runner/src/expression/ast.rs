@@ -12,9 +12,9 @@ pub(super) enum Node {
     /// Null, a boolean, a number or text.
     Literal(Value),
     /// A context by its name in lower case.
-    Context(Arc<str>),
+    Context(Arc<str>, Offset),
     /// A call; the number of values is one that the function takes.
-    Call(Function, Vec<Node>),
+    Call(Function, Vec<Node>, Offset),
     /// `target.name` and `target[index]`.
     Index(Box<Node>, Box<Node>),
     /// `target.*` and `target[*]`.
@@ -27,6 +27,17 @@ pub(super) enum Node {
     And(Vec<Node>),
     /// Two or more values with `||` between them, none of them such a chain itself.
     Or(Vec<Node>),
+}
+
+/// The characters of the text before a node, for errors of its evaluation. Two trees that differ in
+/// it alone are the same, and print the same.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Offset(pub(super) usize);
+
+impl fmt::Debug for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
 }
 
 /// An operator that gives a boolean.
@@ -104,8 +115,8 @@ impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Literal(value) => write_literal(f, value),
-            Self::Context(name) => f.write_str(name),
-            Self::Call(function, arguments) => {
+            Self::Context(name, _) => f.write_str(name),
+            Self::Call(function, arguments, _) => {
                 write!(f, "{}(", function.name())?;
                 for (place, argument) in arguments.iter().enumerate() {
                     let comma = if place == 0 { "" } else { ", " };
@@ -155,7 +166,7 @@ fn write_operand(f: &mut fmt::Formatter<'_>, node: &Node, least: u8) -> fmt::Res
     let binds = match node {
         // A literal is whole, but nothing can be read of it without a group.
         Node::Literal(_) => NOT,
-        Node::Context(_) | Node::Call(..) | Node::Index(..) | Node::Filter(_) => POSTFIX,
+        Node::Context(..) | Node::Call(..) | Node::Index(..) | Node::Filter(_) => POSTFIX,
         Node::Not(_) => NOT,
         Node::Compare(comparison, ..) => Operator::Compare(*comparison).precedence(),
         Node::And(_) => AND,

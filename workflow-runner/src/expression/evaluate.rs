@@ -40,11 +40,13 @@ impl<'s> Evaluator<'s> {
     pub(super) fn node(&self, node: &Node) -> Result<Evaluated, EvaluateError> {
         match node {
             Node::Literal(value) => Ok(value.clone().into()),
-            Node::Context(name) => match self.scope.context(name) {
+            Node::Context(name, offset) => match self.scope.context(name) {
                 Some(value) => Ok(value.into()),
-                None => Err(unknown_context(name, self.scope)),
+                None => Err(unknown_context(name, self.scope).at(offset.0)),
             },
-            Node::Call(function, arguments) => call::call(self, *function, arguments),
+            Node::Call(function, arguments, offset) => {
+                call::call(self, *function, arguments).map_err(|error| error.at(offset.0))
+            }
             Node::Index(target, index) => self.index(target, index),
             Node::Filter(target) => self.filter(target),
             Node::Not(value) => Ok(Value::Bool(!self.evaluate(value)?.is_truthy()).into()),

@@ -127,9 +127,9 @@ impl fmt::Display for Expression {
 /// Recursion is bounded by the depth of a tree.
 fn collect_properties(node: &Node, context: &str, found: &mut Vec<String>) {
     match node {
-        Node::Literal(_) | Node::Context(_) => {}
+        Node::Literal(_) | Node::Context(..) => {}
         Node::Index(target, index) => {
-            if let (Node::Context(name), Node::Literal(Value::String(property))) =
+            if let (Node::Context(name, _), Node::Literal(Value::String(property))) =
                 (&**target, &**index)
                 && name.eq_ignore_ascii_case(context)
                 && !found.iter().any(|known| known.eq_ignore_ascii_case(property))
@@ -144,7 +144,7 @@ fn collect_properties(node: &Node, context: &str, found: &mut Vec<String>) {
             collect_properties(left, context, found);
             collect_properties(right, context, found);
         }
-        Node::Call(_, values) | Node::And(values) | Node::Or(values) => {
+        Node::Call(_, values, _) | Node::And(values) | Node::Or(values) => {
             for value in values {
                 collect_properties(value, context, found);
             }

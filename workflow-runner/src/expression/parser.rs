@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::limits::EXPRESSION_DEPTH;
 
-use super::ast::{NOT, Node, Operator};
+use super::ast::{NOT, Node, Offset, Operator};
 use super::function::Function;
 use super::lexer::{Lexer, Property, Token};
 use super::parsed::{Parsed, Use};
@@ -101,7 +101,7 @@ impl<'t> Parser<'t> {
             Token::Name(name) if self.lexer.is_next('(') => self.call(offset, name),
             Token::Name(name) => {
                 let name = name.to_ascii_lowercase();
-                self.push(offset, Node::Context(Arc::from(&*name)), 1)?;
+                self.push(offset, Node::Context(Arc::from(&*name), Offset(offset)), 1)?;
                 self.contexts.push(Use { name, offset });
                 self.indexable = true;
                 Ok(Next::Operator)
@@ -262,7 +262,7 @@ impl<'t> Parser<'t> {
             .map_err(|message| ParseError::new(offset, message))?;
         let depth = arguments.iter().map(|argument| argument.depth).max().unwrap_or(0);
         let nodes = arguments.into_iter().map(|argument| argument.node).collect();
-        self.push(offset, Node::Call(function, nodes), depth + 1)?;
+        self.push(offset, Node::Call(function, nodes, Offset(offset)), depth + 1)?;
         self.indexable = true;
         Ok(())
     }

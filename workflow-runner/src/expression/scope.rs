@@ -96,5 +96,5 @@ pub(super) fn unknown_context(name: &str, scope: &dyn Scope) -> EvaluateError {
         }
     };
     let what = if CONTEXTS.contains(&name) { "is not available here" } else { "does not exist" };
-    EvaluateError::Invalid(format!("the context \"{name}\" {what}: {hint}"))
+    EvaluateError::invalid(format!("the context \"{name}\" {what}: {hint}"))
 }

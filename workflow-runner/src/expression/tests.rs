@@ -95,7 +95,7 @@ fn check_errors_in(contexts: &Json, rows: &[(&str, &str)]) {
     let scope = Contexts::new(contexts);
     for (expression, expected) in rows {
         match evaluate(expression, &scope) {
-            Err(EvaluateError::Invalid(message)) => {
+            Err(EvaluateError::Invalid { message, .. }) => {
                 assert!(message.contains(expected), "{expression:.200}: {message:.200}");
             }
             Err(other) => panic!("{expression}: {other:?}"),

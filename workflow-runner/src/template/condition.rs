@@ -66,9 +66,9 @@ impl Condition {
     /// If an expression has no value.
     pub fn evaluate(&self, scope: &dyn Scope) -> Result<bool, EvaluateError> {
         if !self.expressions.iter().any(Expression::has_status_function) {
-            let status = scope.status().ok_or_else(|| {
-                EvaluateError::Invalid(String::from("the status of the job is not known here"))
-            })?;
+            let status = scope
+                .status()
+                .ok_or_else(|| EvaluateError::invalid("the status of the job is not known here"))?;
             if status != JobResult::Success || self.expressions.is_empty() {
                 return Ok(status == JobResult::Success);
             }

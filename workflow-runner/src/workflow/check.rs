@@ -1,44 +1,43 @@
-//! Every `${{ }}` of a file is parsed before anything runs.
+//! Every `${{ }}` of a file is parsed before anything runs, and what it uses exists where it stands.
 
 use std::collections::HashSet;
 
 use crate::diagnostic::Diagnostic;
-use crate::expression::{CONTEXTS, Expression, Use};
+use crate::expression::Expression;
 use crate::template;
-use crate::yaml::{Document, Node, Source, shorten};
+use crate::yaml::{Document, Node, Source};
 
+use super::places::{self, Place};
+use super::rules::Rules;
 use super::secrets::SecretUse;
-use super::suggest;
-
-/// One more name of `github` (forgejo-runner-protocol 8.5).
-const FORGE: &str = "forge";
 
 /// Names of secrets in one scalar whose exact place is looked up; the rest get the scalar's. A
 /// script with thousands of them would be searched from its start for each.
 const EXACT_PLACES: usize = 64;
 
-/// Parses every `${{ }}` in a file, and returns the secrets that they read.
-pub(super) fn expressions(document: &Document) -> Result<Vec<SecretUse>, Diagnostic> {
-    let mut check =
-        Check { source: &document.source, job: None, uses: Vec::new(), seen: HashSet::new() };
-    let Some(pairs) = document.root.as_mapping() else {
-        return Ok(Vec::new());
+/// Findings of one file; further ones are dropped.
+const FINDINGS: usize = 100;
+
+/// What the expressions of a file use.
+#[derive(Debug, Default)]
+pub(super) struct Expressions {
+    /// The secrets that they read.
+    pub(super) secrets: Vec<SecretUse>,
+    /// What is wrong with them.
+    pub(super) errors: Vec<Diagnostic>,
+}
+
+/// Parses every `${{ }}` in a file.
+pub(super) fn expressions(document: &Document, rules: &Rules) -> Expressions {
+    let mut check = Check {
+        source: &document.source,
+        rules,
+        path: Vec::new(),
+        found: Expressions::default(),
+        seen: HashSet::new(),
     };
-    for (key, value) in pairs {
-        check.tree(key)?;
-        match (key.text(), value.as_mapping()) {
-            (Some("jobs"), Some(jobs)) => {
-                for (key, job) in jobs {
-                    check.tree(key)?;
-                    check.job = key.text().map(str::to_owned);
-                    check.job(job)?;
-                    check.job = None;
-                }
-            }
-            _ => check.tree(value)?,
-        }
-    }
-    Ok(check.uses)
+    check.tree(&document.root);
+    check.found
 }
 
 /// Whether a key stands for `${{ insert }}`: the mapping beside it is merged here
@@ -52,95 +51,91 @@ pub(super) fn is_insert(text: &str) -> bool {
 
 struct Check<'a> {
     source: &'a Source,
-    job: Option<String>,
-    uses: Vec<SecretUse>,
-    /// The job and the lower-case name of each secret in `uses`.
-    seen: HashSet<(Option<String>, String)>,
+    rules: &'a Rules,
+    /// The keys on the way to what is looked at.
+    path: Vec<&'a str>,
+    found: Expressions,
+    /// The job and the lower-case name of each secret that was found.
+    seen: HashSet<(Option<&'a str>, String)>,
 }
 
-impl Check<'_> {
-    /// A job: its `if` and those of its steps need no `${{ }}` to be expressions.
-    fn job(&mut self, job: &Node) -> Result<(), Diagnostic> {
-        self.tree(job)?;
-        if let Some(condition) = job.get("if") {
-            self.condition(condition)?;
-        }
-        for step in job.get("steps").and_then(Node::as_sequence).unwrap_or_default() {
-            if let Some(condition) = step.get("if") {
-                self.condition(condition)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn condition(&mut self, node: &Node) -> Result<(), Diagnostic> {
-        match node.text() {
-            // With `${{ }}` in it, the text was parsed as a template.
-            Some(text) if !text.contains("${{") && !node.is_null() => {
-                self.expression(node, 0, text)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn tree(&mut self, node: &Node) -> Result<(), Diagnostic> {
+impl<'a> Check<'a> {
+    /// Recursion is bounded by the depth of the tree, which the reader of YAML limits.
+    fn tree(&mut self, node: &'a Node) {
         if let Some(text) = node.text() {
-            return if text.contains("${{") { self.template(node, text) } else { Ok(()) };
+            self.text(node, text);
         }
-        for item in node.as_sequence().unwrap_or_default() {
-            self.tree(item)?;
+        // A list is no condition; the decoder says so.
+        let items = node.as_sequence().filter(|_| !Place::at(&self.path).has_status());
+        for item in items.unwrap_or_default() {
+            self.tree(item);
         }
         for (key, value) in node.as_mapping().unwrap_or_default() {
-            if !key.text().is_some_and(is_insert) {
-                self.tree(key)?;
+            let name = key.text().unwrap_or_default();
+            if name.contains("${{") && !is_insert(name) {
+                self.template(key, name);
             }
-            self.tree(value)?;
+            self.path.push(name);
+            self.tree(value);
+            self.path.pop();
         }
-        Ok(())
     }
 
-    fn template(&mut self, node: &Node, text: &str) -> Result<(), Diagnostic> {
-        let found = template::expressions(text).map_err(|error| {
-            let place = node.place(self.source, error.offset);
-            self.source.diagnostic(place, error.message)
-        })?;
-        for (offset, text) in found {
-            self.expression(node, offset, &text)?;
+    fn text(&mut self, node: &Node, text: &str) {
+        if text.contains("${{") {
+            self.template(node, text);
+        } else if Place::at(&self.path).has_status() && !node.is_null() {
+            // The `if` of a job or step needs no `${{ }}` to be an expression.
+            self.expression(node, 0, text);
         }
-        Ok(())
     }
 
-    fn expression(&mut self, node: &Node, offset: usize, text: &str) -> Result<(), Diagnostic> {
-        let expression = Expression::parse(text).map_err(|error| {
-            let place = node.place(self.source, offset + error.offset);
-            self.source.diagnostic(place, error.message)
-        })?;
-        for used in expression.contexts() {
-            if !CONTEXTS.contains(&used.name.as_str()) && used.name != FORGE {
-                return Err(self.unknown_context(node, offset, used));
+    fn template(&mut self, node: &Node, text: &str) {
+        match template::expressions(text) {
+            Ok(found) => {
+                for (offset, text) in found {
+                    self.expression(node, offset, &text);
+                }
             }
+            Err(error) => self.error(node, error.offset, error.message),
         }
+    }
+
+    fn expression(&mut self, node: &Node, offset: usize, text: &str) {
+        let expression = match Expression::parse(text) {
+            Ok(expression) => expression,
+            Err(error) => return self.error(node, offset + error.offset, error.message),
+        };
+        for misuse in places::misuses(&expression, Place::at(&self.path), self.rules) {
+            self.finding(node, offset + misuse.offset, misuse.message, Some(misuse.hint));
+        }
+        let job = match self.path[..] {
+            ["jobs", job, ..] => Some(job),
+            _ => None,
+        };
         for name in expression.properties_of("secrets") {
-            let fresh = self.seen.insert((self.job.clone(), name.to_lowercase()));
-            if fresh {
-                let exact = self.uses.len() < EXACT_PLACES;
+            if self.seen.insert((job, name.to_lowercase())) {
+                let secrets = &mut self.found.secrets;
+                let exact = secrets.len() < EXACT_PLACES;
                 let location = if exact { node.place(self.source, offset) } else { node.location };
-                self.uses.push(SecretUse { name, job: self.job.clone(), location });
+                secrets.push(SecretUse { name, job: job.map(str::to_owned), location });
             }
         }
-        Ok(())
     }
 
-    fn unknown_context(&self, node: &Node, offset: usize, used: &Use) -> Diagnostic {
-        let place = node.place(self.source, offset + used.offset);
-        let message = format!("there is no context {:?}", shorten(&used.name));
-        let error = self.source.diagnostic(place, message);
-        match suggest::hint(&used.name, CONTEXTS) {
-            Some(hint) => error.hint(hint),
-            None => error.hint(format!(
-                "text stands in single quotes; the contexts are {}",
-                CONTEXTS.join(", ")
-            )),
+    fn error(&mut self, node: &Node, offset: usize, message: String) {
+        self.finding(node, offset, message, None);
+    }
+
+    fn finding(&mut self, node: &Node, offset: usize, message: String, hint: Option<String>) {
+        if self.found.errors.len() >= FINDINGS {
+            return;
         }
+        let place = node.place(self.source, offset);
+        let error = self.source.diagnostic(place, message);
+        self.found.errors.push(match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        });
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::event::JobResult;
 use common::plan::Dialect;
-use common::request::Contexts;
+use common::request::{Contexts, Secret};
 
 use super::model::{Job, Workflow};
 use super::rules::Rules;
@@ -26,6 +26,7 @@ pub fn job_condition(
     workflow: &Workflow,
     job: &Job,
     contexts: &Contexts,
+    secrets: &BTreeMap<String, Secret>,
     results: &BTreeMap<String, JobResult>,
     cancelled: bool,
     dialect: Dialect,
@@ -39,6 +40,7 @@ pub fn job_condition(
         .map_err(|parse| error(parse.into()))?;
     let mut scope = JobScope::new(contexts, dialect);
     if rules.condition_sees_leg {
+        scope = scope.with_secrets(secrets);
         if condition
             .expressions()
             .iter()

@@ -1,5 +1,6 @@
 //! From the tree of a file to the model.
 
+mod call;
 mod context;
 mod job;
 mod step;
@@ -11,20 +12,27 @@ use std::collections::HashMap;
 
 use common::plan::{Dialect, Location};
 
-use super::Parsed;
 use super::model::{Job, Workflow};
 use super::suggest;
 use crate::diagnostic::Diagnostic;
 use crate::yaml::{Document, Node};
-use context::Context;
+pub(super) use context::Findings;
+use context::{Context, RefusedBy};
 
 /// The keys of a workflow.
 const WORKFLOW_KEYS: [&str; 8] =
     ["name", "run-name", "on", "permissions", "env", "defaults", "concurrency", "jobs"];
 
-/// Decodes a file.
-pub(super) fn workflow(document: &Document, dialect: Dialect) -> Result<Parsed, Diagnostic> {
+/// Decodes a file. What is wrong with one job or step does not hide what is wrong with another.
+pub(super) fn workflow(document: &Document, dialect: Dialect) -> (Option<Workflow>, Findings) {
     let mut context = Context::new(document.source.clone(), dialect);
+    let decoded = decode(&mut context, document);
+    let workflow = context.keep(decoded);
+    let findings = context.into_findings();
+    (workflow.filter(|_| findings.errors.is_empty()), findings)
+}
+
+fn decode(context: &mut Context, document: &Document) -> Result<Workflow, Diagnostic> {
     let root = &document.root;
     if root.is_null() {
         return Err(document.source.about_file("the file is empty").hint(
@@ -39,20 +47,21 @@ pub(super) fn workflow(document: &Document, dialect: Dialect) -> Result<Parsed, 
     context.unknown_keys("a workflow", pairs, &WORKFLOW_KEYS);
 
     let on = match root.get("on") {
-        Some(node) => trigger::events(&mut context, node)?,
+        Some(node) => trigger::events(context, node)?,
         None => {
             let warning =
                 document.source.about_file("the workflow has no `on`: no event starts it");
-            context.warn(warning.hint("add `on: push`, or what should start it"));
+            let hint = "add `on: push`, or what should start it";
+            context.warn(RefusedBy::Everybody, warning.hint(hint));
             Vec::new()
         }
     };
-    let jobs = jobs(&mut context, pairs)?;
+    let jobs = jobs(context, pairs)?;
     let name = match root.get("name") {
         Some(node) if !node.is_null() => Some(context.text(node, "`name`")?),
         _ => None,
     };
-    let workflow = Workflow {
+    Ok(Workflow {
         file: document.source.file().to_owned(),
         name,
         run_name: context.optional(root, "run-name", Context::value)?,
@@ -64,8 +73,7 @@ pub(super) fn workflow(document: &Document, dialect: Dialect) -> Result<Parsed, 
         jobs,
         secrets: Vec::new(),
         source: document.source.clone(),
-    };
-    Ok(Parsed { workflow, warnings: context.into_warnings() })
+    })
 }
 
 fn jobs(context: &mut Context, root: &[(Node, Node)]) -> Result<Vec<Job>, Diagnostic> {
@@ -89,15 +97,18 @@ fn jobs(context: &mut Context, root: &[(Node, Node)]) -> Result<Vec<Job>, Diagno
     let mut seen: HashMap<String, Location> = HashMap::new();
     let mut jobs = Vec::with_capacity(pairs.len());
     for (key, node) in pairs {
-        let name = context.identifier(key, "a job's key")?;
+        let name = context.identifier(key, "a job's key");
+        let Some(name) = context.keep(name) else { continue };
         if let Some(first) = seen.insert(name.to_lowercase(), key.location) {
             let message = format!(
                 "the key of job {name:?} differs only in case from the job at line {}",
                 first.line
             );
-            return Err(context.error(key, message).hint("rename one of them"));
+            context.fail(context.error(key, message).hint("rename one of them"));
+            continue;
         }
-        jobs.push(job::job(context, name, key, node)?);
+        let job = job::job(context, name, key, node);
+        jobs.extend(context.keep(job));
     }
     Ok(jobs)
 }

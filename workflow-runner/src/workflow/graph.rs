@@ -46,26 +46,25 @@ impl Workflow {
     }
 }
 
-/// Refuses `needs` of jobs that do not exist, and cycles.
-pub(super) fn check(workflow: &Workflow) -> Result<(), Diagnostic> {
+/// Every need of a job that does not exist, and the first cycle.
+pub(super) fn check(workflow: &Workflow) -> Vec<Diagnostic> {
     let jobs = by_key(workflow);
+    let mut errors = Vec::new();
     for job in &workflow.jobs {
         for (need, location) in job.needs.iter().zip(&job.places.needs) {
             if !jobs.contains_key(need.as_str()) {
                 let message = format!("job {:?} needs {need:?}, which is not a job here", job.key);
                 let error = job.diagnostic(*location, message);
                 let others = jobs.keys().copied().filter(|key| *key != job.key);
-                return Err(match suggest::hint(need, others) {
+                errors.push(match suggest::hint(need, others) {
                     Some(hint) => error.hint(hint),
                     None => error.hint(format!("the jobs are: {}", names(workflow))),
                 });
             }
         }
     }
-    match cycle(workflow, &jobs) {
-        Some(cycle) => Err(describe(&jobs, &cycle)),
-        None => Ok(()),
-    }
+    errors.extend(cycle(workflow, &jobs).map(|cycle| describe(&jobs, &cycle)));
+    errors
 }
 
 fn by_key(workflow: &Workflow) -> HashMap<&str, &Job> {

@@ -59,6 +59,32 @@ pub fn inputs_from(
     Ok(values)
 }
 
+/// The `inputs` context as Forgejo's runner makes it of the event's own inputs: of a boolean the text
+/// `true` alone is true, everything else stays text, and an input that is not there has its default
+/// (forgejo-runner-protocol 8.5).
+pub fn inputs_of_event(
+    workflow: &Workflow,
+    event: &str,
+    given: &Map<String, Json>,
+) -> Map<String, Json> {
+    let declared = workflow.event(event).map_or(&[][..], |event: &Event| &event.inputs);
+    let value = |input: &Input| {
+        let found = given.iter().find(|(name, _)| is_named(input, name)).map(|(_, value)| value);
+        let json = match (found, &input.default) {
+            (Some(value), _) => value.clone(),
+            // One that has no value without contexts has none.
+            (None, Some(default)) => default.evaluate(&NoContexts).unwrap_or_default(),
+            (None, None) => Json::Null,
+        };
+        let text = Value::from_json(&json).to_text();
+        match input.kind {
+            InputKind::Boolean => Json::Bool(text == "true"),
+            _ => Json::String(text),
+        }
+    };
+    declared.iter().map(|input| (input.name.clone(), value(input))).collect()
+}
+
 /// A text as the type of an input, or why it is none: a text fit to stand behind "the value".
 pub(super) fn typed(input: &Input, text: &str) -> Result<Json, String> {
     let shown = shorten(text);
@@ -85,7 +111,8 @@ pub(super) fn typed(input: &Input, text: &str) -> Result<Json, String> {
     }
 }
 
-fn empty(input: &Input) -> Json {
+/// The value of an input that nobody gave and that has no default.
+pub(super) fn empty(input: &Input) -> Json {
     match input.kind {
         InputKind::Boolean => Json::Bool(false),
         InputKind::Number => Json::from(0),

@@ -44,6 +44,10 @@ pub struct Event {
     pub config: Json,
     /// The inputs of `workflow_dispatch` and `workflow_call`, in the order of the file.
     pub inputs: Vec<Input>,
+    /// The outputs of `workflow_call`: a mapping from name to value.
+    pub outputs: Value,
+    /// The secrets of `workflow_call` that the caller must give.
+    pub required_secrets: Vec<String>,
     /// Where it stands.
     pub location: Location,
 }
@@ -93,22 +97,10 @@ pub struct Job {
     pub needs: Vec<String>,
     /// The text of `if`; absent means `success()`.
     pub condition: Option<String>,
-    /// `runs-on`: text, a list, or a mapping with `group` and `labels`.
-    pub runs_on: Value,
-    /// `env`: a mapping, or an expression that gives one.
-    pub env: Value,
-    /// `defaults`: a mapping, or an expression that gives one.
-    pub defaults: Value,
     /// `strategy`.
     pub strategy: Strategy,
-    /// `timeout-minutes`.
-    pub timeout_minutes: Option<Value>,
-    /// `continue-on-error`.
-    pub continue_on_error: Option<Value>,
-    /// `steps`, in order.
-    pub steps: Vec<Step>,
-    /// `outputs`: a mapping from name to value.
-    pub outputs: Value,
+    /// What it does.
+    pub work: Work,
     /// `permissions`, carried as written.
     pub permissions: Option<Json>,
     /// `concurrency`, carried as written.
@@ -117,6 +109,56 @@ pub struct Job {
     pub location: Location,
     pub(super) places: Places,
     pub(super) source: Arc<Source>,
+}
+
+/// What a job does.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// It runs steps on a machine.
+    Steps(Box<Steps>),
+    /// It runs the jobs of another workflow.
+    Call(Call),
+}
+
+/// A job that runs steps on a machine.
+#[derive(Clone, Debug)]
+pub struct Steps {
+    /// `runs-on`: text, a list, or a mapping with `group` and `labels`.
+    pub runs_on: Value,
+    /// `env`: a mapping, or an expression that gives one.
+    pub env: Value,
+    /// `defaults`: a mapping, or an expression that gives one.
+    pub defaults: Value,
+    /// `timeout-minutes`.
+    pub timeout_minutes: Option<Value>,
+    /// `continue-on-error`.
+    pub continue_on_error: Option<Value>,
+    /// `steps`, in order.
+    pub steps: Vec<Step>,
+    /// `outputs`: a mapping from name to value.
+    pub outputs: Value,
+}
+
+/// A job that runs the jobs of another workflow: a reusable one.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// `uses`: its path in the repository, after `./`.
+    pub path: String,
+    /// `with`: a mapping from the names of inputs to values.
+    pub inputs: Data,
+    /// `secrets`.
+    pub secrets: CallSecrets,
+    /// Where `uses` stands.
+    pub location: Location,
+}
+
+/// The secrets that a called workflow gets.
+#[derive(Clone, Debug)]
+pub enum CallSecrets {
+    /// `inherit`: all of the caller's.
+    Inherit,
+    /// A mapping from name to value.
+    Given(Value),
 }
 
 /// `strategy` of a job.
@@ -166,6 +208,27 @@ impl Job {
     /// A finding at a place of the job's file.
     pub fn diagnostic(&self, location: Location, message: impl Into<String>) -> Diagnostic {
         self.source.diagnostic(location, message)
+    }
+
+    /// What it runs on a machine; absent if it calls a workflow.
+    pub fn on_machine(&self) -> Option<&Steps> {
+        match &self.work {
+            Work::Steps(steps) => Some(steps),
+            Work::Call(_) => None,
+        }
+    }
+
+    /// The workflow that it calls, if it does.
+    pub fn call(&self) -> Option<&Call> {
+        match &self.work {
+            Work::Steps(_) => None,
+            Work::Call(call) => Some(call),
+        }
+    }
+
+    /// Its steps; none if it calls a workflow.
+    pub fn steps(&self) -> &[Step] {
+        self.on_machine().map_or(&[], |work| &work.steps)
     }
 
     /// A finding about what its `runs-on` says.

@@ -5,9 +5,10 @@ use common::request::Contexts;
 use serde_json::{Map, Value as Json};
 
 use super::matrix::Leg;
-use super::model::{Job, Workflow};
-use super::scope::{JobScope, LegScope};
-use super::suggest;
+use super::model::{Job, Steps, Workflow};
+use super::rules::Rules;
+use super::scope::{JobScope, LegScope, NoContexts};
+use super::{KDL_FILE, suggest};
 use crate::diagnostic::Diagnostic;
 use crate::expression::{Scope, Value};
 use crate::template;
@@ -18,7 +19,7 @@ use crate::template;
 ///
 /// # Errors
 ///
-/// If there is no such job, or its name has no value.
+/// If there is no such job, it calls a workflow, or its name has no value.
 pub fn plan(
     workflow: &Workflow,
     job_key: &str,
@@ -34,6 +35,7 @@ pub fn plan(
             None => error.hint(format!("the jobs are: {}", keys.join(", "))),
         });
     };
+    let work = on_machine(job)?;
     let scope = JobScope::new(contexts, dialect).with_leg(leg);
     let layers = |values: [&PlanValue; 2]| {
         values.into_iter().filter(|value| !value.is_empty_mapping()).cloned().collect()
@@ -44,11 +46,11 @@ pub fn plan(
         server_version: None,
         job: job.key.clone(),
         name: display_name(job, leg, &scope)?,
-        env: layers([&workflow.env, &job.env]),
-        defaults: layers([&workflow.defaults, &job.defaults]),
-        steps: job.steps.clone(),
-        outputs: job.outputs.clone(),
-        timeout_minutes: job.timeout_minutes.clone(),
+        env: layers([&workflow.env, &work.env]),
+        defaults: layers([&workflow.defaults, &work.defaults]),
+        steps: work.steps.clone(),
+        outputs: work.outputs.clone(),
+        timeout_minutes: work.timeout_minutes.clone(),
         file: Some(workflow.file.clone()),
     })
 }
@@ -84,7 +86,7 @@ pub fn display_name(job: &Job, leg: &Leg, scope: &dyn Scope) -> Result<String, D
 /// If it has no value, or its value names no label.
 pub fn labels(job: &Job, scope: &dyn Scope) -> Result<Vec<String>, Diagnostic> {
     let at = job.places.runs_on;
-    let value = evaluate(job, &job.runs_on, "runs-on", at, scope)?.to_json();
+    let value = evaluate(job, &on_machine(job)?.runs_on, "runs-on", at, scope)?.to_json();
     let mut labels = Vec::new();
     let understood = match &value {
         Json::Object(fields) => ["labels", "group"]
@@ -104,6 +106,21 @@ pub fn labels(job: &Job, scope: &dyn Scope) -> Result<Vec<String>, Diagnostic> {
         return Err(error.hint("name the label of an image, such as `runs-on: debian-12`"));
     }
     Ok(labels)
+}
+
+/// The labels of a job whose `runs-on` has nothing to evaluate, as [`labels`]; absent if it has.
+pub fn literal_labels(job: &Job) -> Option<Result<Vec<String>, Diagnostic>> {
+    is_literal(&job.on_machine()?.runs_on).then(|| labels(job, &NoContexts))
+}
+
+/// Whether a value has nothing to evaluate.
+fn is_literal(value: &PlanValue) -> bool {
+    match value {
+        PlanValue::Literal(_) => true,
+        PlanValue::Sequence(items) => items.iter().all(is_literal),
+        PlanValue::Mapping(pairs) => pairs.iter().all(|(k, v)| is_literal(k) && is_literal(v)),
+        PlanValue::Template(_) | PlanValue::Expression(_) | PlanValue::Insert => false,
+    }
 }
 
 fn collect(value: &Json, labels: &mut Vec<String>) -> bool {
@@ -132,11 +149,13 @@ pub struct StrategyValues {
 
 impl StrategyValues {
     /// The `strategy` context of a leg.
-    pub fn context(&self, leg: &Leg) -> Map<String, Json> {
+    pub fn context(&self, leg: &Leg, dialect: Dialect) -> Map<String, Json> {
         let mut context = Map::new();
         context.insert("fail-fast".to_owned(), self.fail_fast.into());
-        context.insert("job-index".to_owned(), leg.index.into());
-        context.insert("job-total".to_owned(), leg.total.into());
+        if Rules::of(dialect).strategy_has_place {
+            context.insert("job-index".to_owned(), leg.index.into());
+            context.insert("job-total".to_owned(), leg.total.into());
+        }
         let max_parallel = self.max_parallel.unwrap_or(leg.total);
         context.insert("max-parallel".to_owned(), max_parallel.into());
         context
@@ -180,7 +199,7 @@ pub fn strategy_values(job: &Job, scope: &dyn Scope) -> Result<StrategyValues, D
 ///
 /// If it has no value.
 pub fn continues_on_error(job: &Job, scope: &dyn Scope) -> Result<bool, Diagnostic> {
-    match &job.continue_on_error {
+    match job.on_machine().and_then(|work| work.continue_on_error.as_ref()) {
         Some(value) => Ok(truth(&evaluate(job, value, "continue-on-error", job.location, scope)?)),
         None => Ok(false),
     }
@@ -194,7 +213,8 @@ pub fn continues_on_error(job: &Job, scope: &dyn Scope) -> Result<bool, Diagnost
 /// If it has no value here, or one that is no number. The engine, which knows more contexts, may
 /// still find one.
 pub fn timeout_minutes(job: &Job, scope: &dyn Scope) -> Result<Option<f64>, Diagnostic> {
-    let Some(value) = &job.timeout_minutes else { return Ok(None) };
+    let limit = job.on_machine().and_then(|work| work.timeout_minutes.as_ref());
+    let Some(value) = limit else { return Ok(None) };
     let at = job.location;
     let minutes = evaluate(job, value, "timeout-minutes", at, scope)?.to_number();
     if !minutes.is_finite() {
@@ -212,12 +232,55 @@ fn truth(value: &Value) -> bool {
     }
 }
 
-/// Whether a step of the job checks the repository out by `actions/checkout`, from any forge.
+/// Whether a step of the job needs the repository: it checks it out by `actions/checkout`, from any
+/// forge, or enters its workflow in KDL.
 pub fn uses_checkout(job: &Job) -> bool {
-    job.steps.iter().any(|step| match &step.action {
-        StepAction::Uses { reference, .. } => is_checkout(reference),
+    job.steps().iter().any(|step| match &step.action {
+        StepAction::Uses { reference, .. } => is_checkout(reference) || enters_kdl(reference),
         StepAction::Run { .. } | StepAction::Unsupported { .. } => false,
     })
+}
+
+/// The steps whose action no machine runs yet: each fails when it is reached.
+pub fn unsupported_actions(job: &Job) -> Vec<Diagnostic> {
+    let steps = job.steps().iter().filter_map(|step| match &step.action {
+        StepAction::Uses { reference, .. } if !is_checkout(reference) && !enters_kdl(reference) => {
+            let message = format!("the action {reference} cannot run here yet");
+            let at = step.location.unwrap_or(job.location);
+            Some(job.diagnostic(at, message).hint("write what it does as a `run` step"))
+        }
+        _ => None,
+    });
+    steps.collect()
+}
+
+/// The action that runs the jobs of the repository's workflow in KDL, without its version.
+const ENTRY: &str = "solstice/workflow";
+
+/// The same with the version that this program has.
+pub(super) const ENTRY_STEP: &str = "solstice/workflow@v1";
+
+/// The file that a job enters, where it is known before the job runs.
+pub fn entered_file(job: &Job) -> Option<String> {
+    job.steps().iter().find_map(|step| match &step.action {
+        StepAction::Uses { reference, with: PlanValue::Mapping(inputs) }
+            if enters_kdl(reference) =>
+        {
+            let named = |name: &PlanValue| *name == PlanValue::literal("file");
+            match inputs.iter().find(|(name, _)| named(name)) {
+                None => Some(KDL_FILE.to_owned()),
+                Some((_, PlanValue::Literal(file))) => Some(file.clone()),
+                Some(_) => None,
+            }
+        }
+        _ => None,
+    })
+}
+
+/// Whether a step's `uses` enters the repository's workflow in KDL.
+pub fn enters_kdl(reference: &str) -> bool {
+    let Some((name, version)) = reference.split_once('@') else { return false };
+    name.eq_ignore_ascii_case(ENTRY) && !version.is_empty()
 }
 
 fn is_checkout(reference: &str) -> bool {
@@ -230,6 +293,13 @@ fn is_checkout(reference: &str) -> bool {
     let name = path.split_once('@').map_or(path, |(name, _)| name).trim_end_matches('/');
     let name = name.strip_suffix(".git").unwrap_or(name);
     name.eq_ignore_ascii_case("actions/checkout")
+}
+
+fn on_machine(job: &Job) -> Result<&Steps, Diagnostic> {
+    job.on_machine().ok_or_else(|| {
+        let message = format!("job {:?} calls a workflow and has no steps of its own", job.key);
+        job.diagnostic(job.location, message)
+    })
 }
 
 fn evaluate(

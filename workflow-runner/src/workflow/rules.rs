@@ -16,9 +16,23 @@ pub(super) struct Rules {
     /// Whether a plain number becomes a number and is formatted by the expression language, so that
     /// `3.10` is `3.1` (github-runner-protocol 5.5), or is its text (forgejo-runner-protocol 7.1).
     pub(super) numbers_are_formatted: bool,
+    /// Whether the `strategy` context has the place of the leg beside `fail-fast` and `max-parallel`
+    /// (github-runner-protocol 5.4; forgejo-runner-protocol 8.5 has the two).
+    pub(super) strategy_has_place: bool,
+    /// Whether there is a function `case` (github-runner-protocol 5.8; forgejo-runner-protocol 8.5 does
+    /// not have it).
+    pub(super) has_case: bool,
     /// Keys of a workflow that only this forge knows; one that ends in `*` is a beginning
     /// (forgejo-runner-protocol 7.1).
     pub(super) workflow_keys: &'static [&'static str],
+    /// Whether a file is refused in which an expression uses a context where it does not exist.
+    /// GitHub's server does so (its documentation, "Context availability"); Forgejo's takes any file,
+    /// and its runner evaluates what it can (forgejo-runner-protocol 7.2, 7.6).
+    pub(super) checks_contexts: bool,
+    /// Whether a file is refused for what changes nothing: an empty step, an unknown event, a key
+    /// beside which another has no effect. Forgejo's server ignores these; unknown keys are refused by
+    /// both, there by the runner (forgejo-runner-protocol 7.1, 7.6).
+    pub(super) refuses_oddities: bool,
 }
 
 const GITHUB: Rules = Rules {
@@ -26,7 +40,11 @@ const GITHUB: Rules = Rules {
     status_is_transitive: true,
     condition_sees_leg: false,
     numbers_are_formatted: true,
+    strategy_has_place: true,
+    has_case: true,
     workflow_keys: &[],
+    checks_contexts: true,
+    refuses_oddities: true,
 };
 
 const FORGEJO: Rules = Rules {
@@ -34,7 +52,11 @@ const FORGEJO: Rules = Rules {
     status_is_transitive: false,
     condition_sees_leg: true,
     numbers_are_formatted: false,
+    strategy_has_place: false,
+    has_case: false,
     workflow_keys: &["enable-openid-connect", "incomplete_*", "__metadata"],
+    checks_contexts: false,
+    refuses_oddities: false,
 };
 
 const GITEA: Rules = Rules { github_aliases: &["gitea"], workflow_keys: &[], ..FORGEJO };

@@ -53,6 +53,12 @@ impl JobScope {
         self.with("secrets", secrets)
     }
 
+    /// Adds `jobs`, for the outputs of a called workflow.
+    #[must_use]
+    pub fn with_jobs(self, jobs: &Map<String, Json>) -> Self {
+        self.with("jobs", Value::from_json(&Json::Object(jobs.clone())))
+    }
+
     /// Adds `env`.
     #[must_use]
     pub fn with_env(self, env: Value) -> Self {

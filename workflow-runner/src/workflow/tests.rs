@@ -3,6 +3,7 @@
 mod condition;
 mod decode;
 mod inputs;
+mod kdl;
 mod matrix;
 mod planning;
 mod total;
@@ -68,9 +69,8 @@ fn a_dialect_decides_how_plain_numbers_read() {
     let text = one_job("runs-on: tiny\nenv: {V: 3.10, W: '3.10', X: 1e2, Y: TRUE, Z: 0x10, N: ~}");
     let env = |dialect| {
         let workflow = parse_for(&text, "ci.yml", dialect).expect("it parses").workflow;
-        crate::template::evaluate(&workflow.jobs[0].env, &scope())
-            .expect("it has a value")
-            .to_json()
+        let env = &workflow.jobs[0].on_machine().expect("it has steps").env;
+        crate::template::evaluate(env, &scope()).expect("it has a value").to_json()
     };
     assert_eq!(
         env(Dialect::Github),

@@ -4,6 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use common::plan::Location;
+use serde_json::{Map, Value as Json};
+
+use crate::expression::Value;
 
 /// One value of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +116,26 @@ impl Node {
         match &self.kind {
             Kind::Sequence(items) => Some(items),
             _ => None,
+        }
+    }
+
+    /// The value as JSON, with its type by the core rules; expressions stay text.
+    pub fn to_json(&self) -> Json {
+        if self.is_null() {
+            return Json::Null;
+        }
+        match &self.kind {
+            Kind::Sequence(items) => items.iter().map(Self::to_json).collect(),
+            Kind::Mapping(pairs) => pairs
+                .iter()
+                .map(|(key, value)| (key.text().unwrap_or_default().to_owned(), value.to_json()))
+                .collect::<Map<_, _>>()
+                .into(),
+            Kind::Null | Kind::Scalar(_) => match (self.as_bool(), self.as_number()) {
+                (Some(value), _) => Json::Bool(value),
+                (None, Some(number)) => Value::Number(number).to_json(),
+                (None, None) => Json::String(self.text().unwrap_or_default().to_owned()),
+            },
         }
     }
 

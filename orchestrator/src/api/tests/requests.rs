@@ -29,6 +29,7 @@ fn job_request() -> JobRequest {
             secrets: [("TOKEN".to_owned(), Secret::new("hunter2"))].into(),
             masks: vec![Secret::new("other")],
             tree: Some("/srv/project".into()),
+            has_checkout: true,
             keep: None,
             services: Vec::new(),
             debug: None,

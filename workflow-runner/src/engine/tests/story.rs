@@ -70,6 +70,8 @@ pub(super) fn job() -> JobBuilder {
         },
         work_directory: String::new(),
         run_as: None,
+        label: None,
+        checkout_first: false,
         tree: None,
     };
     JobBuilder { document, tree: Vec::new() }
@@ -181,6 +183,16 @@ impl JobBuilder {
 
     pub(super) fn timeout_minutes(mut self, text: &str) -> Self {
         self.document.plan.timeout_minutes = Some(value(text));
+        self
+    }
+
+    pub(super) fn label(mut self, label: &str) -> Self {
+        self.document.label = Some(label.to_owned());
+        self
+    }
+
+    pub(super) fn checkout_first(mut self) -> Self {
+        self.document.checkout_first = true;
         self
     }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::expression::ast::{Comparison, Node};
+use crate::expression::ast::{Comparison, Node, Offset};
 use crate::expression::function::Function;
 
 fn config() -> ProptestConfig {
@@ -83,7 +83,7 @@ fn literal() -> impl Strategy<Value = Node> {
 
 fn context() -> impl Strategy<Value = Node> {
     prop::sample::select(vec!["list", "map", "text", "github", "missing"])
-        .prop_map(|name| Node::Context(name.into()))
+        .prop_map(|name| Node::Context(name.into(), Offset::default()))
 }
 
 fn comparison() -> impl Strategy<Value = Comparison> {
@@ -127,7 +127,7 @@ fn tree() -> impl Strategy<Value = Node> {
             (function(), prop::collection::vec(node, 5)).prop_map(
                 |((function, count), mut values)| {
                     values.truncate(count);
-                    Node::Call(function, values)
+                    Node::Call(function, values, Offset::default())
                 }
             ),
             (boxed.clone(), boxed.clone()).prop_map(|(target, index)| Node::Index(target, index)),
@@ -198,7 +198,10 @@ proptest! {
                 drop((value.to_text(), value.is_truthy(), value.to_json()));
             }
             Err(EvaluateError::Parse(error)) => prop_assert!(false, "{printed}: {error}"),
-            Err(EvaluateError::Invalid(message)) => prop_assert!(!message.is_empty()),
+            Err(EvaluateError::Invalid { message, offset }) => {
+                prop_assert!(!message.is_empty());
+                prop_assert!(offset.is_none_or(|offset| offset < printed.chars().count()));
+            }
             Err(EvaluateError::NeedsHash(patterns)) => prop_assert!(!patterns.is_empty()),
         }
     }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use common::plan::Dialect;
 
 use super::super::rules::Rules;
-use super::super::suggest;
+use super::super::{Warning, suggest};
 use crate::diagnostic::Diagnostic;
 use crate::yaml::{Node, Source};
 
 /// Warnings of one file; further ones are counted in one last line.
 const WARNINGS: usize = 100;
+/// Errors of one file; further ones are dropped.
+const ERRORS: usize = 100;
 /// The longest key of a job and `id` of a step, in characters. GitHub has the same limit.
 const IDENTIFIER_CHARACTERS: usize = 99;
 
@@ -18,13 +20,43 @@ const IDENTIFIER_CHARACTERS: usize = 99;
 pub(super) struct Context {
     pub(super) source: Arc<Source>,
     pub(super) rules: &'static Rules,
-    warnings: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
+    unsupported: Vec<(String, Diagnostic)>,
+    warnings: Vec<Warning>,
     dropped: usize,
+}
+
+/// Who does not take a file in which something odd stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RefusedBy {
+    /// It is legal, and hardly ever meant.
+    Nobody,
+    /// A server that looks closely; see [`Rules::refuses_oddities`].
+    Server,
+    /// Every forge, or its runner (forgejo-runner-protocol 7.6).
+    Everybody,
+}
+
+/// What was found in one file.
+pub(in crate::workflow) struct Findings {
+    /// What makes the file unusable.
+    pub(in crate::workflow) errors: Vec<Diagnostic>,
+    /// What a job asks for that no machine here gives, by the job's key.
+    pub(in crate::workflow) unsupported: Vec<(String, Diagnostic)>,
+    /// What changes nothing.
+    pub(in crate::workflow) warnings: Vec<Warning>,
 }
 
 impl Context {
     pub(super) fn new(source: Arc<Source>, dialect: Dialect) -> Self {
-        Self { source, rules: Rules::of(dialect), warnings: Vec::new(), dropped: 0 }
+        Self {
+            source,
+            rules: Rules::of(dialect),
+            errors: Vec::new(),
+            unsupported: Vec::new(),
+            warnings: Vec::new(),
+            dropped: 0,
+        }
     }
 
     /// A finding at a value.
@@ -37,22 +69,47 @@ impl Context {
         self.source.about_file(message)
     }
 
+    /// Keeps a finding that makes the file unusable, and goes on.
+    pub(super) fn fail(&mut self, error: Diagnostic) {
+        if self.errors.len() < ERRORS {
+            self.errors.push(error);
+        }
+    }
+
+    /// Keeps what a job asks for that no machine here gives.
+    pub(super) fn unsupported(&mut self, job: &str, error: Diagnostic) {
+        if self.unsupported.len() < ERRORS {
+            self.unsupported.push((job.to_owned(), error));
+        }
+    }
+
+    /// The value, or its error kept.
+    pub(super) fn keep<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
+        result.map_err(|error| self.fail(error)).ok()
+    }
+
     /// Keeps a finding that changes nothing.
-    pub(super) fn warn(&mut self, warning: Diagnostic) {
+    pub(super) fn warn(&mut self, refused_by: RefusedBy, finding: Diagnostic) {
+        let is_refused = match refused_by {
+            RefusedBy::Nobody => false,
+            RefusedBy::Server => self.rules.refuses_oddities,
+            RefusedBy::Everybody => true,
+        };
         if self.warnings.len() < WARNINGS {
-            self.warnings.push(warning);
+            self.warnings.push(Warning { finding, is_refused });
         } else {
             self.dropped += 1;
         }
     }
 
-    /// All warnings.
-    pub(super) fn into_warnings(mut self) -> Vec<Diagnostic> {
+    /// Everything that was found.
+    pub(super) fn into_findings(mut self) -> Findings {
         if self.dropped > 0 {
             let more = format!("{} more warnings are not shown", self.dropped);
-            self.warnings.push(self.source.about_file(more));
+            let finding = self.source.about_file(more);
+            self.warnings.push(Warning { finding, is_refused: false });
         }
-        self.warnings
+        Findings { errors: self.errors, unsupported: self.unsupported, warnings: self.warnings }
     }
 
     /// Warns about every key of a mapping that is not known. `what` fits "`x` is not a key of ..".
@@ -65,7 +122,7 @@ impl Context {
             }
             let message =
                 format!("{:?} is not a key of {what}; it is ignored", crate::yaml::shorten(name));
-            self.warn_unknown(key, message, name, known);
+            self.warn_unknown(key, RefusedBy::Everybody, message, name, known);
         }
     }
 
@@ -74,6 +131,7 @@ impl Context {
     pub(super) fn warn_unknown(
         &mut self,
         node: &Node,
+        refused_by: RefusedBy,
         message: String,
         word: &str,
         known: &[&str],
@@ -82,11 +140,9 @@ impl Context {
             self.dropped += 1;
             return;
         }
-        let warning = self.error(node, message);
-        self.warn(match suggest::hint(word, known.iter().copied()) {
-            Some(hint) => warning.hint(hint),
-            None => warning,
-        });
+        let mut warning = self.error(node, message);
+        warning.hint = suggest::hint(word, known.iter().copied());
+        self.warn(refused_by, warning);
     }
 
     fn is_forge_key(&self, name: &str) -> bool {

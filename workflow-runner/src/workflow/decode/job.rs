@@ -3,12 +3,12 @@
 use common::limits::STEPS;
 use common::plan::{Location, Step, Value};
 
-use super::context::Context;
+use super::context::{Context, RefusedBy};
 use super::value::is_template;
-use super::{step, strategy};
+use super::{call, step, strategy};
 use crate::diagnostic::Diagnostic;
-use crate::workflow::model::{Job, Places};
-use crate::workflow::suggest;
+use crate::workflow::model::{Job, Places, Steps, Work};
+use crate::workflow::{KDL_FILE, suggest};
 use crate::yaml::Node;
 
 /// The keys of a job.
@@ -42,14 +42,15 @@ pub(super) fn job(
     node: &Node,
 ) -> Result<Job, Diagnostic> {
     let pairs = context.mapping(node, &format!("job {name:?}"))?;
-    refuse_unsupported(context, &name, pairs)?;
+    refuse_unsupported(context, &name, pairs);
     context.unknown_keys("a job", pairs, &JOB_KEYS);
 
     let place = |field: &str| node.get(field).map_or(key.location, |value| value.location);
-    let runs_on = runs_on(context, &name, key, node)?;
+    let work = match pairs.iter().find(|(key, _)| key.text() == Some("uses")) {
+        Some((uses, reference)) => Work::Call(call::call(context, &name, uses, reference, node)?),
+        None => Work::Steps(Box::new(work(context, &name, key, node)?)),
+    };
     let (needs, needs_places) = needs(context, node.get("needs"))?;
-    let strategy = strategy::strategy(context, node.get("strategy"))?;
-    let steps = steps(context, &name, key, node)?;
     let condition = match node.get("if") {
         Some(condition) => step::condition(context, condition)?,
         None => None,
@@ -58,14 +59,8 @@ pub(super) fn job(
         name: context.optional(node, "name", Context::value)?,
         needs,
         condition,
-        runs_on,
-        env: context.env(node.get("env"))?,
-        defaults: context.defaults(node.get("defaults"))?,
-        strategy,
-        timeout_minutes: context.optional(node, "timeout-minutes", Context::amount)?,
-        continue_on_error: context.optional(node, "continue-on-error", Context::flag)?,
-        steps,
-        outputs: outputs(context, node.get("outputs"))?,
+        strategy: strategy::strategy(context, node.get("strategy"))?,
+        work,
         permissions: context.permissions(node.get("permissions"))?,
         concurrency: context.concurrency(node.get("concurrency"))?,
         location: key.location,
@@ -81,18 +76,24 @@ pub(super) fn job(
     })
 }
 
-/// What a job cannot have here, with what to do instead.
-fn refuse_unsupported(
-    context: &Context,
-    name: &str,
-    pairs: &[(Node, Node)],
-) -> Result<(), Diagnostic> {
+/// Decodes what runs on a machine.
+fn work(context: &mut Context, name: &str, key: &Node, node: &Node) -> Result<Steps, Diagnostic> {
+    Ok(Steps {
+        runs_on: runs_on(context, name, key, node)?,
+        env: context.env(node.get("env"))?,
+        defaults: context.defaults(node.get("defaults"))?,
+        timeout_minutes: context.optional(node, "timeout-minutes", Context::minutes)?,
+        continue_on_error: context.optional(node, "continue-on-error", Context::flag)?,
+        steps: steps(context, name, key, node)?,
+        outputs: outputs(context, node.get("outputs"))?,
+    })
+}
+
+/// What a job cannot have here, with what to do instead. A job that only asks for too much is read
+/// all the same: it may be one for another runner.
+fn refuse_unsupported(context: &mut Context, name: &str, pairs: &[(Node, Node)]) {
     for (key, value) in pairs {
         let (message, hint) = match key.text() {
-            Some("uses") => (
-                format!("job {name:?} calls a reusable workflow, which is not supported yet"),
-                "write the steps of the called workflow into this job",
-            ),
             Some("container") if !is_empty(value) => (
                 format!("job {name:?} asks for a container, but its steps run in a machine"),
                 "remove `container` and let `runs-on` name the label of an image that holds what \
@@ -105,9 +106,9 @@ fn refuse_unsupported(
             ),
             _ => continue,
         };
-        return Err(context.error(key, message).hint(hint));
+        let error = context.error(key, message).hint(hint);
+        context.unsupported(name, error);
     }
-    Ok(())
 }
 
 fn is_empty(node: &Node) -> bool {
@@ -204,10 +205,16 @@ fn steps(
         let error = context.error(key, format!("job {name:?} has no `steps`"));
         let keys = node.as_mapping().unwrap_or_default().iter().filter_map(|(key, _)| key.text());
         let near = suggest::nearest("steps", keys.filter(|key| !JOB_KEYS.contains(key)));
-        return Err(match near {
-            Some(near) => error.hint(format!("did you mean \"steps\" where it says {near:?}?")),
-            None => error.hint(hint),
-        });
+        if let Some(near) = near {
+            return Err(error.hint(format!("did you mean \"steps\" where it says {near:?}?")));
+        }
+        let warning = context.error(
+            key,
+            format!("job {name:?} has no `steps`: it runs the repository's {KDL_FILE}"),
+        );
+        let hint = "write that as a step, which every forge takes: `- uses: solstice/workflow@v1`";
+        context.warn(RefusedBy::Server, warning.hint(hint));
+        return Ok(vec![step::entry(key.location)]);
     };
     if is_empty(value) {
         return Err(context.error(value, format!("`steps` of job {name:?} is empty")).hint(hint));
@@ -221,7 +228,7 @@ fn steps(
         let message = format!("job {name:?} has {} steps; {STEPS} is the most", items.len());
         return Err(context.error(value, message).hint("split it into several jobs"));
     }
-    step::steps(context, items)
+    Ok(step::steps(context, items))
 }
 
 fn outputs(context: &Context, node: Option<&Node>) -> Result<Value, Diagnostic> {

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use common::plan::{Location, Step, StepAction};
+use common::plan::{Location, Step, StepAction, Value};
 
-use super::context::Context;
+use super::context::{Context, RefusedBy};
 use super::value::is_template;
 use crate::diagnostic::Diagnostic;
 use crate::template::Condition;
+use crate::workflow::planning::ENTRY_STEP;
 use crate::yaml::Node;
 
 /// The keys of a step.
@@ -27,17 +28,18 @@ const STEP_KEYS: [&str; 11] = [
 
 /// Decodes the steps of a job. Empty items are left out before the rest are numbered
 /// (forgejo-runner-protocol 7.1).
-pub(super) fn steps(context: &mut Context, items: &[Node]) -> Result<Vec<Step>, Diagnostic> {
+pub(super) fn steps(context: &mut Context, items: &[Node]) -> Vec<Step> {
     let mut ids: HashMap<String, Location> = HashMap::new();
     let mut steps = Vec::with_capacity(items.len());
     for item in items {
         if item.is_null() {
             let warning = context.error(item, "an empty step is ignored");
-            context.warn(warning);
+            context.warn(RefusedBy::Server, warning);
             continue;
         }
         let index = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-        let step = step(context, index, item)?;
+        let step = step(context, index, item);
+        let Some(step) = context.keep(step) else { continue };
         if let Some(id) = &step.id {
             let place = item.get("id").map_or(item.location, |id| id.location);
             if let Some(first) = ids.insert(id.to_lowercase(), place) {
@@ -46,12 +48,27 @@ pub(super) fn steps(context: &mut Context, items: &[Node]) -> Result<Vec<Step>, 
                     first.line, first.column
                 );
                 let error = context.source.diagnostic(place, message);
-                return Err(error.hint("rename one of the two"));
+                context.fail(error.hint("rename one of the two"));
             }
         }
         steps.push(step);
     }
-    Ok(steps)
+    steps
+}
+
+/// The only step of a job that names none: the repository's workflow in KDL.
+pub(super) fn entry(location: Location) -> Step {
+    Step {
+        index: 0,
+        id: None,
+        name: None,
+        condition: None,
+        env: Value::empty_mapping(),
+        continue_on_error: None,
+        timeout_minutes: None,
+        action: StepAction::Uses { reference: ENTRY_STEP.to_owned(), with: Value::empty_mapping() },
+        location: Some(location),
+    }
 }
 
 /// Decodes `if` of a job or step. It was parsed before.
@@ -65,7 +82,7 @@ pub(super) fn condition(context: &mut Context, node: &Node) -> Result<Option<Str
         let warning = context
             .error(node, "this condition is always true: text around `${{ }}` makes it a text")
             .hint("put the whole condition inside one `${{ }}`, or write none");
-        context.warn(warning);
+        context.warn(RefusedBy::Nobody, warning);
     }
     Ok(Some(text))
 }
@@ -93,7 +110,7 @@ fn step(context: &mut Context, index: u32, node: &Node) -> Result<Step, Diagnost
         condition,
         env: context.env(node.get("env"))?,
         continue_on_error: context.optional(node, "continue-on-error", Context::flag)?,
-        timeout_minutes: context.optional(node, "timeout-minutes", Context::amount)?,
+        timeout_minutes: context.optional(node, "timeout-minutes", Context::minutes)?,
         action,
         location: Some(node.location),
     })
@@ -115,7 +132,7 @@ fn action(context: &mut Context, node: &Node) -> Result<StepAction, Diagnostic> 
                 let warning = context
                     .error(with, "`with` has no effect beside `run`")
                     .hint("pass values to a script by `env`");
-                context.warn(warning);
+                context.warn(RefusedBy::Server, warning);
             }
             Ok(StepAction::Run {
                 script: context.value(run, "`run`")?,
@@ -137,7 +154,7 @@ fn action(context: &mut Context, node: &Node) -> Result<StepAction, Diagnostic> 
                 if let Some(value) = node.get(key) {
                     let warning =
                         context.error(value, format!("`{key}` has no effect beside `uses`"));
-                    context.warn(warning);
+                    context.warn(RefusedBy::Server, warning);
                 }
             }
             Ok(StepAction::Uses { reference, with: context.scalars(node.get("with"), "`with`")? })

@@ -1,9 +1,10 @@
 //! `on`: the events that start a workflow, and their inputs.
 
+use common::plan::Value;
 use serde_json::Value as Json;
 
-use super::context::Context;
-use super::value::json;
+use super::call;
+use super::context::{Context, RefusedBy};
 use crate::diagnostic::Diagnostic;
 use crate::workflow::model::{Event, Input, InputKind};
 use crate::workflow::suggest;
@@ -88,9 +89,10 @@ fn event(context: &mut Context, key: &Node, config: Option<&Node>) -> Result<Eve
     if !EVENTS.contains(&name.as_str()) {
         let shown = crate::yaml::shorten(&name);
         let message = format!("{shown:?} is not an event that a forge sends");
-        context.warn_unknown(key, message, &name, &EVENTS);
+        context.warn_unknown(key, RefusedBy::Server, message, &name, &EVENTS);
     }
     let mut inputs = Vec::new();
+    let (mut outputs, mut required_secrets) = (Value::empty_mapping(), Vec::new());
     if let Some(config) = config.filter(|config| !config.is_null()) {
         if name != "schedule" && config.as_mapping().is_none() {
             return Err(context.wrong(config, &format!("`on.{name}`"), "a mapping or nothing"));
@@ -98,9 +100,13 @@ fn event(context: &mut Context, key: &Node, config: Option<&Node>) -> Result<Eve
         if matches!(name.as_str(), "workflow_dispatch" | "workflow_call") {
             inputs = self::inputs(context, config)?;
         }
+        if name == "workflow_call" {
+            outputs = call::outputs(context, config)?;
+            required_secrets = call::required_secrets(context, config)?;
+        }
     }
-    let config = config.map_or(Json::Null, json);
-    Ok(Event { name, config, inputs, location: key.location })
+    let config = config.map_or(Json::Null, Node::to_json);
+    Ok(Event { name, config, inputs, outputs, required_secrets, location: key.location })
 }
 
 fn inputs(context: &mut Context, config: &Node) -> Result<Vec<Input>, Diagnostic> {

@@ -1,7 +1,7 @@
 //! Values of a plan, and the parts that a workflow and its jobs have in common.
 
 use common::plan::Value;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use super::context::Context;
 use crate::diagnostic::Diagnostic;
@@ -68,16 +68,31 @@ impl Context {
 
     /// A number above zero or an expression.
     pub(super) fn amount(&self, node: &Node, what: &str) -> Result<Value, Diagnostic> {
+        self.number(node, what, "a number above zero or an expression", |number| number > 0.0)
+    }
+
+    /// A number of minutes or an expression; zero is no limit (github-runner-protocol 7.8).
+    pub(super) fn minutes(&self, node: &Node, what: &str) -> Result<Value, Diagnostic> {
+        self.number(node, what, "a number of minutes or an expression", |number| number >= 0.0)
+    }
+
+    fn number(
+        &self,
+        node: &Node,
+        what: &str,
+        expected: &str,
+        fits: impl Fn(f64) -> bool,
+    ) -> Result<Value, Diagnostic> {
         if is_template(node) {
             return self.value(node, what);
         }
         // Forgejo's server hands plain numbers on as quoted text (forgejo-runner-protocol 7.1).
         let number = node.as_number().or_else(|| node.text()?.trim().parse().ok());
         match number {
-            Some(number) if number > 0.0 && number.is_finite() => {
+            Some(number) if number.is_finite() && fits(number) => {
                 Ok(Value::Literal(self.literal(node)))
             }
-            _ => Err(self.wrong(node, what, "a number above zero or an expression")),
+            _ => Err(self.wrong(node, what, expected)),
         }
     }
 
@@ -138,7 +153,7 @@ impl Context {
             Some(node) if node.as_sequence().is_some() => {
                 Err(self.wrong(node, "`permissions`", "a mapping, `read-all` or `write-all`"))
             }
-            Some(node) if !node.is_null() => Ok(Some(json(node))),
+            Some(node) if !node.is_null() => Ok(Some(node.to_json())),
             _ => Ok(None),
         }
     }
@@ -165,7 +180,7 @@ impl Context {
             return Ok(Data::Sequence(items));
         }
         let Some(pairs) = node.as_mapping() else {
-            return Ok(Data::Scalar(json(node)));
+            return Ok(Data::Scalar(node.to_json()));
         };
         let mut fields = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
@@ -179,25 +194,4 @@ impl Context {
 /// Whether a value is text with an expression in it.
 pub(super) fn is_template(node: &Node) -> bool {
     node.text().is_some_and(|text| text.contains("${{"))
-}
-
-/// A value as JSON, with its type by the core rules; expressions stay text.
-pub(super) fn json(node: &Node) -> Json {
-    if node.is_null() {
-        return Json::Null;
-    }
-    if let Some(items) = node.as_sequence() {
-        return Json::Array(items.iter().map(json).collect());
-    }
-    if let Some(pairs) = node.as_mapping() {
-        let entries = pairs
-            .iter()
-            .map(|(key, value)| (key.text().unwrap_or_default().to_owned(), json(value)));
-        return Json::Object(entries.collect::<Map<_, _>>());
-    }
-    match (node.as_bool(), node.as_number()) {
-        (Some(value), _) => Json::Bool(value),
-        (None, Some(number)) => expression::Value::Number(number).to_json(),
-        (None, None) => Json::String(node.text().unwrap_or_default().to_owned()),
-    }
 }

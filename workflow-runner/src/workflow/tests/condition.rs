@@ -6,8 +6,8 @@ use common::event::Conclusion::{Cancelled, Failure, Skipped, Success};
 use common::event::JobResult;
 use common::plan::Dialect;
 
-use super::{contexts, workflow};
-use crate::workflow::job_condition;
+use super::contexts;
+use crate::workflow::{Workflow, job_condition, parse_for};
 
 /// A chain in which `c` needs `b` and `b` needs `a`; whether `c` runs.
 fn runs(condition: &str, a: JobResult, b: JobResult, dialect: Dialect) -> bool {
@@ -16,17 +16,18 @@ fn runs(condition: &str, a: JobResult, b: JobResult, dialect: Dialect) -> bool {
 
 fn runs_in(condition: &str, a: JobResult, b: JobResult, cancelled: bool, dialect: Dialect) -> bool {
     let line = if condition.is_empty() { String::new() } else { format!("if: \"{condition}\", ") };
-    let workflow = workflow(&format!(
+    let text = format!(
         "on: push
 jobs:
   a: {{runs-on: t, steps: [run: x]}}
   b: {{needs: a, runs-on: t, steps: [run: x]}}
   c: {{needs: [b], {line}runs-on: t, steps: [run: x]}}
 "
-    ));
+    );
+    let workflow = parse_for(&text, "ci.yml", dialect).expect("it is a workflow").workflow;
     let results = BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
     let job = workflow.job("c").expect("it is there");
-    job_condition(&workflow, job, &contexts(), &results, cancelled, dialect)
+    job_condition(&workflow, job, &contexts(), &BTreeMap::new(), &results, cancelled, dialect)
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -81,6 +82,11 @@ fn a_cancelled_run_starts_only_what_asks_for_it() {
     }
 }
 
+/// A workflow that GitHub would refuse: its conditions use what does not exist there.
+fn forgejo(text: &str) -> Workflow {
+    parse_for(text, "ci.yml", Dialect::Forgejo).expect("it is a workflow").workflow
+}
+
 #[test]
 fn a_context_that_a_condition_does_not_see_is_an_error_with_its_place() {
     let text = "on: push
@@ -90,9 +96,11 @@ jobs:
     runs-on: t
     steps: [run: x]
 ";
-    let workflow = workflow(text);
+    let workflow = forgejo(text);
+    let job = &workflow.jobs[0];
+    let (secrets, results) = (BTreeMap::new(), BTreeMap::new());
     let ask = |dialect| {
-        job_condition(&workflow, &workflow.jobs[0], &contexts(), &BTreeMap::new(), false, dialect)
+        job_condition(&workflow, job, &contexts(), &secrets, &results, false, dialect)
             .map_err(|error| error.to_string())
     };
     let shown = ask(Dialect::Github).expect_err("no matrix here");
@@ -107,8 +115,10 @@ env: {X: '${{ github.ref_name }}'}
 jobs:
   a: {if: env.X == 'main', runs-on: t, steps: [run: x]}
 ";
-    let workflow = workflow(text);
+    let workflow = forgejo(text);
     let job = &workflow.jobs[0];
-    let ran = job_condition(&workflow, job, &contexts(), &BTreeMap::new(), false, Dialect::Forgejo);
+    let (secrets, results) = (BTreeMap::new(), BTreeMap::new());
+    let dialect = Dialect::Forgejo;
+    let ran = job_condition(&workflow, job, &contexts(), &secrets, &results, false, dialect);
     assert_eq!(ran, Ok(true));
 }

@@ -83,8 +83,9 @@ jobs:
   c: {runs-on: tiny, env: *env, steps: *steps}
 ",
     );
-    assert_eq!(workflow.jobs[0].steps, workflow.jobs[1].steps);
-    assert_eq!(workflow.jobs[0].env, workflow.jobs[2].env);
+    assert_eq!(workflow.jobs[0].steps(), workflow.jobs[1].steps());
+    let env = |job: usize| &workflow.jobs[job].on_machine().expect("it has steps").env;
+    assert_eq!(env(0), env(2));
 }
 
 #[test]
@@ -92,7 +93,7 @@ fn a_file_from_another_system_is_read_the_same() {
     let text = one_job("runs-on: tiny\nname: x");
     let other = format!("\u{feff}{}", text.replace('\n', "\r\n"));
     let (a, b) = (workflow(&text), workflow(&other));
-    assert_eq!(a.jobs[0].steps, b.jobs[0].steps);
+    assert_eq!(a.jobs[0].steps(), b.jobs[0].steps());
     assert_eq!(a.jobs[0].name, b.jobs[0].name);
 }
 
@@ -180,4 +181,12 @@ jobs:
     let line = "  8 |             echo ${{ format('x' }}";
     assert!(shown.starts_with("ci.yml:8:"), "{shown}");
     assert!(shown.contains(line), "{shown}");
+}
+
+#[test]
+fn a_job_without_steps_enters_the_workflow_in_kdl() {
+    let parsed = parsed("on: push\njobs:\n  a:\n    runs-on: tiny\n");
+    let job = &parsed.workflow.jobs[0];
+    assert_eq!(super::super::entered_file(job).as_deref(), Some(".solstice/workflow.kdl"));
+    assert!(parsed.warnings[0].to_string().contains("has no `steps`: it runs"));
 }

@@ -5,9 +5,14 @@ use serde_json::json;
 
 use super::{contexts, job, one_job, scope, workflow};
 use crate::workflow::{
-    StrategyValues, continues_on_error, display_name, expand, labels, plan, secrets_used,
-    secrets_used_by, strategy_values, timeout_minutes, uses_checkout,
+    StrategyValues, Workflow, continues_on_error, display_name, expand, labels, parse_for, plan,
+    secrets_used, secrets_used_by, strategy_values, timeout_minutes, uses_checkout,
 };
+
+/// A workflow that GitHub would refuse: it uses contexts where they do not exist there.
+fn forgejo(text: &str) -> Workflow {
+    parse_for(text, "ci.yml", Dialect::Forgejo).expect("it is a workflow").workflow
+}
 
 fn labels_of(runs_on: &str) -> Result<Vec<String>, String> {
     let job = workflow(&one_job(&format!("runs-on: {runs_on}"))).jobs.remove(0);
@@ -39,7 +44,8 @@ fn runs_on_that_gives_no_label_is_an_error_with_its_place() {
     assert!(shown.starts_with("ci.yml:4:14: `runs-on` of job \"a\" is empty once"), "{shown}");
     let shown = labels_of("${{ fromJSON('[1]') }}").expect_err("a number");
     assert!(shown.contains("neither text nor a list of texts"), "{shown}");
-    let shown = labels_of("${{ secrets.LABEL }}").expect_err("no secrets here");
+    let job = forgejo(&one_job("runs-on: ${{ secrets.LABEL }}")).jobs.remove(0);
+    let shown = labels(&job, &scope()).expect_err("no secrets here").to_string();
     assert!(shown.contains("secrets"), "{shown}");
 }
 
@@ -62,7 +68,8 @@ fn a_limit_of_time_is_evaluated_where_it_can_be() {
         ("timeout-minutes: '${{ github }}'", None),
         ("timeout-minutes: '${{ env.LIMIT }}'", None),
     ] {
-        assert_eq!(timeout_minutes(&job(lines), &scope()).ok(), expected, "{lines}");
+        let job = forgejo(&one_job(&format!("runs-on: tiny\n{lines}"))).jobs.remove(0);
+        assert_eq!(timeout_minutes(&job, &scope()).ok(), expected, "{lines}");
     }
 }
 
@@ -97,7 +104,8 @@ fn a_strategy_has_defaults_and_a_context() {
     assert!(both("strategy: {max-parallel: '${{ 0 }}'}").is_err());
     let job = job("strategy: {matrix: {a: [1, 2]}}");
     let legs = expand(&job, &scope()).expect("it has legs");
-    let context = strategy_values(&job, &scope()).expect("a strategy").context(&legs[1]);
+    let values = strategy_values(&job, &scope()).expect("a strategy");
+    let context = values.context(&legs[1], Dialect::Github);
     assert_eq!(
         json!(context),
         json!({"fail-fast": true, "job-index": 1, "job-total": 2, "max-parallel": 2})
@@ -196,7 +204,7 @@ fn an_unknown_job_has_no_plan() {
 
 #[test]
 fn secrets_are_found_wherever_they_are_read() {
-    let workflow = workflow(
+    let workflow = forgejo(
         "on: push
 env: {A: '${{ secrets.SHARED }}'}
 jobs:

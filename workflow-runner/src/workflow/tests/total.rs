@@ -93,7 +93,7 @@ fn a_workflow_of_the_largest_size_is_read() {
         (0..25).for_each(|_| text.push_str(line));
     }
     assert!(text.len() as u64 > WORKFLOW_BYTES * 9 / 10 && text.len() as u64 <= WORKFLOW_BYTES);
-    assert_eq!(parsed(&text).workflow.jobs[0].steps.len(), 500);
+    assert_eq!(parsed(&text).workflow.jobs[0].steps().len(), 500);
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn request() -> JobRequest {
             secrets: std::collections::BTreeMap::new(),
             masks: Vec::new(),
             tree: None,
+            has_checkout: true,
             keep: None,
             services: Vec::new(),
             debug: None,
