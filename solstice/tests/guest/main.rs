@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod everyday;
+mod examples;
 mod faults;
 mod harness;
 mod load;
