@@ -1,7 +1,7 @@
 //! Problem matchers: lines of a step's output that are findings (github-runner-protocol 7.9).
 //!
 //! A matcher has patterns for consecutive lines; the last may go on for as long as it matches
-//! (`loop`). What the patterns find together is one [`Found`]. [`file`] reads the file in which they
+//! (`loop`). What the patterns find together is one [`Found`]. [`mod@file`] reads the file in which they
 //! are described, [`place`] finds the repository of a file that a finding names.
 
 pub(super) mod file;
