@@ -2,10 +2,6 @@
 # Every test, from nothing: packages, programs, images, then the suites.
 # Prints the time of each stage. Nothing is skipped; what is missing fails.
 set -euo pipefail
-# Processes inherit which signals are ignored; under nohup that is one, and steps would ignore it too.
-if [ -z "${SOLSTICE_TEST_SIGNALS-}" ]; then
-    SOLSTICE_TEST_SIGNALS=default exec env --default-signal "$0" "$@"
-fi
 cd "$(dirname "$0")/.."
 . scripts/stage.sh
 

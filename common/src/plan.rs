@@ -133,6 +133,24 @@ pub struct Step {
     pub location: Option<Location>,
 }
 
+impl Step {
+    /// A step that does this and has nothing else.
+    #[must_use]
+    pub fn new(index: u32, action: StepAction) -> Self {
+        Self {
+            index,
+            id: None,
+            name: None,
+            condition: None,
+            env: Value::empty_mapping(),
+            continue_on_error: None,
+            timeout_minutes: None,
+            action,
+            location: None,
+        }
+    }
+}
+
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

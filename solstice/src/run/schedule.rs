@@ -301,38 +301,8 @@ impl Schedule {
     /// Nothing that has not started will.
     pub(crate) fn cancel(&mut self) {
         self.cancelled = true;
-        for job in &mut self.jobs {
-            match &mut job.state {
-                State::Waiting => {
-                    let key = &job.node.key;
-                    let cancelled = JobResult::Cancelled;
-                    self.reports.push(unstarted(key, key.clone(), Json::Null, cancelled));
-                    job.state = State::Over(Merged::of(cancelled));
-                }
-                State::Running { waiting, running, so_far, .. } => {
-                    for leg in std::mem::take(waiting) {
-                        so_far.add(JobResult::Cancelled, &BTreeMap::new());
-                        let cancelled = JobResult::Cancelled;
-                        self.reports.push(unstarted(
-                            &job.node.key,
-                            leg.name,
-                            leg.matrix,
-                            cancelled,
-                        ));
-                    }
-                    if running.is_empty() {
-                        job.state = State::Over(so_far.clone());
-                    }
-                }
-                // Its jobs are in this list too.
-                State::Calling { waiting, so_far, .. } => {
-                    if !std::mem::take(waiting).is_empty() {
-                        so_far.add(JobResult::Cancelled, &BTreeMap::new());
-                    }
-                }
-                State::Over(_) => {}
-            }
-        }
+        // Every key begins so; who runs the legs cancels all of them anyway.
+        self.cancel_below("");
     }
 
     /// Every job and leg that is over, the result of the run, and its exit code.

@@ -85,6 +85,17 @@ async fn a_process_that_a_signal_ended_is_named_so() {
 }
 
 #[tokio::test]
+#[expect(unsafe_code, reason = "nix has no safe way to ignore a signal")]
+async fn a_signal_that_this_program_ignores_is_not_ignored_by_steps() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is set, and nothing here waits for this signal.
+    unsafe { signal(Signal::SIGUSR2, SigHandler::SigIgn) }.unwrap();
+    let story = job().run("kill -USR2 $$; echo ignored").play().await;
+    assert_eq!(story.output(), "", "{}", story.log());
+    assert_eq!(story.result, JobResult::Failure);
+}
+
+#[tokio::test]
 async fn steps_get_the_constructed_environment_and_nothing_else() {
     let story = job().step(run("env").shell("sh")).play().await;
     let own = [

@@ -24,6 +24,7 @@ pub(super) fn start(command: &Command) -> Result<Process, SystemError> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    heed_signals(&mut builder);
     if let Some(identity) = command.identity.clone() {
         become_before_exec(&mut builder, identity);
     }
@@ -37,6 +38,22 @@ pub(super) fn start(command: &Command) -> Result<Process, SystemError> {
     };
     let control = LocalControl { child, group, ended: false };
     Ok(Process { stdout: Box::new(stdout), stderr: Box::new(stderr), control: Box::new(control) })
+}
+
+/// Lets the child ignore no signal. It would inherit what whoever started this program ignores, such
+/// as the HUP of nohup, and a step could not be ended by it.
+#[expect(unsafe_code, reason = "std cannot set the signals of a child on stable Rust")]
+fn heed_signals(builder: &mut std::process::Command) {
+    // SAFETY: between fork and exec only sigaction is called, which may be called there.
+    unsafe {
+        builder.pre_exec(|| {
+            for signal in signal::Signal::iterator() {
+                // KILL and STOP refuse it; nobody can ignore them.
+                let _ = signal::signal(signal, signal::SigHandler::SigDfl);
+            }
+            Ok(())
+        });
+    }
 }
 
 /// Makes the child another user, with that user's groups.

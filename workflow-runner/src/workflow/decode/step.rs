@@ -58,17 +58,9 @@ pub(super) fn steps(context: &mut Context, items: &[Node]) -> Vec<Step> {
 
 /// The only step of a job that names none: the repository's workflow in KDL.
 pub(super) fn entry(location: Location) -> Step {
-    Step {
-        index: 0,
-        id: None,
-        name: None,
-        condition: None,
-        env: Value::empty_mapping(),
-        continue_on_error: None,
-        timeout_minutes: None,
-        action: StepAction::Uses { reference: ENTRY_STEP.to_owned(), with: Value::empty_mapping() },
-        location: Some(location),
-    }
+    let reference = ENTRY_STEP.to_owned();
+    let action = StepAction::Uses { reference, with: Value::empty_mapping() };
+    Step { location: Some(location), ..Step::new(0, action) }
 }
 
 /// Decodes `if` of a job or step. It was parsed before.

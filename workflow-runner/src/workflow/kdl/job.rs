@@ -124,6 +124,9 @@ fn part(reader: &mut Reader, job: &mut Job, work: &mut Steps, node: &KdlNode) {
         }
         "os" => {
             job.places.strategy = at;
+            if work.runs_on == Value::Sequence(Vec::new()) {
+                job.places.runs_on = at;
+            }
             let names = labels(reader, node);
             let names = names.into_iter().map(|name| Data::Scalar(name.text.into())).collect();
             let os = Field { name: "os".to_owned(), location: at, value: Data::Sequence(names) };
@@ -272,20 +275,16 @@ fn push(reader: &mut Reader, work: &mut Steps, parts: Parts, at: Location) {
         let hint = "write step \"make test\", or step \"Test\" { run \"make test\" }";
         return reader.error(at, "the step has nothing to run", Some(hint));
     };
+    let action =
+        StepAction::Run { script, shell: parts.shell, working_directory: parts.working_directory };
+    let index = u32::try_from(work.steps.len()).unwrap_or(u32::MAX);
     work.steps.push(Step {
-        index: u32::try_from(work.steps.len()).unwrap_or(u32::MAX),
-        id: None,
         name: parts.name,
         condition: parts.condition,
         env: parts.env.unwrap_or_else(Value::empty_mapping),
-        continue_on_error: None,
         timeout_minutes: parts.timeout_minutes,
-        action: StepAction::Run {
-            script,
-            shell: parts.shell,
-            working_directory: parts.working_directory,
-        },
         location: Some(at),
+        ..Step::new(index, action)
     });
 }
 
@@ -304,15 +303,7 @@ fn nothing() -> Steps {
 
 /// The step that every job begins with.
 fn checkout() -> Step {
-    Step {
-        index: 0,
-        id: None,
-        name: Some(Value::literal("Check out")),
-        condition: None,
-        env: Value::empty_mapping(),
-        continue_on_error: None,
-        timeout_minutes: None,
-        action: StepAction::Uses { reference: CHECKOUT.to_owned(), with: Value::empty_mapping() },
-        location: None,
-    }
+    let reference = CHECKOUT.to_owned();
+    let action = StepAction::Uses { reference, with: Value::empty_mapping() };
+    Step { name: Some(Value::literal("Check out")), ..Step::new(0, action) }
 }
