@@ -11,6 +11,7 @@ use crate::run::called::Library;
 use crate::run::discover::{WorkflowFile, discover_all};
 use crate::run::execute::{Host, Labels};
 use crate::run::git;
+use crate::run::planner::missing_entry;
 use crate::settings::Settings;
 use crate::table::print_json;
 
@@ -91,6 +92,7 @@ fn of_file(file: &WorkflowFile, strict: bool, labels: &dyn Labels) -> Vec<Findin
                 let of_job = unsupported.iter().filter(|(key, _)| *key == job.key);
                 findings.extend(of_job.map(|(_, diagnostic)| error(diagnostic.clone())));
                 findings.extend(workflow::unsupported_actions(job).into_iter().map(warning));
+                findings.extend(missing_entry(job, &file.project).map(warning));
             }
             Err(elsewhere) => findings.push(warning(elsewhere)),
         }

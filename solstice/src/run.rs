@@ -12,7 +12,7 @@ mod drive;
 mod event;
 pub(crate) mod execute;
 pub(crate) mod git;
-mod planner;
+pub(crate) mod planner;
 mod schedule;
 mod secrets;
 

@@ -1,7 +1,7 @@
 //! From a job of the workflow to the requests that the host is given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,18 +83,24 @@ pub(crate) struct Wishes {
     pub(crate) repository: String,
 }
 
+/// What is wrong when a job runs a workflow in KDL that the project does not have.
+pub(crate) fn missing_entry(job: &Job, project: &Path) -> Option<Diagnostic> {
+    let file = workflow::entered_file(job)?;
+    (!project.join(&file).is_file()).then(|| {
+        let message = format!("job {:?} runs {file}, which does not exist", job.key);
+        let error = job.diagnostic(job.location, message);
+        error.hint("write the file, or give the job steps")
+    })
+}
+
 impl WorkflowPlanner<'_> {
     /// Finds what is wrong with a job before any job runs, as far as it does not depend on others.
     ///
     /// # Errors
     /// An image label is unknown, or a workflow in KDL that the job runs does not exist.
     pub(crate) fn check(&self, job: &Job) -> Result<(), CommandError> {
-        if let Some(file) = workflow::entered_file(job)
-            && !self.wishes.project.join(&file).is_file()
-        {
-            let message = format!("job {:?} runs {file}, which does not exist", job.key);
-            let error = job.diagnostic(job.location, message);
-            return Err(error.hint("write the file, or give the job steps").into());
+        if let Some(error) = missing_entry(job, &self.wishes.project) {
+            return Err(error.into());
         }
         if let Some(image) = &self.wishes.image {
             return self.wished_image(image).map(|_| ());

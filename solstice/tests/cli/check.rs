@@ -110,3 +110,18 @@ fn nothing_to_check() {
          .github/workflows, and no .solstice/workflow.kdl\nhint: name one: solstice check WORKFLOW\n",
     );
 }
+
+#[test]
+fn an_entered_file_that_is_not_there() {
+    let text =
+        "on: push\njobs:\n  a:\n    runs-on: tiny\n    steps: [{ uses: solstice/workflow@v1 }]\n";
+    let place = workflow(text);
+    let done = place.solstice(&["check"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let finding = "warning: .github/workflows/ci.yml:3:3: job \"a\" runs .solstice/workflow.kdl, which \
+                   does not exist\n";
+    assert!(done.stderr.starts_with(finding), "{}", done.stderr);
+    let kdl = "job \"b\" {\n    runs-on \"tiny\"\n    step \"echo\"\n}\n";
+    let done = place.file(".solstice/workflow.kdl", kdl).solstice(&["check"]);
+    assert!(done.stderr.ends_with("2 workflows: 0 errors, 0 warnings\n"), "{}", done.stderr);
+}

@@ -65,7 +65,8 @@ pub(super) fn job(reader: &mut Reader, node: &KdlNode, others: &[Job]) -> Option
         let at = reader.place(late);
         reader.error(at, "`setup` stands before the steps", Some("move it up"));
     }
-    if work.runs_on == Value::Sequence(Vec::new()) {
+    let names_labels = children(node).iter().any(|child| is("runs-on")(&child));
+    if !names_labels {
         if job.strategy.matrix.is_some() {
             work.runs_on = Value::Template("${{ matrix.os }}".to_owned());
         } else {
@@ -150,7 +151,8 @@ fn part(reader: &mut Reader, job: &mut Job, work: &mut Steps, node: &KdlNode) {
         }
         "env" => work.env = reader.env(node, Place::JobEnv),
         "timeout-minutes" => {
-            work.timeout_minutes = minutes(reader, node, Place::Job);
+            work.timeout_minutes =
+                reader.single(node).and_then(|text| minutes(reader, &text, Place::Job));
         }
         "continue-on-error" => {
             work.continue_on_error =
@@ -174,9 +176,9 @@ fn labels<'a>(reader: &mut Reader, node: &'a KdlNode) -> Vec<Text<'a>> {
     texts
 }
 
-fn minutes(reader: &mut Reader, node: &KdlNode, place: Place) -> Option<Value> {
-    let text = reader.single(node)?;
-    let value = reader.template(&text, place);
+/// A limit: a number, or an expression that gives one.
+fn minutes(reader: &mut Reader, text: &Text<'_>, place: Place) -> Option<Value> {
+    let value = reader.template(text, place);
     let is_number =
         |text: &str| text.parse::<f64>().is_ok_and(|number| number > 0.0 && number.is_finite());
     if matches!(&value, Value::Literal(text) if !is_number(text)) {
@@ -255,7 +257,8 @@ fn take(reader: &mut Reader, parts: &mut Parts, name: &str, at: Location, text: 
             parts.working_directory.replace(reader.template(&text, Place::Step)).is_some()
         }
         "timeout-minutes" => {
-            parts.timeout_minutes.replace(reader.template(&text, Place::Step)).is_some()
+            let limit = minutes(reader, &text, Place::Step);
+            limit.is_some_and(|limit| parts.timeout_minutes.replace(limit).is_some())
         }
         "if" => {
             expressions::condition(reader, &text, Place::StepCondition);
