@@ -99,7 +99,8 @@ fn size(query: &str) -> Result<MachineSize, String> {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        if *self != (Self { image: self.name.clone(), size: MachineSize::default(), ..self.clone() })
+        if *self
+            != (Self { image: self.name.clone(), size: MachineSize::default(), ..self.clone() })
         {
             write!(f, ":vm://{}", self.image)?;
             let cpus = self.size.cpus.map(|cpus| format!("cpus={cpus}"));

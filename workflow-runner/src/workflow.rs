@@ -10,6 +10,7 @@ mod check;
 mod condition;
 mod data;
 mod decode;
+mod delivered;
 mod graph;
 mod inputs;
 mod kdl;
@@ -32,6 +33,7 @@ use crate::yaml;
 pub use call::{call_inputs, call_outputs, call_secrets, check_call};
 pub use condition::job_condition;
 pub use data::{Data, Field};
+pub use delivered::{Delivered, Undeliverable, delivered};
 pub use inputs::{inputs_from, inputs_of_event};
 pub use kdl::KDL_FILE;
 pub use matrix::{Leg, expand};
@@ -111,13 +113,17 @@ pub fn inspect(text: &str, file: &str, dialect: Dialect) -> Inspection {
     if file.ends_with(".kdl") {
         return kdl::inspect(text, file, dialect);
     }
-    let document = match yaml::parse(text, file) {
-        Ok(document) => document,
-        Err(error) => return Inspection { errors: vec![error], ..Inspection::default() },
-    };
-    let expressions = check::expressions(&document, rules::Rules::of(dialect));
+    match yaml::parse(text, file) {
+        Ok(document) => inspect_document(&document, dialect),
+        Err(error) => Inspection { errors: vec![error], ..Inspection::default() },
+    }
+}
+
+/// What can be said about the tree of a file.
+fn inspect_document(document: &yaml::Document, dialect: Dialect) -> Inspection {
+    let expressions = check::expressions(document, rules::Rules::of(dialect));
     let mut errors = expressions.errors;
-    let (mut workflow, decoded) = decode::workflow(&document, dialect);
+    let (mut workflow, decoded) = decode::workflow(document, dialect);
     for error in decoded.errors {
         // What an expression makes wrong may be found again by the reader of its value.
         let known = |other: &Diagnostic| other.location == error.location;

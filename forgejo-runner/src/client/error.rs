@@ -1,0 +1,90 @@
+//! Why a call brought no answer, and what that means for whoever called.
+
+use connectrpc::{ConnectError, ErrorCode};
+
+use super::transport::{TransportError, chain};
+
+/// A call that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct RpcError {
+    /// What it means.
+    pub kind: RpcErrorKind,
+    /// What happened, in a sentence for an administrator.
+    pub message: String,
+}
+
+/// What a failed call means (forgejo-runner-protocol 1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RpcErrorKind {
+    /// The server does not know this runner, or not with this token.
+    Unauthenticated,
+    /// The server, or its version, has no such method.
+    Unimplemented,
+    /// The log was closed.
+    AlreadyExists,
+    /// The server refuses what it was given, such as a registration token.
+    Refused,
+    /// The server failed, or the task is not this runner's.
+    Internal,
+    /// Somebody in between takes no body of this size.
+    TooLarge,
+    /// Calls come too fast.
+    TooMany,
+    /// Nobody answered, or nobody who speaks the protocol. Worth another try.
+    Unavailable,
+    /// This side cannot make the call at all.
+    Local,
+}
+
+impl RpcError {
+    /// Something that no other try changes.
+    pub(super) fn strange(message: impl Into<String>) -> Self {
+        Self { kind: RpcErrorKind::Local, message: message.into() }
+    }
+}
+
+impl From<ConnectError> for RpcError {
+    fn from(error: ConnectError) -> Self {
+        use RpcErrorKind as Kind;
+        if let Some(TransportError::Page { status, .. }) = transport(&error) {
+            let kind = match status {
+                401 | 403 => Kind::Unauthenticated,
+                413 => Kind::TooLarge,
+                429 => Kind::TooMany,
+                _ => Kind::Unavailable,
+            };
+            let cure = match kind {
+                Kind::TooLarge => "raise the limit of the proxy on the size of a body",
+                Kind::TooMany => "raise the limit of the proxy, or set a longer fetch_interval",
+                _ => "check the URL, and the proxy in front of the instance",
+            };
+            let message = format!("{}; {cure}", chain(&error));
+            return Self { kind, message };
+        }
+        let kind = match error.code {
+            ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => Kind::Unauthenticated,
+            ErrorCode::Unimplemented => Kind::Unimplemented,
+            ErrorCode::AlreadyExists => Kind::AlreadyExists,
+            ErrorCode::InvalidArgument | ErrorCode::FailedPrecondition | ErrorCode::OutOfRange => {
+                Kind::Refused
+            }
+            ErrorCode::Internal | ErrorCode::NotFound | ErrorCode::DataLoss => Kind::Internal,
+            ErrorCode::ResourceExhausted => Kind::TooMany,
+            _ => Kind::Unavailable,
+        };
+        Self { kind, message: chain(&error) }
+    }
+}
+
+/// What the transport said, somewhere behind the error.
+fn transport(error: &ConnectError) -> Option<&TransportError> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<TransportError>() {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}
