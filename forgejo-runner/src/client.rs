@@ -20,6 +20,8 @@ use reqwest::Url;
 use crate::settings::{Connection, Trust};
 use transport::Transport;
 
+pub(crate) use transport::{chain, client as http_client};
+
 pub use error::{RpcError, RpcErrorKind};
 pub use version::{Kind, Version, version};
 

@@ -53,7 +53,7 @@ impl Transport {
 }
 
 /// An HTTP client by the settings: no call is sent on to another place.
-pub(super) fn client(trust: &Trust) -> Result<reqwest::ClientBuilder, RpcError> {
+pub(crate) fn client(trust: &Trust) -> Result<reqwest::ClientBuilder, RpcError> {
     let builder = reqwest::Client::builder()
         .connect_timeout(CONNECT)
         .redirect(redirect::Policy::none())
@@ -126,7 +126,7 @@ async fn title(response: reqwest::Response) -> String {
 }
 
 /// An error with its causes: the outermost alone names no reason.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -108,7 +108,9 @@ mod tests {
             [
                 format!("the label \"docker\" (docker://node:22) {of} docker = \"IMAGE\""),
                 format!("the label \"ubuntu-22.04\" {of} \"ubuntu-22.04\" = \"IMAGE\""),
-                format!("the label \"debian-12\" (docker://debian:12) {of} debian-12 = \"debian-12\""),
+                format!(
+                    "the label \"debian-12\" (docker://debian:12) {of} debian-12 = \"debian-12\""
+                ),
             ]
         );
     }

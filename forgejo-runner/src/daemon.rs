@@ -1,0 +1,176 @@
+//! The daemon: what an earlier process left, a loop for each connection, and the end of it all.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue::seal::KeyRing;
+use queue::{Address, Queue, QueueError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::{Client, RpcError};
+use crate::events::{PREFETCH, Tasks, deliver};
+use crate::fetch::Fetcher;
+use crate::journal::{Journal, JournalError};
+use crate::settings::RunnerSettings;
+use crate::task::Shared;
+
+/// How long jobs that were cancelled because the daemon ends may take to be reported.
+const CANCELLED: Duration = Duration::from_secs(120);
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    #[error("the directory {path:?} cannot be used: {reason}")]
+    State {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: std::io::Error,
+    },
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The queue cannot be used.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The settings of a connection cannot be used.
+    #[error("the connection {connection:?}: {reason}")]
+    Connection {
+        /// Its name.
+        connection: String,
+        /// Why.
+        reason: RpcError,
+    },
+}
+
+/// The runners of all connections. Dropping it is what a crash is: the next start goes on.
+#[derive(Debug)]
+pub struct Runner {
+    tasks: Tasks,
+    shared: Shared,
+    shutdown: Duration,
+    stop: CancellationToken,
+    /// Ends everything at once.
+    dead: CancellationToken,
+    /// The loops that take tasks.
+    fetching: TaskTracker,
+    /// The reports.
+    working: TaskTracker,
+    delivering: tokio::task::AbortHandle,
+}
+
+impl Runner {
+    /// Goes on with the tasks of an earlier process and takes new ones.
+    ///
+    /// # Errors
+    /// Something that it needs cannot be used; nothing was taken.
+    pub async fn start(
+        settings: RunnerSettings,
+        queue: Queue,
+        keys: KeyRing,
+    ) -> Result<Self, StartError> {
+        let state = &settings.state;
+        let cannot = |reason| StartError::State { path: state.clone(), reason };
+        tokio::fs::create_dir_all(state).await.map_err(cannot)?;
+        let journal = Journal::open(&state.join("journal.db"), keys.clone()).await?;
+        let address = journal.address().await?;
+        let known: Address = address.parse().expect("the journal makes plain addresses");
+        let events = queue.events(&known, PREFETCH).await?;
+        let shared = Shared { journal, queue: queue.clone(), interval: settings.report_interval };
+        let tasks = Tasks::default();
+        let (stop, dead) = (CancellationToken::new(), CancellationToken::new());
+        let (fetching, working) = (TaskTracker::new(), TaskTracker::new());
+        let mut fetchers = Vec::new();
+        for connection in settings.connections {
+            let client = Client::new(&connection).map_err(|reason| {
+                let connection = connection.name.clone();
+                StartError::Connection { connection, reason }
+            })?;
+            fetchers.push(Fetcher {
+                connection: Arc::new(connection),
+                client,
+                shared: shared.clone(),
+                keys: keys.clone(),
+                tasks: tasks.clone(),
+                working: working.clone(),
+                address: address.clone(),
+                stop: stop.clone(),
+                dead: dead.clone(),
+            });
+        }
+        // Events must find their tasks.
+        for kept in shared.journal.tasks().await? {
+            let name = &kept.id.connection;
+            match fetchers.iter().find(|fetcher| fetcher.connection.name == *name) {
+                Some(fetcher) => fetcher.spawn(kept, false),
+                None => tracing::error!(
+                    connection = name,
+                    task = kept.id.number,
+                    "a task waits for a connection that the settings do not have any more; add it \
+                     to them so that the task can be reported"
+                ),
+            }
+        }
+        let delivering = tokio::spawn(deliver(events, queue, keys, tasks.clone())).abort_handle();
+        for fetcher in fetchers {
+            fetching.spawn(fetcher.run());
+        }
+        let shutdown = settings.shutdown;
+        Ok(Self { tasks, shared, shutdown, stop, dead, fetching, working, delivering })
+    }
+
+    /// Takes no new task, and waits for those in hand up to the limit of the settings; then, or when
+    /// `hurry` is cancelled, cancels them and still reports. What is not reported then is left to the
+    /// next start.
+    pub async fn stop(self, hurry: CancellationToken) {
+        self.stop.cancel();
+        self.fetching.close();
+        self.fetching.wait().await;
+        let waiting = self.tasks.all().len();
+        if waiting > 0 {
+            tracing::info!(tasks = waiting, "no new tasks; waiting for those in hand");
+        }
+        tokio::select! {
+            () = self.tasks.none() => {}
+            () = hurry.cancelled() => self.cancel_all().await,
+            () = tokio::time::sleep(self.shutdown) => self.cancel_all().await,
+        }
+        self.working.close();
+    }
+
+    async fn cancel_all(&self) {
+        let tasks = self.tasks.all();
+        tracing::warn!(tasks = tasks.len(), "cancelling the jobs in hand");
+        for task in tasks {
+            task.cancel().await;
+        }
+        if tokio::time::timeout(CANCELLED, self.tasks.none()).await.is_err() {
+            tracing::warn!(
+                "tasks are left that were not reported; the next start goes on with them"
+            );
+        }
+    }
+
+    /// The queue that it works with.
+    #[must_use]
+    pub fn queue(&self) -> Queue {
+        self.shared.queue.clone()
+    }
+
+    /// How many tasks are in hand.
+    #[must_use]
+    pub fn tasks_in_hand(&self) -> usize {
+        self.tasks.all().len()
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.dead.cancel();
+        self.delivering.abort();
+    }
+}
