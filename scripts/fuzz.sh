@@ -43,7 +43,7 @@ for entry in expression workflow command kdl; do
 done
 if [ "$cases" -gt 0 ]; then
     export PROPTEST_CASES=$cases
-    stage properties cargo test --locked -p common -p queue -p workflow-runner -p orchestrator \
+    stage properties cargo test --locked -p common -p queue -p workflow-runner -p orchestrator -p forgejo-runner \
         -p vm-manager -p solstice --lib --bins
 fi
 stages
