@@ -115,6 +115,10 @@ impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Literal(value) => write_literal(f, value),
+            // In small letters these three are literals, whatever they were written like here.
+            Self::Context(name, _) if matches!(&**name, "true" | "false" | "null") => {
+                f.write_str(&name.to_ascii_uppercase())
+            }
             Self::Context(name, _) => f.write_str(name),
             Self::Call(function, arguments, _) => {
                 write!(f, "{}(", function.name())?;
