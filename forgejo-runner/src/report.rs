@@ -330,35 +330,37 @@ impl Report {
     }
 
     /// The state to report while the server has so many rows. Before all of them are there it is that
-    /// of a running task.
+    /// of a running task, unless the server takes no more.
     #[must_use]
-    pub fn state(&self, task: i64, acknowledged: u64) -> TaskState {
-        let end = self.end.filter(|_| acknowledged >= self.rows);
+    pub fn state(&self, task: i64, acknowledged: u64, log_closed: bool) -> TaskState {
+        let end = self.end.filter(|_| log_closed || acknowledged >= self.rows);
         let steps = self.steps.iter().zip(0..).filter(|(step, _)| step.started.is_some());
         TaskState {
             id: task,
             result: end.map_or(TaskResult::RESULT_UNSPECIFIED, |end| wire(end.conclusion)).into(),
             started_at: self.began.map(wire_time).into(),
             stopped_at: end.map(|end| wire_time(end.time)).into(),
-            steps: steps.map(|(step, id)| step.state(id, acknowledged)).collect(),
+            steps: steps.map(|(step, id)| step.state(id, acknowledged, log_closed)).collect(),
             ..TaskState::default()
         }
     }
 }
 
 impl Step {
-    fn state(&self, id: i64, acknowledged: u64) -> StepState {
+    fn state(&self, id: i64, acknowledged: u64, log_closed: bool) -> StepState {
         let number = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
         let there = acknowledged.saturating_sub(self.first_row).min(self.rows);
         // Its last rows come before its end, so that the server never shows an end without them.
-        let is_over = there == self.rows;
+        // A closed log ends where it was closed.
+        let first_row = if log_closed { self.first_row.min(acknowledged) } else { self.first_row };
+        let is_over = log_closed || there == self.rows;
         let result = self.conclusion.filter(|_| is_over);
         StepState {
             id,
             result: result.map_or(TaskResult::RESULT_UNSPECIFIED, wire).into(),
             started_at: self.started.map(wire_time).into(),
             stopped_at: self.stopped.filter(|_| is_over).map(wire_time).into(),
-            log_index: number(self.first_row),
+            log_index: number(first_row),
             log_length: number(there),
             ..StepState::default()
         }

@@ -105,7 +105,9 @@ impl Task {
     pub(crate) fn new(kept: Kept, client: Client, shared: Shared, ephemeral: bool) -> Self {
         let Kept { id, job, request, mut standing, rows } = kept;
         // What is pending is what was kept, whatever the server lost meanwhile.
-        standing.acknowledged = standing.report.rows() - rows.len() as u64;
+        if !standing.log_closed {
+            standing.acknowledged = standing.report.rows() - rows.len() as u64;
+        }
         let sequencer = match standing.progress {
             Some(progress) => Sequencer::resume(progress, standing.report.conclusion().is_some()),
             None => Sequencer::new(job),
@@ -291,7 +293,6 @@ impl Task {
             Err(error) if error.kind == RpcErrorKind::AlreadyExists => {
                 tracing::info!(job.id = %self.job, "the server closed the log of a task");
                 let mut state = self.state.lock().await;
-                state.standing.acknowledged = state.standing.report.rows();
                 state.standing.log_closed = true;
                 state.drop_pending();
                 self.save(&state).await;
@@ -343,9 +344,8 @@ impl Task {
     async fn state_request(&self, is_end: bool, tries: u32) -> UpdateTaskRequest {
         let state = self.state.lock().await;
         let standing = &state.standing;
-        // A log that the server closed holds what it holds: the state goes out all the same.
-        let held = if standing.log_closed { u64::MAX } else { standing.acknowledged };
-        let mut task = standing.report.state(self.id.number, held);
+        let mut task =
+            standing.report.state(self.id.number, standing.acknowledged, standing.log_closed);
         if !is_end {
             task.result = TaskResult::RESULT_UNSPECIFIED.into();
             task.stopped_at = None.into();
@@ -489,7 +489,6 @@ pub(crate) async fn tell(queue: &Queue, host: HostId, progress: Progress) {
 impl State {
     fn add(&mut self, rows: Vec<Row>) {
         if self.standing.log_closed {
-            self.standing.acknowledged = self.standing.report.rows();
             return;
         }
         self.pending_bytes += rows.iter().map(Row::wire_bytes).sum::<usize>();

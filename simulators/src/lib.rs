@@ -1,4 +1,5 @@
-//! What tests put in the place of the world: throw-away brokers and databases, scripted guests.
+//! What tests put in the place of the world: throw-away brokers and databases, scripted guests, a
+//! [forge](forgejo).
 //!
 //! [`RabbitServer`] and [`PostgresServer`] are the real programs, each in a directory of its own
 //! with ports of its own. Dropping one ends its processes and removes its directory; a watchdog
@@ -10,6 +11,7 @@
 mod account;
 mod dice;
 mod error;
+pub mod forgejo;
 pub mod jobs;
 mod place;
 mod ports;

@@ -77,7 +77,7 @@ impl Story {
 
     /// The rows of each step, and how it ended.
     fn steps(&self) -> Vec<(Vec<&str>, TaskResult)> {
-        let state = self.report.state(7, self.report.rows());
+        let state = self.report.state(7, self.report.rows(), false);
         let steps = state.steps.iter().map(|step| {
             let from = usize::try_from(step.log_index).unwrap();
             let rows = &self.rows[from..from + usize::try_from(step.log_length).unwrap()];
@@ -132,10 +132,10 @@ fn rows_are_the_set_up_then_the_steps_then_the_completion() {
             (vec!["a notice between", "c"], TaskResult::RESULT_FAILURE),
         ]
     );
-    let state = story.report.state(7, story.report.rows());
+    let state = story.report.state(7, story.report.rows(), false);
     assert_eq!(state.result.as_known(), Some(TaskResult::RESULT_FAILURE));
     assert!(state.stopped_at.as_option().is_some());
-    let early = story.report.state(7, 8);
+    let early = story.report.state(7, 8, false);
     assert_eq!(early.result.as_known(), Some(TaskResult::RESULT_UNSPECIFIED));
     assert_eq!((early.steps[0].log_index, early.steps[0].log_length), (6, 2));
     assert_eq!(early.steps[2].result.as_known(), Some(TaskResult::RESULT_UNSPECIFIED));
@@ -159,7 +159,7 @@ fn steps_without_an_end_get_one() {
     let mut skipped = Report::new(2);
     let rows = skipped.end_without_job(at(0), Conclusion::Skipped, &[]);
     assert_eq!(rows.len(), 1, "no_more needs a row");
-    let state = skipped.state(1, 1);
+    let state = skipped.state(1, 1, false);
     assert!(state.steps.iter().all(|s| s.result.as_known() == Some(TaskResult::RESULT_SKIPPED)));
 }
 
@@ -229,7 +229,7 @@ proptest! {
         }
         told.finish(Conclusion::Success);
         prop_assert_eq!(told.rows.len() as u64, told.report.rows());
-        let state = told.report.state(1, told.report.rows());
+        let state = told.report.state(1, told.report.rows(), false);
         prop_assert_eq!(state.steps.len(), steps);
         let ran: Vec<_> = state.steps.iter().filter(|step| step.log_length > 0).collect();
         for pair in ran.windows(2) {

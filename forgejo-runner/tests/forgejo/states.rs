@@ -1,0 +1,155 @@
+//! The state of tasks and steps, outputs, cancels, conditions.
+
+use common::event::Conclusion;
+use simulators::forgejo::{Fault, Profile, Rpc, Status};
+
+use crate::harness::{PATIENCE, World};
+
+const REPOSITORY: &str = "team/project";
+const TWO: &str = "on: push\njobs:\n  build:\n    runs-on: tiny\n    steps:\n      - name: First\n        run: \
+                   a\n      - name: Second\n        run: b\n";
+const CHAIN: &str = "on: push\njobs:\n  first:\n    runs-on: tiny\n    outputs: { path: x }\n    steps:\n      \
+                     - run: a\n  second:\n    needs: first\n    runs-on: big\n    steps:\n      - run: b\n";
+
+#[tokio::test]
+async fn a_cancel_reaches_the_job_once_and_what_it_says_then_is_kept() {
+    for failure in [false, true] {
+        let world = World::new(Profile::V15).await;
+        let runner = world.daemon().await;
+        if failure {
+            world.forge.faults().next(Rpc::UpdateTask, Fault::FailureForCancelled);
+        }
+        let run = world.forge.push_workflow(REPOSITORY, "ci.yml", TWO);
+        let mut job = world.hosts.job().await;
+        job.boot().await;
+        job.start_step(0).await;
+        job.log(Some(0), &["running"]).await;
+        world
+            .forge
+            .wait_until(PATIENCE, |forge| {
+                forge
+                    .view(run)
+                    .job("build")
+                    .steps
+                    .iter()
+                    .any(|step| step.title == "First" && !step.rows.is_empty())
+            })
+            .await;
+        world.forge.cancel(run);
+        job.cancelled().await;
+        job.log(Some(0), &["post steps"]).await;
+        job.end_step(0, Conclusion::Cancelled).await;
+        job.finish(Conclusion::Cancelled).await;
+        world.end(runner).await;
+        let view = world.forge.view(run);
+        assert_eq!(view.status, Status::Cancelled, "{view}");
+        assert!(view.job("build").log().contains(&"post steps"), "{view}");
+        assert_eq!(job.cancels(), 1);
+    }
+}
+
+#[tokio::test]
+async fn outputs_reach_the_job_that_needs_them() {
+    let world = World::new(Profile::V15).await;
+    let runner = world.daemon().await;
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", CHAIN);
+    let mut first = world.hosts.job().await;
+    first.boot().await;
+    first.step(0, &[], Conclusion::Success).await;
+    first.outputs(&[("path", "a/b"), ("empty", "")]).await;
+    first.finish(Conclusion::Success).await;
+    let mut second = world.hosts.job().await;
+    let needs = serde_json::to_value(&second.request.body.contexts.needs).unwrap();
+    assert_eq!(needs["first"]["result"], "success");
+    assert_eq!(needs["first"]["outputs"]["path"], "a/b");
+    assert_eq!(second.request.envelope.size.cpus, Some(2), "the label `big`");
+    second.pass(&[]).await;
+    assert_eq!(world.forge.wait_for_run(run, PATIENCE).await.status, Status::Success);
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn outputs_of_a_failed_job_are_not_sent() {
+    let world = World::new(Profile::V15).await;
+    let runner = world.daemon().await;
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", CHAIN);
+    let mut first = world.hosts.job().await;
+    first.boot().await;
+    first.outputs(&[("path", "a/b")]).await;
+    first.step(0, &[], Conclusion::Failure).await;
+    first.finish(Conclusion::Failure).await;
+    let view = world.forge.wait_for_run(run, PATIENCE).await;
+    assert_eq!(view.job("first").status, Status::Failure);
+    assert_eq!(view.job("second").status, Status::Skipped, "{view}");
+    assert!(view.job("first").outputs.is_empty());
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn outputs_that_are_lost_on_the_way_are_sent_again() {
+    let world = World::new(Profile::V15).await;
+    let runner = world.daemon().await;
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", CHAIN);
+    let mut first = world.hosts.job().await;
+    first.boot().await;
+    first.step(0, &[], Conclusion::Success).await;
+    first.outputs(&[("path", "a/b")]).await;
+    world.forge.faults().times(Rpc::UpdateTask, Fault::DropResponse, 2);
+    first.finish(Conclusion::Success).await;
+    world.hosts.job().await.pass(&[]).await;
+    let view = world.forge.wait_for_run(run, PATIENCE).await;
+    assert_eq!(view.job("first").outputs["path"], "a/b");
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn a_condition_that_is_false_costs_no_machine() {
+    let text = "on: push\njobs:\n  build:\n    runs-on: tiny\n    if: github.ref_name == 'nowhere'\n    \
+                steps:\n      - name: First\n        run: a\n";
+    for profile in [Profile::V11, Profile::V15, Profile::Gitea124] {
+        let world = World::new(profile).await;
+        let runner = world.daemon().await;
+        let run = world.forge.push_workflow(REPOSITORY, "ci.yml", text);
+        let view = world.forge.wait_for_run(run, PATIENCE).await;
+        let build = view.job("build");
+        assert_eq!(build.status, Status::Skipped, "{view}");
+        assert_eq!(build.step("First").status, Status::Skipped);
+        assert!(build.log_closed);
+        world.hosts.until("what was reserved is given back or unused", |_| true).await;
+        world.end(runner).await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_after_a_failure_runs_when_it_says_always() {
+    let text = CHAIN.replace("    needs: first\n", "    needs: first\n    if: always()\n");
+    let world = World::new(Profile::V15).await;
+    let runner = world.daemon().await;
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", &text);
+    let mut first = world.hosts.job().await;
+    first.boot().await;
+    first.step(0, &[], Conclusion::Failure).await;
+    first.finish(Conclusion::Failure).await;
+    let mut second = world.hosts.job().await;
+    assert_eq!(second.request.body.contexts.needs["first"]["result"], "failure");
+    second.pass(&[]).await;
+    let view = world.forge.wait_for_run(run, PATIENCE).await;
+    assert_eq!(view.job("second").status, Status::Success);
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_started_again_has_a_log_of_its_own() {
+    let world = World::new(Profile::V15).await;
+    let runner = world.daemon().await;
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", TWO);
+    world.hosts.job().await.pass(&["first attempt"]).await;
+    world.forge.wait_for_run(run, PATIENCE).await;
+    world.forge.rerun(run);
+    let mut again = world.hosts.job().await;
+    assert_eq!(again.request.body.contexts.github["run_attempt"], "2");
+    again.pass(&["second attempt"]).await;
+    let view = world.forge.wait_for_run(run, PATIENCE).await;
+    assert_eq!(view.job("build").step("First").lines(), ["second attempt"]);
+    world.end(runner).await;
+}
