@@ -63,6 +63,8 @@ enum Part {
 struct Step {
     started: Option<Timestamp>,
     stopped: Option<Timestamp>,
+    /// Whether it did anything: one that is skipped has times all the same.
+    ran: bool,
     first_row: u64,
     rows: u64,
     conclusion: Option<Conclusion>,
@@ -187,6 +189,7 @@ impl Report {
             return rows;
         }
         step.started = Some(event.time);
+        step.ran = true;
         step.first_row = first_row;
         self.part = Part::Step(event.step);
         rows.extend(self.release());
@@ -335,12 +338,21 @@ impl Report {
     pub fn state(&self, task: i64, acknowledged: u64, log_closed: bool) -> TaskState {
         let end = self.end.filter(|_| log_closed || acknowledged >= self.rows);
         let steps = self.steps.iter().zip(0..).filter(|(step, _)| step.started.is_some());
+        let mut states: Vec<StepState> = Vec::new();
+        for (step, id) in steps {
+            let mut state = step.state(id, acknowledged, log_closed);
+            // A closed log has no place for a step that began after that.
+            if let Some(before) = states.last().filter(|_| log_closed && !step.ran) {
+                state.log_index = before.log_index + before.log_length;
+            }
+            states.push(state);
+        }
         TaskState {
             id: task,
             result: end.map_or(TaskResult::RESULT_UNSPECIFIED, |end| wire(end.conclusion)).into(),
             started_at: self.began.map(wire_time).into(),
             stopped_at: end.map(|end| wire_time(end.time)).into(),
-            steps: steps.map(|(step, id)| step.state(id, acknowledged, log_closed)).collect(),
+            steps: states,
             ..TaskState::default()
         }
     }
@@ -351,8 +363,6 @@ impl Step {
         let number = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
         let there = acknowledged.saturating_sub(self.first_row).min(self.rows);
         // Its last rows come before its end, so that the server never shows an end without them.
-        // A closed log ends where it was closed.
-        let first_row = if log_closed { self.first_row.min(acknowledged) } else { self.first_row };
         let is_over = log_closed || there == self.rows;
         let result = self.conclusion.filter(|_| is_over);
         StepState {
@@ -360,7 +370,7 @@ impl Step {
             result: result.map_or(TaskResult::RESULT_UNSPECIFIED, wire).into(),
             started_at: self.started.map(wire_time).into(),
             stopped_at: self.stopped.filter(|_| is_over).map(wire_time).into(),
-            log_index: number(first_row),
+            log_index: number(self.first_row),
             log_length: number(there),
             ..StepState::default()
         }
