@@ -5,6 +5,7 @@
 //! makes an identity of a shared secret; [`rest`] asks the instance's REST interface for one.
 //! Nothing here shows a token: not in errors, not in warnings.
 
+mod check;
 mod duration;
 mod file;
 pub mod mapping;
@@ -17,6 +18,7 @@ pub mod stored;
 use reqwest::Url;
 use uuid::Uuid;
 
+pub use check::accepted;
 pub use file::{one_line, token};
 
 /// Why an identity cannot be used.

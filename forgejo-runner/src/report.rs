@@ -63,8 +63,6 @@ enum Part {
 struct Step {
     started: Option<Timestamp>,
     stopped: Option<Timestamp>,
-    /// Whether it did anything: one that is skipped has times all the same.
-    ran: bool,
     first_row: u64,
     rows: u64,
     conclusion: Option<Conclusion>,
@@ -189,7 +187,6 @@ impl Report {
             return rows;
         }
         step.started = Some(event.time);
-        step.ran = true;
         step.first_row = first_row;
         self.part = Part::Step(event.step);
         rows.extend(self.release());
@@ -337,22 +334,17 @@ impl Report {
     #[must_use]
     pub fn state(&self, task: i64, acknowledged: u64, log_closed: bool) -> TaskState {
         let end = self.end.filter(|_| log_closed || acknowledged >= self.rows);
-        let steps = self.steps.iter().zip(0..).filter(|(step, _)| step.started.is_some());
-        let mut states: Vec<StepState> = Vec::new();
-        for (step, id) in steps {
-            let mut state = step.state(id, acknowledged, log_closed);
-            // A closed log has no place for a step that began after that.
-            if let Some(before) = states.last().filter(|_| log_closed && !step.ran) {
-                state.log_index = before.log_index + before.log_length;
-            }
-            states.push(state);
-        }
+        // A step is shown when the server has every row before it, so that none is announced at a
+        // place that its log never gets to.
+        let shown =
+            |step: &Step| step.started.is_some() && (log_closed || step.first_row <= acknowledged);
+        let steps = self.steps.iter().zip(0..).filter(|(step, _)| shown(step));
         TaskState {
             id: task,
             result: end.map_or(TaskResult::RESULT_UNSPECIFIED, |end| wire(end.conclusion)).into(),
             started_at: self.began.map(wire_time).into(),
             stopped_at: end.map(|end| wire_time(end.time)).into(),
-            steps: states,
+            steps: steps.map(|(step, id)| step.state(id, acknowledged, log_closed)).collect(),
             ..TaskState::default()
         }
     }
@@ -370,7 +362,7 @@ impl Step {
             result: result.map_or(TaskResult::RESULT_UNSPECIFIED, wire).into(),
             started_at: self.started.map(wire_time).into(),
             stopped_at: self.stopped.filter(|_| is_over).map(wire_time).into(),
-            log_index: number(self.first_row),
+            log_index: number(self.first_row.min(acknowledged)),
             log_length: number(there),
             ..StepState::default()
         }

@@ -150,7 +150,7 @@ mod tests {
         let without = |key: &str| GOOD.replace(&format!("\"{key}\""), "\"other\"");
         for (text, expected) in [
             (String::new(), "f:1:0: this is no runner file: it is not JSON"),
-            (GOOD.replace("\"hunter2\",", "\"hunter2\""), "f:7:11: this is no runner file"),
+            (GOOD.replace("\"hunter2\",", "\"hunter2\""), "f:7:3: this is no runner file"),
             ("[]".to_owned(), "it holds no JSON object"),
             (without("uuid"), "f: `uuid`: it is missing"),
             (without("token"), "f: `token`: it is missing"),

@@ -117,7 +117,7 @@ fn what_cannot_be_used_is_named_with_its_place_and_without_its_token() {
     for (text, expected) in [
         (with("token: ", "token hunter2: [ "), "c.yml:"),
         (with("url: http://x", "url: x"), "c.yml:4:12: `url`: it is not an URL"),
-        (with("url: http://x\n", ""), "c.yml:3:5: `url` is missing"),
+        (with("      url: http://x\n", ""), "c.yml:3:5: `url` is missing"),
         (with(UUID, "7"), "c.yml:5:13: `uuid`: \"7\" is not a UUID"),
         (with("uuid", "uid"), "c.yml:3:5: `uuid` is missing"),
         (with("token", "tokn"), "c.yml:3:5: `token` and `token_url` are missing"),
