@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::{Client, RpcError};
 use crate::events::{PREFETCH, Tasks, deliver};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, OneJob};
 use crate::journal::{Journal, JournalError};
 use crate::settings::RunnerSettings;
 use crate::task::Shared;
@@ -72,6 +72,38 @@ impl Runner {
         queue: Queue,
         keys: KeyRing,
     ) -> Result<Self, StartError> {
+        Self::begin(settings, queue, keys, None).await
+    }
+
+    /// Takes one job of the only connection, and none beside it. Whatever an earlier process left is
+    /// reported as well. Gives whether there was one.
+    ///
+    /// # Errors
+    /// As [`Runner::start`].
+    pub async fn one_job(
+        settings: RunnerSettings,
+        queue: Queue,
+        keys: KeyRing,
+        wish: OneJob,
+        hurry: CancellationToken,
+    ) -> Result<bool, StartError> {
+        let runner = Self::begin(settings, queue, keys, Some(wish)).await?;
+        runner.fetching.close();
+        tokio::select! {
+            () = runner.fetching.wait() => {}
+            () = hurry.cancelled() => {}
+        }
+        let taken = runner.tasks_in_hand() > 0;
+        runner.stop(hurry).await;
+        Ok(taken)
+    }
+
+    async fn begin(
+        settings: RunnerSettings,
+        queue: Queue,
+        keys: KeyRing,
+        wish: Option<OneJob>,
+    ) -> Result<Self, StartError> {
         let state = &settings.state;
         let cannot = |reason| StartError::State { path: state.clone(), reason };
         tokio::fs::create_dir_all(state).await.map_err(cannot)?;
@@ -99,6 +131,7 @@ impl Runner {
                 address: address.clone(),
                 stop: stop.clone(),
                 dead: dead.clone(),
+                wish: wish.clone(),
             });
         }
         // Events must find their tasks.

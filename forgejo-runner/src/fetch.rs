@@ -48,6 +48,17 @@ pub(crate) struct Fetcher {
     pub(crate) stop: CancellationToken,
     /// When the daemon is gone.
     pub(crate) dead: CancellationToken,
+    /// The one job that is wanted, and no other.
+    pub(crate) wish: Option<OneJob>,
+}
+
+/// A wish for one job instead of all.
+#[derive(Clone, Debug, Default)]
+pub struct OneJob {
+    /// The attempt of a job that it must be (forgejo-runner-protocol 4.5); absent means any.
+    pub handle: Option<String>,
+    /// Whether to ask until it is there.
+    pub wait: bool,
 }
 
 /// What is known of the server.
@@ -87,7 +98,10 @@ impl Fetcher {
                 () = self.stopped_for(ANSWER) => return,
             };
             let pause = match round {
-                Ok(()) => {
+                Ok(taken) => {
+                    if self.wish.as_ref().is_some_and(|wish| taken > 0 || !wish.wait) {
+                        return;
+                    }
                     if std::mem::take(&mut told) {
                         tracing::info!(connection = name, "the instance answers again");
                     }
@@ -138,7 +152,7 @@ impl Fetcher {
     }
 
     /// One question, as far as there is room for what it may bring.
-    async fn round(&self, server: &mut Server) -> Result<(), FetchError> {
+    async fn round(&self, server: &mut Server) -> Result<u32, FetchError> {
         if server.kind.is_none() {
             server.kind = self.kind().await;
         }
@@ -148,10 +162,10 @@ impl Fetcher {
             id: ReservationId::new(),
             runner: self.connection.name.clone(),
             labels: images.into_iter().map(str::to_owned).collect(),
-            want: self.free(),
+            want: if self.wish.is_some() { 1 } else { self.free() },
         };
         let reserved = tokio::select! {
-            () = self.stop.cancelled() => return Ok(()),
+            () = self.stop.cancelled() => return Ok(0),
             reserved = self.shared.queue.reserve(&question) => reserved?,
         };
         let used = self.with(server, &reserved).await;
@@ -161,7 +175,7 @@ impl Fetcher {
             // What is not given back lapses.
             drop(self.shared.queue.release(release).await);
         }
-        used.map(drop)
+        used
     }
 
     /// Asks with a reservation; gives how much of it is used.
@@ -191,10 +205,7 @@ impl Fetcher {
             }
         };
         let count = reserved.count.max(1);
-        let answer = self.client.fetch(server.tasks_version, count, &key).await?;
-        let FetchTaskResponse { task, additional_tasks, tasks_version, .. } = answer;
-        // Some servers give further tasks without a first one (forgejo-runner-protocol 4.3).
-        let tasks: Vec<WireTask> = task.into_option().into_iter().chain(additional_tasks).collect();
+        let (tasks, tasks_version) = self.ask(server.tasks_version, count, &key).await?;
         let taken = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         let id = (reserved.count > 0).then_some(reserved.id);
         self.accept(server, tasks, id).await?;
@@ -202,6 +213,24 @@ impl Fetcher {
         // More may wait under the same number (forgejo-runner-protocol 4.1).
         server.tasks_version = if taken > 0 { 0 } else { server.tasks_version.max(tasks_version) };
         Ok(taken)
+    }
+
+    /// The call itself: tasks, and the number of the queue.
+    async fn ask(
+        &self,
+        tasks_version: i64,
+        count: u32,
+        key: &str,
+    ) -> Result<(Vec<WireTask>, i64), FetchError> {
+        if let Some(handle) = self.wish.as_ref().and_then(|wish| wish.handle.as_deref()) {
+            let answer = self.client.fetch_single(handle, key).await?;
+            return Ok((answer.task.into_option().into_iter().collect(), answer.tasks_version));
+        }
+        let answer = self.client.fetch(tasks_version, count, key).await?;
+        let FetchTaskResponse { task, additional_tasks, tasks_version, .. } = answer;
+        // Some servers give further tasks without a first one (forgejo-runner-protocol 4.3).
+        let tasks = task.into_option().into_iter().chain(additional_tasks);
+        Ok((tasks.collect(), tasks_version))
     }
 
     async fn kind(&self) -> Option<Kind> {

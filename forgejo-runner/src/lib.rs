@@ -13,5 +13,6 @@ mod task;
 pub mod translate;
 
 pub use daemon::{Runner, StartError};
+pub use fetch::OneJob;
 pub use label::{Label, LabelError};
 pub use settings::{Connection, RunnerSettings, Trust};

@@ -1,7 +1,10 @@
 //! How tasks are asked for.
 
 use common::event::Conclusion;
+use forgejo_runner::{OneJob, Runner};
 use simulators::forgejo::{Answer, Call, Fault, Forge, Profile, Rpc, Scope, Status};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::{PATIENCE, World};
 
@@ -162,6 +165,28 @@ async fn labels_are_declared_as_hosts_can_run_them() {
         .collect();
     assert_eq!(declared, [["big", "tiny"]], "names only, once");
     world.end(runner).await;
+}
+
+#[tokio::test]
+async fn a_job_is_taken_by_its_handle() {
+    let world = World::new(Profile::V15).await;
+    let identity = world.forge.create_runner("solstice", Scope::Global);
+    let settings = || world.settings(vec![world.connection("main", &identity)]);
+    world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
+    let second = world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
+    let handle = world.forge.view(second).job("build").handle.clone();
+    let take = |handle: &str| {
+        let wish = OneJob { handle: Some(handle.to_owned()), wait: false };
+        let (queue, keys) = (world.queue.clone(), world.keys());
+        let hurry = CancellationToken::new();
+        Runner::one_job(settings(), queue, keys, wish, hurry)
+    };
+    assert!(!take("00000000-0000-4000-8000-000000000000").await.unwrap());
+    let pass = async { world.hosts.job().await.pass(&["the second"]).await };
+    let (taken, ()) = tokio::join!(take(&handle), pass);
+    assert!(taken.unwrap());
+    assert_eq!(world.forge.view(second).status, Status::Success);
+    world.forge.assert_no_violations();
 }
 
 #[tokio::test]

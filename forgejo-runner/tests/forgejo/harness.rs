@@ -73,6 +73,11 @@ impl World {
         }
     }
 
+    /// The keys of the installation.
+    pub(crate) fn keys(&self) -> KeyRing {
+        self.keys.clone()
+    }
+
     /// Starts a daemon with these settings.
     pub(crate) async fn start(&self, settings: RunnerSettings) -> Runner {
         Runner::start(settings, self.queue.clone(), self.keys.clone()).await.unwrap()

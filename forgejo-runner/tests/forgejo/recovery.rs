@@ -89,7 +89,7 @@ async fn a_server_that_was_away_is_found_again() {
     let mut job = world.hosts.job().await;
     job.boot().await;
     job.start_step(0).await;
-    world.forge.restart();
+    world.forge.restart().await;
     job.log(Some(0), &["while it was away"]).await;
     job.end_step(0, Conclusion::Success).await;
     job.finish(Conclusion::Success).await;
