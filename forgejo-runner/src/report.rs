@@ -166,13 +166,13 @@ impl Report {
             None if detail.is_empty() => return Vec::new(),
             None => format!("{name} ...{detail}"),
             Some(_) if event.phase == Phase::Steps => {
-                self.part = Part::Completion;
+                self.complete();
                 return self.release();
             }
             Some(took) => format!("{name}: {}{detail}", shown(took)),
         };
         if event.phase == Phase::Cleanup {
-            self.part = Part::Completion;
+            self.complete();
         }
         let mut rows = self.release();
         rows.extend(self.place(vec![Row::new(time, line)]));
@@ -280,6 +280,13 @@ impl Report {
         }
         self.part = Part::SetUp { folded: false };
         self.counted(vec![Row::new(time, "##[endgroup]")])
+    }
+
+    /// No step follows. Before the first one there may be another try.
+    fn complete(&mut self) {
+        if !matches!(self.part, Part::SetUp { .. }) {
+            self.part = Part::Completion;
+        }
     }
 
     /// Rows where they belong by what is going on; between two steps they wait for what comes.

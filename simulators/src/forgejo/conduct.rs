@@ -451,7 +451,7 @@ mod tests {
         let mut open = task(0);
         let request = UpdateTaskRequest {
             state: TaskState { result: RESULT_CANCELLED.into(), ..TaskState::default() }.into(),
-            outputs: [("x".to_owned(), "a token".to_owned())].into(),
+            outputs: [("x".to_owned(), "a token".to_owned())].into_iter().collect(),
             ..UpdateTaskRequest::default()
         };
         assert_eq!(

@@ -10,9 +10,6 @@ use serde_json::{Map, Value, json};
 
 use super::state::{Job, Run, State, Task, hexadecimal, owner_of};
 
-/// Where `uses: owner/repo@ref` is looked for by default.
-const ACTIONS: &str = "https://data.forgejo.org";
-
 /// What the runner fills in; the server sends nothing.
 const EMPTY: [&str; 15] = [
     "triggering_actor",
@@ -142,7 +139,9 @@ impl State {
         });
         Some(Message {
             id: task.id,
-            workflow_payload: Some(self.payload.clone().unwrap_or_else(|| job.payload.clone().into_bytes())),
+            workflow_payload: Some(
+                self.payload.clone().unwrap_or_else(|| job.payload.clone().into_bytes()),
+            ),
             context: context.into(),
             secrets: secrets.into_iter().collect(),
             needs: needs.collect(),
@@ -167,7 +166,7 @@ impl State {
             ("run_attempt", task.attempt.to_string()),
             ("token", task.token.clone()),
             ("gitea_runtime_token", task.runtime_token.clone()),
-            ("gitea_default_actions_url", ACTIONS.to_owned()),
+            ("gitea_default_actions_url", self.actions_url.clone()),
         ];
         for (key, text) in texts {
             context.insert(key.to_owned(), text.into());

@@ -24,7 +24,7 @@ fn map(text: &mut String, entries: &[(String, Node)], depth: usize, continued: b
         if index > 0 || !continued {
             indent(text, depth);
         }
-        scalar(text, key, depth);
+        name(text, key);
         text.push(':');
         below(text, value, depth);
     }
@@ -76,11 +76,18 @@ fn inline(text: &mut String, node: &Node, depth: usize) {
 
 /// Text, with as few quotes as it needs.
 fn scalar(text: &mut String, content: &str, depth: usize) {
+    if is_literal(content) {
+        literal(text, content, depth);
+    } else {
+        name(text, content);
+    }
+}
+
+/// Text on one line.
+fn name(text: &mut String, content: &str) {
     let means_text = Node::Plain(content.to_owned()).value().is_string() && !is_word(content);
     if means_text && is_safe(content) {
         text.push_str(content);
-    } else if is_literal(content) {
-        literal(text, content, depth);
     } else {
         quoted(text, content);
     }
@@ -164,28 +171,77 @@ fn indent(text: &mut String, depth: usize) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
+    #[track_caller]
+    fn check(value: &Value) {
+        let text = emit(&Node::of(value));
+        let read = Node::parse(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+        assert_eq!(read.value(), *value, "{text}");
+    }
+
     #[test]
-    fn what_is_written_means_the_same() {
-        let value = json!({
+    fn texts_mean_the_same_wherever_they_stand() {
+        let texts = [
+            "make test",
+            "20",
+            "3.10",
+            "true",
+            "null",
+            "~",
+            "",
+            "a: b",
+            "a:",
+            "a #b",
+            "#",
+            "*",
+            "@x",
+            "- a",
+            "-",
+            "-x",
+            "'",
+            "\"",
+            "${{ matrix.a }}",
+            "{a}",
+            "%d",
+            "!x",
+            "&a",
+            " a ",
+            "a\tb",
+            "\u{7}",
+            "a\r\nb\r\n",
+            "a\n\n  b\nc: d # e\n",
+            "a\nb",
+            "a\nb\n\n\n",
+            "a\n",
+            "  a\nb\n",
+            "\n",
+            "žluť\u{2028}",
+            "12:30",
+            "---",
+            "on",
+            "? a",
+            "a\n\t b\n",
+            "[a",
+        ];
+        for text in texts {
+            check(
+                &json!({"key": text, "list": [text, [text]], "after": {"deep": text}, "last": 1}),
+            );
+            check(&json!({text: {text: 1}}));
+        }
+    }
+
+    #[test]
+    fn trees_mean_the_same() {
+        check(&json!({
             "on": {"push": null, "branches": []},
-            "plain": "make test", "number": "20", "float": "3.10", "bool": "true", "null": "null",
-            "empty": "", "map": {}, "colon": "a: b", "end": "a:", "hash": "a #b", "star": "*",
-            "at": "@x", "dash": "- a", "minus": "-", "option": "-x", "quote": "'", "double": "\"",
-            "expression": "${{ matrix.a }}", "brace": "{a}", "percent": "%d", "bang": "!x",
-            "spaces": " a ", "tab": "a\tb", "bell": "\u{7}", "carriage": "a\r\nb\r\n",
-            "script": "a\n\n  b\nc: d # e\n", "stripped": "a\nb", "kept": "a\nb\n\n\n", "one": "a\n",
-            "led": "  a\nb\n", "newline": "\n", "unicode": "žluť\u{2028}", "time": "12:30", "document": "---",
+            "map": {},
             "list": [1, "1", 1.5, true, null, ["a", []], {"a": "b", "c": {"d": ["e"]}}, {}],
             "steps": [{"run": "a\nb\n", "env": {"X": "1"}}, {"uses": "a/b@v1"}],
-            "a: b": 1, "": 2, "5": 3,
-        });
-        let text = emit(&Node::of(&value));
-        let read = Node::parse(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
-        assert_eq!(read.value(), value, "{text}");
+        }));
     }
 
     #[test]

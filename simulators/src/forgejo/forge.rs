@@ -1,7 +1,6 @@
 //! The server as tests use it.
 
 use std::fmt::Write;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +24,7 @@ pub struct Builder {
     profile: Profile,
     sub_path: String,
     clock: Clock,
+    actions_url: Option<String>,
     fetch_minimum: Option<Duration>,
     body_limit: Option<usize>,
 }
@@ -49,6 +49,12 @@ impl Builder {
         self
     }
 
+    /// Where `uses: owner/repo@ref` is looked for, which is at Forgejo's if nothing else is said.
+    pub fn actions_url(mut self, url: &str) -> Self {
+        self.actions_url = Some(url.trim_end_matches('/').to_owned());
+        self
+    }
+
     /// The least time between two fetches of a runner; less is a violation.
     pub fn fetch_minimum(mut self, minimum: Duration) -> Self {
         self.fetch_minimum = Some(minimum);
@@ -69,6 +75,7 @@ impl Builder {
         let (listener, address) = server::bind().await.expect("the system has a free port");
         let url = format!("http://{address}{}", self.sub_path);
         let mut state = State::new(self.profile, self.clock, url);
+        state.actions_url = self.actions_url.unwrap_or(state.actions_url);
         state.fetch_minimum = self.fetch_minimum;
         state.body_limit = self.body_limit;
         let shared = Arc::new(Shared::new(state));
@@ -97,6 +104,7 @@ impl Forge {
             profile: Profile::V15,
             sub_path: String::new(),
             clock: Clock::default(),
+            actions_url: None,
             fetch_minimum: None,
             body_limit: None,
         }
@@ -260,6 +268,12 @@ impl Forge {
         });
     }
 
+    /// All runs, the oldest first.
+    #[must_use]
+    pub fn runs(&self) -> Vec<RunId> {
+        self.shared.lock().runs.keys().copied().map(RunId).collect()
+    }
+
     /// What a user sees of a run.
     ///
     /// # Panics
@@ -336,29 +350,21 @@ impl Forge {
     }
 
     /// Looks after every change until there is something.
-    #[track_caller]
-    fn wait_for<T>(
-        &self,
-        within: Duration,
-        mut look: impl FnMut() -> Option<T>,
-    ) -> impl Future<Output = T> {
-        let caller = std::panic::Location::caller();
-        async move {
-            let mut changes = self.shared.changes();
-            let found = tokio::time::timeout(within, async {
-                loop {
-                    // Before the look: what changes while it looks is looked at again.
-                    changes.mark_unchanged();
-                    if let Some(found) = look() {
-                        return found;
-                    }
-                    changes.changed().await.expect("the state is here");
+    async fn wait_for<T>(&self, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+        let mut changes = self.shared.changes();
+        let found = tokio::time::timeout(within, async {
+            loop {
+                // Before the look: what changes while it looks is looked at again.
+                changes.mark_unchanged();
+                if let Some(found) = look() {
+                    return found;
                 }
-            });
-            match found.await {
-                Ok(found) => found,
-                Err(_) => panic!("{caller}: nothing within {within:?}\n{}", self.dump()),
+                changes.changed().await.expect("the state is here");
             }
+        });
+        match found.await {
+            Ok(found) => found,
+            Err(_) => panic!("nothing within {within:?}\n{}", self.dump()),
         }
     }
 
@@ -406,21 +412,21 @@ impl Forge {
     }
 
     /// Starts the server again: its state stays, all connections are cut.
-    pub fn restart(&self) {
-        self.shared.cut();
+    pub async fn restart(&self) {
+        self.shared.cut().await;
     }
 
     /// Starts the server again, without the rows of logs that are not closed.
-    pub fn restart_without_logs(&self) {
-        self.shared.cut();
+    pub async fn restart_without_logs(&self) {
+        self.shared.cut().await;
         self.shared.change(|state| state.tasks.values_mut().for_each(super::state::Task::lose_log));
     }
 
     /// Cuts all connections and gives no new one an answer, until [`Forge::come_back`]. The port stays
     /// its own.
-    pub fn go_down(&self) {
+    pub async fn go_down(&self) {
         self.shared.change(|state| state.down = true);
-        self.shared.cut();
+        self.shared.cut().await;
     }
 
     /// Answers again.

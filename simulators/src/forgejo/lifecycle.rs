@@ -43,11 +43,10 @@ impl State {
         }
         self.runs.insert(id, run);
         for (source, expanded) in drafts {
-            match expanded {
-                Some(expanded) => {
-                    expanded.into_iter().for_each(|draft| self.add_job(id, &source, Some(draft)))
-                }
-                None => self.add_job(id, &source, None),
+            let drafts = expanded
+                .map_or_else(|| vec![None], |expanded| expanded.into_iter().map(Some).collect());
+            for draft in drafts {
+                self.add_job(id, &source, draft);
             }
         }
         self.supersede(id);
@@ -177,7 +176,8 @@ impl State {
         let Some(job) = self.jobs.get(&id).cloned() else { return };
         let Some(run) = self.runs.get(&job.run) else { return };
         let succeeded = needs.iter().all(|status| *status == Status::Success);
-        let mut scope = Expressions { needs, ..self.expressions(run) };
+        let scope = Expressions { needs, ..self.expressions(run) };
+        let scope = scope.with("needs", self.needs_context(&job));
         let runs = if self.profile.evaluates_if() {
             let condition = job.condition.as_deref().unwrap_or("success()");
             // What the server cannot tell the runner has to.
@@ -190,7 +190,6 @@ impl State {
             return;
         }
         if job.incomplete {
-            scope = scope.with("needs", self.needs_context(&job));
             let source = run.workflow.jobs.iter().find(|source| source.key == job.key).cloned();
             let expanded = source.as_ref().map(|source| run.workflow.expand(source, &scope));
             let (Some(source), Some(Ok(expanded))) = (source, expanded) else {

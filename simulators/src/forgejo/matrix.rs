@@ -43,12 +43,11 @@ pub(super) fn legs(matrix: Option<&Node>, scope: &Scope) -> Result<Vec<Leg>, Unk
             })
         })
     });
-    let original = legs.clone();
-    let only_included = dimensions().next().is_none();
     let include = listed("include")?;
-    if only_included && include.is_some() {
+    if include.is_some() && dimensions().next().is_none() {
         legs.clear();
     }
+    let original = legs.clone();
     for include in include.iter().flat_map(Node::items) {
         let mut joined = false;
         for (leg, original) in legs.iter_mut().zip(&original) {
@@ -70,7 +69,7 @@ pub(super) fn legs(matrix: Option<&Node>, scope: &Scope) -> Result<Vec<Leg>, Unk
     if legs.is_empty() {
         legs.push(Vec::new());
     }
-    legs.sort_by_key(|leg| name(leg));
+    legs.sort_by_key(name);
     Ok(legs)
 }
 

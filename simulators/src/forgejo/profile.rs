@@ -1,5 +1,8 @@
 //! Which server is simulated.
 
+use connectrpc::{ConnectError, ErrorCode};
+use http::StatusCode;
+
 /// A server to be like, with what it can do (forgejo-runner-protocol 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Profile {
@@ -131,6 +134,18 @@ impl Profile {
     #[must_use]
     pub fn unknown_method_is_bare(self) -> bool {
         matches!(self, Self::V7 | Self::V11 | Self::Gitea122)
+    }
+
+    /// The status of an error, which older servers map otherwise (forgejo-runner-protocol 1.3).
+    pub(super) fn http_status(self, error: &ConnectError) -> StatusCode {
+        match error.code {
+            ErrorCode::Canceled | ErrorCode::DeadlineExceeded if self == Self::V7 => {
+                StatusCode::REQUEST_TIMEOUT
+            }
+            ErrorCode::FailedPrecondition if self == Self::V7 => StatusCode::PRECONDITION_FAILED,
+            ErrorCode::Unimplemented if self == Self::V7 => StatusCode::NOT_FOUND,
+            _ => error.http_status(),
+        }
     }
 
     /// The context has `forgejo_server_version`.

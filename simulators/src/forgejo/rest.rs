@@ -108,7 +108,10 @@ impl Ask<'_> {
             }
             ("POST", ["runners"]) if rest_registration => self.create(state, scope),
             ("GET", ["runners"]) if rest_registration => {
-                let runners = state.runners.values().filter(|runner| runner.scope == scope);
+                let visible = self.uri.query().is_some_and(|query| query.contains("visible=true"));
+                let runners = state.runners.values().filter(|runner| {
+                    runner.scope == scope || visible && runner.scope.is_above(&scope)
+                });
                 ok(runners.map(|runner| describe(state, runner)).collect())
             }
             ("GET", ["runners", id]) if rest_registration => {

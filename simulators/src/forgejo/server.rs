@@ -66,9 +66,10 @@ impl Shared {
         self.changes.subscribe()
     }
 
-    /// Ends every connection.
-    pub(super) fn cut(&self) {
-        self.connections().abort_all();
+    /// Ends every connection and waits until they are gone.
+    pub(super) async fn cut(&self) {
+        let mut connections = std::mem::take(&mut *self.connections());
+        connections.shutdown().await;
     }
 
     fn connections(&self) -> MutexGuard<'_, JoinSet<()>> {
@@ -140,7 +141,7 @@ pub(super) struct Accepting {
 impl Drop for Accepting {
     fn drop(&mut self) {
         self.task.abort();
-        self.shared.cut();
+        self.shared.connections().abort_all();
     }
 }
 
@@ -224,7 +225,8 @@ impl App {
             Some(Fault::Error(code)) => {
                 let error = ConnectError::new(code, "a fault was asked for");
                 self.note(&exchange, Answer::Error(code.as_str().to_owned()));
-                let response = Response::builder().status(error.http_status());
+                let profile = self.shared.lock().profile;
+                let response = Response::builder().status(profile.http_status(&error));
                 let response = response.header(CONTENT_TYPE, "application/json");
                 exchange.end(true);
                 return Ok(response.body(Body::from(error.to_json())).expect("it is complete"));

@@ -25,6 +25,15 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether its runners serve another scope too.
+    pub(super) fn is_above(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Global, _) => true,
+            (Self::Owner(owner), Self::Repository(name)) => owner_of(name) == owner,
+            _ => false,
+        }
+    }
+
     /// Whether it covers a repository.
     pub(super) fn covers(&self, repository: &str) -> bool {
         match self {
@@ -47,6 +56,8 @@ pub(super) struct State {
     pub(super) clock: Clock,
     /// Where it is reached, without a slash at the end.
     pub(super) url: String,
+    /// Where `uses: owner/repo@ref` is looked for, without a slash at the end.
+    pub(super) actions_url: String,
     /// The least time between two fetches of a runner.
     pub(super) fetch_minimum: Option<Duration>,
     /// Bytes from which a proxy in front answers 413.
@@ -192,6 +203,7 @@ impl State {
             profile,
             clock,
             url,
+            actions_url: "https://data.forgejo.org".to_owned(),
             fetch_minimum: None,
             body_limit: None,
             payload: None,

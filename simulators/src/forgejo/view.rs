@@ -33,6 +33,8 @@ pub struct RunView {
 /// A job as a page shows it.
 #[derive(Clone, Debug)]
 pub struct JobView {
+    /// What the REST API calls it.
+    pub id: i64,
     /// Its key in the file.
     pub key: String,
     /// Its name, with the values of its matrix.
@@ -219,6 +221,7 @@ impl State {
         let status = if job.attempt == attempt { job.status } else { Status::Skipped };
         let status = task.map_or(status, |task| task.status);
         JobView {
+            id: job.id,
             key: job.key.clone(),
             name: job.name.clone(),
             status,
