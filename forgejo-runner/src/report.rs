@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::event::{
     Conclusion, DebugSession, EventBody, Finished, JobEvent, LogBatch, Phase, PhaseEvent,
-    StepFinished, StepStarted,
+    StepFinished, StepStarted, Stream,
 };
 use common::time::Timestamp;
 use forgejo_proto::runner::{StepState, TaskResult, TaskState};
@@ -35,6 +35,8 @@ pub struct Report {
     /// How many rows there are.
     rows: u64,
     part: Part,
+    /// Whether the lines of the machine's console stand in a fold that is open.
+    in_console: bool,
     /// Rows that came between two steps: they belong to the one that follows, if one does.
     held: Vec<Row>,
     try_number: u32,
@@ -83,6 +85,7 @@ impl Report {
             steps: vec![Step::default(); steps],
             rows: 0,
             part: Part::SetUp { folded: false },
+            in_console: false,
             held: Vec::new(),
             try_number: 0,
             outputs: BTreeMap::new(),
@@ -106,7 +109,11 @@ impl Report {
         if self.end.is_some() {
             return Vec::new();
         }
-        let mut rows = self.new_try(event);
+        let mut rows = Vec::new();
+        if !matches!(event.event, EventBody::Log(_)) {
+            rows.extend(self.leave_console(event.time));
+        }
+        rows.extend(self.new_try(event));
         rows.extend(match &event.event {
             EventBody::Phase(phase) => self.phase(event.time, phase),
             EventBody::StepStarted(step) => self.step_started(step),
@@ -142,10 +149,11 @@ impl Report {
         lines: &[String],
     ) -> Vec<Row> {
         self.began.get_or_insert(time);
+        let mut folded = self.leave_console(time);
         let rows = lines.iter().map(|line| Row::new(time, line)).collect();
-        let mut rows = self.counted(rows);
-        rows.extend(self.close(time, conclusion, None));
-        rows
+        folded.extend(self.counted(rows));
+        folded.extend(self.close(time, conclusion, None));
+        folded
     }
 
     fn new_try(&mut self, event: &JobEvent) -> Vec<Row> {
@@ -210,8 +218,26 @@ impl Report {
     }
 
     fn log(&mut self, batch: &LogBatch) -> Vec<Row> {
-        let rows = batch.lines.iter().map(Row::of_line).collect();
-        self.place(rows)
+        let mut rows = Vec::new();
+        for line in &batch.lines {
+            let folds = line.stream == Stream::Console && matches!(self.part, Part::SetUp { .. });
+            if folds && !self.in_console {
+                self.in_console = true;
+                rows.extend(self.counted(vec![Row::new(line.time, "##[group]Console")]));
+            } else if !folds {
+                rows.extend(self.leave_console(line.time));
+            }
+            rows.extend(self.place(vec![Row::of_line(line, folds)]));
+        }
+        rows
+    }
+
+    /// Ends the fold of the console.
+    fn leave_console(&mut self, time: Timestamp) -> Vec<Row> {
+        if !std::mem::take(&mut self.in_console) {
+            return Vec::new();
+        }
+        self.counted(vec![Row::new(time, "##[endgroup]")])
     }
 
     fn outputs(&mut self, outputs: &BTreeMap<String, String>) -> Vec<Row> {

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::cli::ConfigCommand;
 use crate::exit::{CommandError, Exit};
 use crate::message;
-use crate::settings::{self, Surroundings};
+use crate::settings::{self, Entry, Section, Surroundings};
 use crate::table::{print_json, print_text};
 
 /// Checks the settings, or prints an example.
@@ -38,24 +38,36 @@ fn check(requested: Option<&Path>, as_json: bool) -> Result<Exit, CommandError> 
     }
     let source = settings.source.as_ref().map(|path| path.display().to_string());
     if as_json {
-        let keys: Vec<_> = settings::entries(&settings)
-            .map(|entry| json!({ "key": entry.name, "value": entry.value, "from": entry.origin }))
-            .collect();
+        let row = |table: &str, entry: Entry| {
+            let key = format!("{table}{}", entry.name);
+            json!({ "key": key, "value": entry.value, "from": entry.origin })
+        };
+        let mut keys: Vec<_> = settings::entries(&settings).map(|entry| row("", entry)).collect();
+        for Section { name, entries } in settings::sections(&settings) {
+            let table = format!("{name}.");
+            keys.extend(entries.into_iter().map(|entry| row(&table, entry)));
+        }
         return print_json(&json!({ "file": source, "keys": keys }));
     }
     let mut text = match source {
         Some(source) => format!("# {source}\n"),
         None => "# no settings file\n".to_owned(),
     };
-    for entry in settings::entries(&settings) {
-        let from = entry.origin.unwrap_or_else(|| "default".to_owned());
-        let written = match entry.value {
-            Some(value) => writeln!(text, "{} = {value}  # {from}", entry.name),
-            None => writeln!(text, "# {} is not set", entry.name),
-        };
-        written.expect("a text takes what is written to it");
+    text.extend(settings::entries(&settings).map(line));
+    for Section { name, entries } in settings::sections(&settings) {
+        text.extend(["\n[", &name, "]\n"]);
+        text.extend(entries.into_iter().map(line));
     }
     print_text(&text)
+}
+
+/// A key with its value and its origin.
+fn line(entry: Entry) -> String {
+    let from = entry.origin.unwrap_or_else(|| "default".to_owned());
+    match entry.value {
+        Some(value) => format!("{} = {value}  # {from}\n", entry.name),
+        None => format!("# {} is not set\n", entry.name),
+    }
 }
 
 /// A file with every key, each commented out with its default.
@@ -65,13 +77,21 @@ fn example() -> String {
     let mut text =
         "# Solstice. Every key with its default; docs/configuration.md says more.\n".to_owned();
     for entry in settings.iter().flat_map(settings::entries) {
-        let value = match entry.name {
+        let value = match entry.name.as_ref() {
             // This host's own would surprise on another.
             "host_name" => "\"build-1\"".to_owned(),
-            _ => entry.value.unwrap_or_else(|| placeholder(entry.name).to_owned()),
+            _ => entry.value.unwrap_or_else(|| placeholder(&entry.name).to_owned()),
         };
         writeln!(text, "\n# {}\n# {} = {value}", entry.about, entry.name)
             .expect("a text takes what is written to it");
+    }
+    for Section { name, entries } in settings::example_sections() {
+        writeln!(text, "\n# [{name}]").expect("a text takes what is written to it");
+        for entry in entries {
+            let Entry { name, about, value, .. } = entry;
+            writeln!(text, "# {name} = {}  # {about}", value.unwrap_or_default())
+                .expect("a text takes what is written to it");
+        }
     }
     text
 }
@@ -97,13 +117,17 @@ fn placeholder(key: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_example_is_a_settings_file_with_every_key() {
         let example = example();
         let keys: Vec<&str> = settings::key_names().collect();
-        let line = |line: &&str| line.starts_with("# ") && line.contains(" = ");
+        let line = |line: &&str| {
+            line.starts_with("# ") && (line.contains(" = ") || line.starts_with("# ["))
+        };
         let active: String = example
             .lines()
             .filter(line)
@@ -117,5 +141,10 @@ mod tests {
         let given: Vec<&str> =
             keys.iter().copied().filter(|key| read.origins.contains_key(key)).collect();
         assert_eq!(given, keys, "{example}");
+        let connections = read.forgejo.connections.values();
+        let given: BTreeSet<&str> =
+            connections.flat_map(|keys| keys.origins.keys().copied()).collect();
+        assert_eq!(given, settings::connection_key_names().collect(), "{example}");
+        assert_eq!(read.forgejo.labels["docker"], "debian-12");
     }
 }

@@ -1,8 +1,11 @@
 //! `solstice doctor`: a list of checks, each with an id, a finding and a cure.
 
 mod checks;
+mod forgejo;
 mod image_tools;
 mod service;
+
+use std::borrow::Cow;
 
 use serde::Serialize;
 
@@ -27,7 +30,7 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
     /// Stable: scripts quote it.
-    pub(crate) id: &'static str,
+    pub(crate) id: Cow<'static, str>,
     /// How it ended.
     pub(crate) verdict: Verdict,
     /// What was found, one sentence.
@@ -37,24 +40,34 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn ok(id: &'static str, finding: impl Into<String>) -> Self {
-        Self { id, verdict: Verdict::Ok, finding: finding.into(), cure: None }
+    pub(crate) fn ok(id: impl Into<Cow<'static, str>>, finding: impl Into<String>) -> Self {
+        Self { id: id.into(), verdict: Verdict::Ok, finding: finding.into(), cure: None }
     }
 
     pub(crate) fn warning(
-        id: &'static str,
+        id: impl Into<Cow<'static, str>>,
         finding: impl Into<String>,
         cure: impl Into<String>,
     ) -> Self {
-        Self { id, verdict: Verdict::Warning, finding: finding.into(), cure: Some(cure.into()) }
+        Self {
+            id: id.into(),
+            verdict: Verdict::Warning,
+            finding: finding.into(),
+            cure: Some(cure.into()),
+        }
     }
 
     pub(crate) fn failed(
-        id: &'static str,
+        id: impl Into<Cow<'static, str>>,
         finding: impl Into<String>,
         cure: impl Into<String>,
     ) -> Self {
-        Self { id, verdict: Verdict::Failed, finding: finding.into(), cure: Some(cure.into()) }
+        Self {
+            id: id.into(),
+            verdict: Verdict::Failed,
+            finding: finding.into(),
+            cure: Some(cure.into()),
+        }
     }
 }
 
@@ -82,7 +95,7 @@ fn rows(check: &Check) -> impl Iterator<Item = [String; 3]> {
         Verdict::Warning => "warning",
         Verdict::Failed => "FAILED",
     };
-    let finding = [verdict.to_owned(), check.id.to_owned(), check.finding.replace('\n', "; ")];
+    let finding = [verdict.to_owned(), check.id.to_string(), check.finding.replace('\n', "; ")];
     let cure = check.cure.as_ref().map(|cure| [String::new(), String::new(), format!("→ {cure}")]);
     std::iter::once(finding).chain(cure)
 }

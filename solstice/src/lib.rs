@@ -4,7 +4,8 @@
 //! and says how it ended. `run` makes a JobRequest of each job of a workflow file, hands it to the
 //! orchestrator and renders the events that come back; it knows no machine. `jobs`, `show`, `logs`,
 //! `cancel`, `retry`, `hosts` and `drain` ask the service of this host over its socket. `shell`, `cp`,
-//! `image` and `doctor` speak to `vm-manager` directly.
+//! `image` and `doctor` speak to `vm-manager` directly. `forgejo` makes identities of runners, which
+//! `serve` and `forgejo-runner` use.
 
 mod check;
 pub mod cli;
@@ -16,6 +17,7 @@ mod doctor;
 mod drain;
 pub mod exit;
 mod expression;
+mod forgejo;
 mod host;
 mod hosts;
 mod image;
@@ -74,6 +76,8 @@ pub async fn execute(cli: Cli) -> Result<Exit, CommandError> {
         Command::Drain(arguments) => drain::drain(&settings, arguments).await,
         Command::Image(command) => image::image(&settings, command).await,
         Command::Doctor(arguments) => doctor::doctor(&settings, &arguments).await,
+        Command::Forgejo(command) => forgejo::forgejo(&settings, command).await,
+        Command::ForgejoRunner(arguments) => forgejo::daemon::run(&settings, &arguments).await,
         Command::Serve => serve::serve(&settings, false).await,
         Command::Orchestrator => serve::serve(&settings, true).await,
         Command::Completion { .. }

@@ -14,7 +14,8 @@ const LOG_VARIABLE: &str = "SOLSTICE_LOG";
 const VERBOSE: &str = "solstice=debug,orchestrator=debug,vm_manager=debug";
 
 /// The diagnostic log of the service.
-const SERVICE: &str = "warn,solstice=info,orchestrator=info,queue=info,vm_manager=info";
+const SERVICE: &str =
+    "warn,solstice=info,orchestrator=info,queue=info,vm_manager=info,forgejo_runner=info";
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     };
     start_log(match &cli.command {
         Command::Run(run) if run.verbose => VERBOSE,
-        Command::Serve | Command::Orchestrator => SERVICE,
+        Command::Serve | Command::Orchestrator | Command::ForgejoRunner(_) => SERVICE,
         _ => "off",
     });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -12,6 +12,8 @@ use orchestrator::{Service, api, metrics};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{CommandError, Exit};
+use crate::forgejo::connections::room;
+use crate::forgejo::daemon::{self, Daemon, Prepared};
 use crate::host::orchestrator_settings;
 use crate::message;
 use crate::settings::{self, Settings, with_password};
@@ -28,6 +30,8 @@ pub(crate) async fn serve(settings: &Settings, shared: bool) -> Result<Exit, Com
     if shared {
         check_shared(settings)?;
     }
+    // Hosts that share everything share their runners too, which are processes of their own.
+    let runners = if shared { None } else { daemon::prepare(settings, room(settings))? };
     let prepared = service_settings(settings)?;
     raise_file_limit();
     let stop = Stop::on_signals()
@@ -37,23 +41,53 @@ pub(crate) async fn serve(settings: &Settings, shared: bool) -> Result<Exit, Com
     let closing = CancellationToken::new();
     tokio::spawn(metrics::upkeep(closing.clone()));
     let listening = listen(settings, &service, closing.clone()).await;
-    if listening.is_ok() {
-        tracing::info!(host.id = %service.host(), "ready");
-        tell_manager("READY=1");
-        stop.cancel.cancelled().await;
-        tell_manager("STOPPING=1");
-        message::notice(
-            "ending; jobs whose steps run go on in their machines for 10 minutes, to be continued \
-             by the next start",
-        );
-    }
+    let runs = match listening {
+        Ok(()) => start_runners(runners, &service).await,
+        Err(error) => Err(error),
+    };
+    let has_runners = matches!(runs, Ok(Some(_)));
+    let ended = match runs {
+        Ok(runners) => {
+            until_signal(runners, &service, &stop).await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
     closing.cancel();
+    // With runners the second signal was for their jobs.
+    let at_once = if has_runners { &stop.abandon } else { &stop.destroy };
     tokio::select! {
         () = service.stop() => {}
-        () = stop.destroy.cancelled() => {}
+        () = at_once.cancelled() => {}
         () = tokio::time::sleep(END) => message::warning("the service did not end in time"),
     }
-    listening.map(|()| Exit::Passed)
+    ended.map(|()| Exit::Passed)
+}
+
+/// Starts the runners of instances on the queue of the service.
+async fn start_runners(
+    runners: Option<Prepared>,
+    service: &Service,
+) -> Result<Option<Daemon>, CommandError> {
+    match runners {
+        Some(runners) => runners.start(service.queue(), service.keys()).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Serves until a signal, and ends the runners.
+async fn until_signal(runners: Option<Daemon>, service: &Service, stop: &Stop) {
+    tracing::info!(host.id = %service.host(), "ready");
+    tell_manager("READY=1");
+    stop.cancel.cancelled().await;
+    tell_manager("STOPPING=1");
+    match runners {
+        Some(runners) => runners.stop(stop).await,
+        None => message::notice(
+            "ending; jobs whose steps run go on in their machines for 10 minutes, to be continued \
+             by the next start",
+        ),
+    }
 }
 
 /// Opens the operators' socket and the page of metrics.
@@ -146,7 +180,7 @@ fn refused(error: &StartError) -> CommandError {
 }
 
 /// Tells a service manager, where there is one, how far the service is (sd_notify).
-fn tell_manager(state: &str) {
+pub(crate) fn tell_manager(state: &str) {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
     // Nobody depends on it but the manager, which has a deadline of its own.
     if let Ok(socket) = UnixDatagram::unbound() {

@@ -5,11 +5,12 @@
 
 mod defaults;
 mod file;
+mod forgejo;
 mod keys;
 mod service;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use common::size::ByteSize;
@@ -18,7 +19,9 @@ use crate::exit::CommandError;
 use file::Given;
 use keys::{KEYS, Key};
 
-pub use keys::{Entry, entries, key_names};
+pub use forgejo::{ConnectionKeys, ForgejoKeys, connection_key_names, is_connection_name};
+pub(crate) use forgejo::{ONE_IDENTITY, REPORT_INTERVAL, SHUTDOWN, name_rule, parse_labels};
+pub use keys::{Entry, Section, entries, example_sections, key_names, sections};
 pub(crate) use service::with_password;
 pub use service::{Database, Queue, ServiceKeys};
 
@@ -45,6 +48,8 @@ pub struct Settings {
     pub acceleration: Acceleration,
     /// Settings of the service.
     pub service: ServiceKeys,
+    /// Settings of the Forgejo runner.
+    pub forgejo: ForgejoKeys,
     /// The file that was read, if there was one.
     pub source: Option<PathBuf>,
     /// Where each key that was given comes from.
@@ -134,7 +139,10 @@ impl Surroundings {
 const PREFIX: &str = "SOLSTICE_";
 
 /// Variables of Solstice that override no key.
-const OTHER_VARIABLES: &[&str] = &["SOLSTICE_CONFIG", "SOLSTICE_LOG"];
+const OTHER_VARIABLES: &[&str] = &["SOLSTICE_CONFIG", "SOLSTICE_LOG", "SOLSTICE_FORGEJO_TOKEN"];
+
+/// The tables, which have keys of their own.
+const TABLES: [&str; 2] = [forgejo::CONNECTIONS, forgejo::LABELS];
 
 /// Reads the settings: defaults, then the file, then the environment.
 ///
@@ -163,6 +171,10 @@ pub fn load_all(
         let required = requested.is_some();
         if let Some(text) = file::read(&path, required)? {
             for given in file::parse(&path, &text)? {
+                if TABLES.contains(&given.key.as_str()) {
+                    mistakes.extend(forgejo::apply_table(&mut settings.forgejo, &given));
+                    continue;
+                }
                 let applied = find(&given).and_then(|key| apply(key, &mut settings, &given));
                 mistakes.extend(applied.err());
             }
@@ -170,22 +182,46 @@ pub fn load_all(
         }
     }
     for (name, value) in &surroundings.variables {
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        if let Some(key) = KEYS.iter().find(|key| key.variable() == *name) {
-            if value.is_empty() {
-                continue;
-            }
-            let applied = Given::from_variable(name, value, &surroundings.directory)
-                .and_then(|given| apply(key, &mut settings, &given));
-            mistakes.extend(applied.err());
-        } else if !OTHER_VARIABLES.contains(&name.as_str())
-            && let Some(near) = nearest(&rest.to_ascii_lowercase())
-        {
-            let right = format!("{PREFIX}{}", near.to_ascii_uppercase());
-            settings.warnings.push(format!("{name} has no effect; did you mean {right}?"));
-        }
+        let applied = apply_variable(surroundings, &mut settings, name, value);
+        mistakes.extend(applied.err());
+    }
+    if mistakes.is_empty() {
+        mistakes = forgejo::check(&settings.forgejo);
     }
     Ok((settings, mistakes))
+}
+
+fn apply_variable(
+    surroundings: &Surroundings,
+    settings: &mut Settings,
+    name: &str,
+    value: &OsStr,
+) -> Result<(), CommandError> {
+    let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(()) };
+    let directory = &surroundings.directory;
+    if OTHER_VARIABLES.contains(&name) {
+        return Ok(());
+    }
+    if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
+        if value.is_empty() {
+            return Ok(());
+        }
+        let given = Given::from_variable(name, value, directory)?;
+        return apply(key, settings, &given);
+    }
+    // An empty one counts as unset; whether it is one is seen without taking it.
+    let scratch = &mut ForgejoKeys::default();
+    let forgejo = if value.is_empty() { scratch } else { &mut settings.forgejo };
+    if let Some(applied) = forgejo::apply_variable(forgejo, name, value, directory) {
+        return if value.is_empty() { Ok(()) } else { applied };
+    }
+    let rest = rest.to_ascii_lowercase();
+    let right = forgejo::nearest_variable(&rest)
+        .or_else(|| nearest(&rest).map(|near| format!("{PREFIX}{}", near.to_ascii_uppercase())));
+    if let Some(right) = right {
+        settings.warnings.push(format!("{name} has no effect; did you mean {right}?"));
+    }
+    Ok(())
 }
 
 fn find(given: &Given) -> Result<&'static Key, CommandError> {
@@ -194,7 +230,7 @@ fn find(given: &Given) -> Result<&'static Key, CommandError> {
         match nearest(&given.key) {
             Some(near) => error.hint(format!("did you mean {near:?}?")),
             None => {
-                let all: Vec<&str> = key_names().collect();
+                let all: Vec<&str> = key_names().chain(TABLES).collect();
                 error.hint(format!("the keys are {}", all.join(", ")))
             }
         }
@@ -213,6 +249,14 @@ fn apply(key: &Key, settings: &mut Settings, given: &Given) -> Result<(), Comman
 /// too few, another one, two exchanged), and of several the one that has the same letters. A name
 /// that is cut short is none of these slips, but begins like its key.
 fn nearest(name: &str) -> Option<&'static str> {
+    nearest_of(name, key_names().chain(TABLES))
+}
+
+/// As [`nearest`], of other names.
+fn nearest_of(
+    name: &str,
+    names: impl Iterator<Item = &'static str> + Clone,
+) -> Option<&'static str> {
     /// A slip for so many letters is likely, more are another word.
     const LETTERS: usize = 3;
     /// Below this similarity a suggestion confuses more than it helps.
@@ -223,13 +267,13 @@ fn nearest(name: &str) -> Option<&'static str> {
         letters
     };
     let most = (name.chars().count() / LETTERS).max(1);
-    let slips = key_names().filter_map(|key| {
+    let slips = names.clone().filter_map(|key| {
         let slips = strsim::damerau_levenshtein(key, name);
         let others = letters(key) != letters(name);
         (slips <= most || !others).then_some((slips, others, key))
     });
     let begins_alike = || {
-        let similar = key_names().map(|key| (strsim::jaro_winkler(key, name), key));
+        let similar = names.map(|key| (strsim::jaro_winkler(key, name), key));
         let similar = similar.filter(|(similarity, _)| *similarity >= SIMILAR);
         similar.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, key)| key)
     };

@@ -12,6 +12,8 @@ pub(crate) struct Stop {
     pub(crate) cancel: CancellationToken,
     /// The second: end it at once.
     pub(crate) destroy: CancellationToken,
+    /// The third, for who has something to put in order after the second.
+    pub(crate) abandon: CancellationToken,
 }
 
 impl Stop {
@@ -31,6 +33,8 @@ impl Stop {
             tokens.cancel.cancel();
             next(&mut interrupt, &mut terminate, &mut hang_up).await;
             tokens.destroy.cancel();
+            next(&mut interrupt, &mut terminate, &mut hang_up).await;
+            tokens.abandon.cancel();
         });
         Ok(stop)
     }

@@ -76,8 +76,13 @@ fn each_crate_links_only_what_it_may_know() {
         ("vm-manager", &["common"]),
         ("queue", &["common"]),
         ("orchestrator", &["common", "queue", "vm-manager"]),
-        ("solstice", &["common", "orchestrator", "queue", "vm-manager", "workflow-runner"]),
-        ("simulators", &["common"]),
+        ("forgejo-proto", &[]),
+        ("forgejo-runner", &["common", "forgejo-proto", "queue", "workflow-runner"]),
+        (
+            "solstice",
+            &["common", "forgejo-runner", "orchestrator", "queue", "vm-manager", "workflow-runner"],
+        ),
+        ("simulators", &["common", "forgejo-proto"]),
     ];
     let links = links();
     assert_eq!(

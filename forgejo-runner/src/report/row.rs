@@ -33,13 +33,13 @@ impl Row {
         Self { time, text }
     }
 
-    /// A row for a line of a job.
+    /// A row for a line of a job; one of the console says so, unless it stands among its like.
     #[must_use]
-    pub fn of_line(line: &LogLine) -> Self {
+    pub fn of_line(line: &LogLine, in_console: bool) -> Self {
         let text = of_text(&line.text);
         let mut text = match line.stream {
-            Stream::Console => format!("console: {text}"),
-            Stream::Stdout | Stream::Stderr | Stream::Runner => text,
+            Stream::Console if !in_console => format!("console: {text}"),
+            Stream::Console | Stream::Stdout | Stream::Stderr | Stream::Runner => text,
         };
         cut(&mut text);
         Self { time: line.time, text }

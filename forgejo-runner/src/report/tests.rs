@@ -142,6 +142,37 @@ fn rows_are_the_set_up_then_the_steps_then_the_completion() {
 }
 
 #[test]
+fn the_console_has_a_fold_of_its_own() {
+    let mut story = Story::of(1);
+    let console =
+        |text: &str| LogLine { time: at(0), stream: Stream::Console, text: LogText::from(text) };
+    let tell = |story: &mut Story, lines| {
+        story.tell(EventBody::Log(LogBatch { step: None, lines }));
+    };
+    tell(&mut story, vec![console("kernel")]);
+    tell(&mut story, vec![console("more")]);
+    story.log(None, &["a notice"]);
+    tell(&mut story, vec![console("again")]);
+    story.start(0);
+    tell(&mut story, vec![console("late")]);
+    assert_eq!(
+        story.rows[2..],
+        [
+            "##[group]Console",
+            "kernel",
+            "more",
+            "##[endgroup]",
+            "a notice",
+            "##[group]Console",
+            "again",
+            "##[endgroup]",
+            "##[endgroup]",
+            "console: late",
+        ]
+    );
+}
+
+#[test]
 fn steps_without_an_end_get_one() {
     let mut story = Story::of(3);
     story.start(0);
@@ -198,8 +229,8 @@ fn a_row_is_text_of_a_size_that_servers_keep() {
         stream: Stream::Stdout,
         text: LogText::from(bytes),
     };
-    assert_eq!(Row::of_line(&line(b"a\xff b\r".to_vec())).text, "a\u{fffd} b");
-    let cut = Row::of_line(&line(vec![0xff; ROW_BYTES])).text;
+    assert_eq!(Row::of_line(&line(b"a\xff b\r".to_vec()), false).text, "a\u{fffd} b");
+    let cut = Row::of_line(&line(vec![0xff; ROW_BYTES]), false).text;
     assert!(cut.len() <= ROW_BYTES && cut.ends_with(CUT_END), "{}", cut.len());
     assert_eq!(Row::new(at(0), "a\nb").text, "a b");
 }

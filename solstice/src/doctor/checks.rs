@@ -16,7 +16,7 @@ use vm_manager::host::{
     is_on_tmpfs, kept, sweep_dead,
 };
 
-use super::{Check, image_tools, service};
+use super::{Check, forgejo, image_tools, service};
 use crate::host::host_settings;
 use crate::image::catalogue;
 use crate::settings::Settings;
@@ -52,6 +52,7 @@ pub(super) async fn all(settings: &Settings) -> Vec<Check> {
     checks.push(leftovers(host.clone()).await);
     checks.push(kept_machines(&host));
     checks.extend(service::all(settings).await);
+    checks.extend(forgejo::all(settings).await);
     checks
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use common::limits::GIB;
 use common::size::ByteSize;
 
-use super::{Acceleration, ServiceKeys, Settings, Surroundings};
+use super::{Acceleration, ForgejoKeys, ServiceKeys, Settings, Surroundings};
 use crate::exit::CommandError;
 
 /// The file for all users.
@@ -29,6 +29,7 @@ pub(super) fn settings(surroundings: &Surroundings) -> Result<Settings, CommandE
         guest_programs: guest_programs(surroundings),
         acceleration: Acceleration::Auto,
         service: ServiceKeys::default(),
+        forgejo: ForgejoKeys::default(),
         source: None,
         origins: BTreeMap::new(),
         warnings: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::limits::MIB;
 use common::size::ByteSize;
@@ -26,6 +27,8 @@ enum Value {
     Text(String),
     List(Vec<String>),
     Integer(u64),
+    Bool(bool),
+    Table(Vec<Given>),
     /// What it is instead.
     Other(&'static str),
 }
@@ -46,6 +49,11 @@ impl Given {
             value: Value::Text(text.to_owned()),
             base: base.to_path_buf(),
         })
+    }
+
+    /// The same for a key.
+    pub(super) fn of_key(self, key: &str) -> Self {
+        Self { key: key.to_owned(), ..self }
     }
 
     pub(super) fn text(&self) -> Result<&str, String> {
@@ -79,9 +87,15 @@ impl Given {
 
     /// A list of texts.
     pub(super) fn texts(&self) -> Result<Vec<String>, String> {
+        self.texts_by(':')
+    }
+
+    /// A list of texts, which a variable separates by this character.
+    pub(super) fn texts_by(&self, separator: char) -> Result<Vec<String>, String> {
         match &self.value {
             Value::Text(text) => {
-                Ok(text.split(':').filter(|part| !part.is_empty()).map(str::to_owned).collect())
+                let parts = text.split(separator).filter(|part| !part.is_empty());
+                Ok(parts.map(str::to_owned).collect())
             }
             Value::List(items) => Ok(items.clone()),
             other => Err(format!("expected a list of texts, found {}", other.kind())),
@@ -101,6 +115,42 @@ impl Given {
             .and_then(|number| u32::try_from(number).ok())
             .filter(|number| (1..=most).contains(number))
             .ok_or_else(|| format!("expected a number from 1 to {most}"))
+    }
+
+    /// A length of time between two others.
+    pub(super) fn time(&self, least: Duration, most: Duration) -> Result<Duration, String> {
+        let text = match &self.value {
+            Value::Text(_) => self.text()?,
+            other => {
+                let kind = other.kind();
+                return Err(format!("expected a time such as \"90s\" or \"3h\", found {kind}"));
+            }
+        };
+        let time = humantime::parse_duration(text)
+            .map_err(|_| format!("{text:?} is not a time such as 500ms, 90s, 30m or 3h"))?;
+        if (least..=most).contains(&time) {
+            return Ok(time);
+        }
+        let shown = humantime::format_duration;
+        Err(format!("expected a time from {} to {}", shown(least), shown(most)))
+    }
+
+    pub(super) fn boolean(&self) -> Result<bool, String> {
+        match &self.value {
+            Value::Bool(value) => Ok(*value),
+            Value::Text(text) if text == "true" => Ok(true),
+            Value::Text(text) if text == "false" => Ok(false),
+            Value::Text(text) => Err(format!("{text:?} is neither true nor false")),
+            other => Err(format!("expected true or false, found {}", other.kind())),
+        }
+    }
+
+    /// What a table holds, in the order of the file.
+    pub(super) fn table(&self) -> Result<&[Given], String> {
+        match &self.value {
+            Value::Table(entries) => Ok(entries),
+            other => Err(format!("expected a table, found {}", other.kind())),
+        }
     }
 
     pub(super) fn size(&self) -> Result<ByteSize, String> {
@@ -124,6 +174,8 @@ impl Value {
             Self::Text(_) => "a text",
             Self::List(_) => "a list",
             Self::Integer(_) => "a number",
+            Self::Bool(_) => "true or false",
+            Self::Table(_) => "a table",
             Self::Other(kind) => kind,
         }
     }
@@ -159,15 +211,23 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Given>, CommandError>
         CommandError::usage(format!("{}: {}", place(offset), error.message()))
     })?;
     let base = path.parent().unwrap_or(Path::new("/"));
-    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    Ok(entries(table.get_ref(), base, &place))
+}
+
+/// The keys and values of a table, in the order of the file.
+fn entries(table: &DeTable<'_>, base: &Path, place: &dyn Fn(usize) -> String) -> Vec<Given> {
+    let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     let given = entries.into_iter().map(|(key, value)| Given {
         key: key.get_ref().to_string(),
         place: place(key.span().start),
-        value: self::value(value.get_ref()),
+        value: match value.get_ref() {
+            DeValue::Table(table) => Value::Table(self::entries(table, base, place)),
+            other => self::value(other),
+        },
         base: base.to_path_buf(),
     });
-    Ok(given.collect())
+    given.collect()
 }
 
 fn value(value: &DeValue<'_>) -> Value {
@@ -184,8 +244,8 @@ fn value(value: &DeValue<'_>) -> Value {
             texts.map_or(Value::Other("a list with something that is not a text"), Value::List)
         }
         DeValue::Float(_) => Value::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Boolean(value) => Value::Bool(*value),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Table(_) => Value::Other("a table"),
+        DeValue::Table(_) => Value::Table(Vec::new()),
     }
 }

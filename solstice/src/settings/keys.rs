@@ -1,9 +1,12 @@
 //! The one table of keys: the file, the environment, `solstice config`, the error for an unknown key
 //! and the test of the document all read it.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::file::Given;
+use super::forgejo;
 use super::service::{self, Database, Queue};
 use super::{Acceleration, PREFIX, Settings};
 
@@ -28,7 +31,7 @@ impl Key {
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The key.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What it is, in one line.
     pub about: &'static str,
     /// The effective value as TOML, where there is one.
@@ -37,15 +40,36 @@ pub struct Entry {
     pub origin: Option<String>,
 }
 
+/// A table of the settings, for people.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// Its name: `forgejo.codeberg`.
+    pub name: String,
+    /// Its keys.
+    pub entries: Vec<Entry>,
+}
+
+/// The tables with what is set in them.
+#[must_use]
+pub fn sections(settings: &Settings) -> Vec<Section> {
+    forgejo::sections(&settings.forgejo)
+}
+
+/// The tables of an example.
+#[must_use]
+pub fn example_sections() -> Vec<Section> {
+    forgejo::example()
+}
+
 /// The names of the keys, for the document's test.
-pub fn key_names() -> impl Iterator<Item = &'static str> {
+pub fn key_names() -> impl Iterator<Item = &'static str> + Clone {
     KEYS.iter().map(|key| key.name)
 }
 
 /// Every key with its effective value.
 pub fn entries(settings: &Settings) -> impl Iterator<Item = Entry> {
     KEYS.iter().map(|key| Entry {
-        name: key.name,
+        name: key.name.into(),
         about: key.about,
         value: (key.show)(settings),
         origin: settings.origins.get(key.name).cloned(),
@@ -202,6 +226,20 @@ pub(super) const KEYS: &[Key] = &[
         apply: |s, given| given.size().map(|v| s.service.keep_events_size = v),
         show: |s| Some(s.service.keep_events_size.0.to_string()),
     },
+    Key {
+        name: "forgejo_report_interval",
+        about: "Forgejo: how often a running job's log and state are sent",
+        apply: |s, given| {
+            forgejo::report_interval(given).map(|v| s.forgejo.report_interval = Some(v))
+        },
+        show: |s| Some(time(s.forgejo.report_interval.unwrap_or(forgejo::REPORT_INTERVAL))),
+    },
+    Key {
+        name: "forgejo_shutdown",
+        about: "Forgejo: how long the end waits for running jobs before it cancels them",
+        apply: |s, given| forgejo::shutdown(given).map(|v| s.forgejo.shutdown = Some(v)),
+        show: |s| Some(time(s.forgejo.shutdown.unwrap_or(forgejo::SHUTDOWN))),
+    },
 ];
 
 fn acceleration(given: &Given) -> Result<Acceleration, String> {
@@ -212,16 +250,20 @@ fn acceleration(given: &Given) -> Result<Acceleration, String> {
         .ok_or_else(|| format!("{text:?} is not auto, kvm or tcg"))
 }
 
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     toml::Value::String(value.to_owned()).to_string()
 }
 
-fn path(value: &Path) -> String {
+pub(super) fn path(value: &Path) -> String {
     text(&value.to_string_lossy())
 }
 
-fn texts(values: &[String]) -> String {
+pub(super) fn texts(values: &[String]) -> String {
     toml::Value::Array(values.iter().cloned().map(toml::Value::String).collect()).to_string()
+}
+
+pub(super) fn time(value: Duration) -> String {
+    text(&humantime::format_duration(value).to_string().replace(' ', ""))
 }
 
 fn paths(values: &[PathBuf]) -> String {

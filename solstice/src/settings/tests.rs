@@ -1,4 +1,6 @@
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::*;
 
@@ -76,6 +78,7 @@ fn every_key_can_be_set_by_the_environment() {
             "max_cpus" | "keep_events_days" => "3",
             "queue" => "amqp://broker",
             "metrics_listen" => "off",
+            "forgejo_report_interval" | "forgejo_shutdown" => "7s",
             _ => "/somewhere",
         };
         let variable = key.variable();
@@ -118,7 +121,7 @@ fn mistakes_are_named_with_their_place() {
             &format!("/solstice.toml:1:1: unknown key \"{name}\" | did you mean \"{meant}\"?"),
         );
     }
-    let keys: Vec<&str> = key_names().collect();
+    let keys: Vec<&str> = key_names().chain(TABLES).collect();
     let unknown = "/solstice.toml:1:1: unknown key \"zzz\" | the keys are ";
     refused("zzz = 1\n", &format!("{unknown}{}", keys.join(", ")));
     refused(
@@ -222,8 +225,17 @@ impl Described {
 
 /// Every key of docs/configuration.md, in its order.
 fn described() -> Vec<Described> {
+    under("\n### ")
+}
+
+/// Every key of a connection likewise.
+fn described_of_connections() -> Vec<Described> {
+    under("\n#### ")
+}
+
+fn under(heading: &str) -> Vec<Described> {
     let document = include_str!("../../../docs/configuration.md");
-    let sections = document.split("\n### ").skip(1);
+    let sections = document.split(heading).skip(1);
     let described = sections.map(|section| {
         let section = section.split("\n## ").next().unwrap_or(section);
         let mut lines = section.lines().filter(|line| !line.is_empty());
@@ -238,11 +250,11 @@ fn described() -> Vec<Described> {
 }
 
 /// What each key comes to. One that is not set and stands for something all the same has that.
-fn effective(settings: &Settings) -> BTreeMap<&'static str, Option<String>> {
+fn effective(settings: &Settings) -> BTreeMap<Cow<'static, str>, Option<String>> {
     let host = crate::host::host_settings(settings);
     let path = |path: PathBuf| Some(path.display().to_string());
     let one = |entry: Entry| {
-        let value = match entry.name {
+        let value = match entry.name.as_ref() {
             "image_dir" => path(crate::host::image_directory(settings)),
             "qemu" => path(host.qemu.clone()),
             "qemu_img" => path(host.qemu_img.clone()),
@@ -290,40 +302,149 @@ fn the_document_gives_the_defaults_of_the_code() {
     let mut stated = effective(&load(&root, None).unwrap());
     // The service makes this one up.
     let own_key = toml::Value::from(vec![plain.state_dir.join("seal.key").display().to_string()]);
-    assert_eq!(stated.insert("seal_keys", None), Some(Some(own_key.to_string())));
+    assert_eq!(stated.insert("seal_keys".into(), None), Some(Some(own_key.to_string())));
     assert_eq!(stated, defaults);
+}
+
+/// Values that a key takes, and one that it does not, by what the page says of them.
+fn values(name: &str, kind: &str) -> (Vec<String>, &'static str) {
+    let quoted = |word: &str| format!("\"{word}\"");
+    let mut words = kind.split('`').skip(1).step_by(2).map(quoted);
+    let is = |what: &str| kind.contains(what);
+    if is("list of labels with") {
+        (vec![r#"["a", "b:vm://x?cpus=4"]"#.to_owned()], r#"["a:docker://x"]"#)
+    } else if is("list of") {
+        (vec![r#"["a", "b"]"#.to_owned()], "1")
+    } else if is("size") {
+        (vec!["2147483648".to_owned(), quoted("2G")], r#""much""#)
+    } else if is("a time") {
+        (vec![quoted("30s"), quoted("1m")], r#""soon""#)
+    } else if is("one of") {
+        (words.collect(), r#""other""#)
+    } else if is("the word") {
+        (words.next().into_iter().collect(), "1")
+    } else if is("path") {
+        (vec![quoted("/somewhere")], "1")
+    } else if is("text") {
+        (vec![quoted("other")], "1")
+    } else if is("number") {
+        (vec!["3".to_owned()], r#""much""#)
+    } else if is("`true` or `false`") {
+        (vec!["true".to_owned(), quoted("false")], r#""maybe""#)
+    } else if is("UUID") {
+        (vec![quoted("30303131-3232-3333-3434-353536363737")], r#""30303131""#)
+    } else if is("URL") {
+        (vec![quoted("https://codeberg.org/x/")], r#""codeberg.org""#)
+    } else {
+        panic!("{name}: what is a value of {kind:?}?")
+    }
 }
 
 #[test]
 fn the_document_gives_the_types_of_the_code() {
-    for key in described() {
+    let check = |key: &Described, table: &str| {
         let name = key.name;
-        let quoted = |word: &str| format!("\"{word}\"");
-        let mut words = key.kind.split('`').skip(1).step_by(2).map(quoted);
-        let is = |what: &str| key.kind.contains(what);
-        let (good, bad) = if is("list of") {
-            (vec![r#"["a", "b"]"#.to_owned()], "1")
-        } else if is("size") {
-            (vec!["2147483648".to_owned(), quoted("2G")], r#""much""#)
-        } else if is("one of") {
-            (words.collect(), r#""other""#)
-        } else if is("the word") {
-            (words.next().into_iter().collect(), "1")
-        } else if is("path") {
-            (vec![quoted("/somewhere")], "1")
-        } else if is("text") {
-            (vec![quoted("other")], "1")
-        } else if is("number") {
-            (vec!["3".to_owned()], r#""much""#)
-        } else {
-            panic!("{name}: what is a value of {:?}?", key.kind)
-        };
+        let (good, bad) = values(name, key.kind);
         assert!(!good.is_empty(), "{name}: {:?} has no example", key.kind);
         for value in good {
-            let read = with_file(&format!("{name} = {value}\n"), &[]);
-            assert!(read.is_ok(), "{name}: {value} is {:?}: {read:?}", key.kind);
+            let read = read_all(&format!("{table}{name} = {value}\n"));
+            let taken = read.iter().all(|mistake| !mistake.contains(&format!("{name}: ")));
+            assert!(taken, "{name}: {value} is {:?}: {read:?}", key.kind);
         }
-        let read = with_file(&format!("{name} = {bad}\n"), &[]);
-        assert!(read.is_err(), "{name}: {bad} is not {:?}", key.kind);
+        let read = read_all(&format!("{table}{name} = {bad}\n"));
+        let refused = read.iter().any(|mistake| mistake.contains(&format!("{name}: ")));
+        assert!(refused, "{name}: {bad} is not {:?}: {read:?}", key.kind);
+    };
+    described().iter().for_each(|key| check(key, ""));
+    described_of_connections().iter().for_each(|key| check(key, "[forgejo.home]\n"));
+}
+
+/// Every mistake in a file.
+fn read_all(text: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("solstice.toml");
+    std::fs::write(&path, text).unwrap();
+    let at = surroundings(directory.path(), &[("HOME", "/home/alex")]);
+    match load_all(&at, Some(&path)) {
+        Ok((_, mistakes)) => mistakes.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![error.to_string()],
     }
+}
+
+#[test]
+fn the_document_has_every_key_of_a_connection_and_no_other() {
+    use crate::forgejo::connections::{FETCH_INTERVAL, FETCH_TIMEOUT, MOST_JOBS};
+    let described = described_of_connections();
+    let names: Vec<&str> = described.iter().map(|key| key.name).collect();
+    assert_eq!(names, connection_key_names().collect::<Vec<_>>());
+    for key in &described {
+        let variable = format!("SOLSTICE_FORGEJO_NAME_{}", key.name.to_ascii_uppercase());
+        assert_eq!(key.variable, variable);
+    }
+    let default = |name: &str| described.iter().find(|key| key.name == name).unwrap().default;
+    let seconds = |time: Duration| format!("`{}s`", time.as_secs());
+    assert!(default("fetch_interval").starts_with(&seconds(FETCH_INTERVAL)));
+    assert!(default("fetch_timeout").starts_with(&seconds(FETCH_TIMEOUT)));
+    assert!(default("insecure").starts_with("`false`"));
+    assert!(default("capacity").contains(&format!("at most {MOST_JOBS}")));
+}
+
+#[test]
+fn connections_and_labels_can_be_given_by_the_environment() {
+    let variables = [
+        ("SOLSTICE_FORGEJO_HOME_URL", "https://example.org/"),
+        ("SOLSTICE_FORGEJO_HOME_UUID", "30303131-3232-3333-3434-353536363737"),
+        ("SOLSTICE_FORGEJO_HOME_TOKEN_FILE", "token"),
+        ("SOLSTICE_FORGEJO_HOME_LABELS", "tiny,big:vm://debian-12?cpus=8&memory=16G"),
+        ("SOLSTICE_FORGEJO_HOME_CAPACITY", ""),
+        ("SOLSTICE_FORGEJO_FAR_AWAY_CAPACITY", "3"),
+        ("SOLSTICE_FORGEJO_FAR_AWAY_INSECURE", "true"),
+        ("SOLSTICE_FORGEJO_FAR_AWAY_RUNNER_FILE", "/x/.runner"),
+        ("SOLSTICE_FORGEJO_NONE_URL", ""),
+        ("SOLSTICE_FORGEJO_LABELS", "docker=debian-12,ubuntu-22.04=debian-12?memory=4G"),
+        ("SOLSTICE_FORGEJO_TOKEN", "hunter2"),
+        ("SOLSTICE_FORGEJO_HOME_CAPCITY", "1"),
+        ("SOLSTICE_FORGEJO_SHUTDWON", "1s"),
+    ];
+    let text = "[forgejo.home]\nurl = \"https://other.example.org\"\ncapacity = 2\n\
+                [forgejo_labels]\nlxc = \"tiny\"\n";
+    let settings = with_file(text, &variables).unwrap();
+    let forgejo = &settings.forgejo;
+    let names: Vec<&str> = forgejo.connections.keys().map(String::as_str).collect();
+    assert_eq!(names, ["far-away", "home"]);
+    let home = &forgejo.connections["home"];
+    assert_eq!(home.url.as_ref().map(ToString::to_string).unwrap(), "https://example.org/");
+    assert_eq!(home.capacity, Some(2));
+    assert_eq!(home.labels.as_ref().unwrap().len(), 2);
+    assert!(home.token_file.as_ref().unwrap().is_absolute());
+    let away = &forgejo.connections["far-away"];
+    assert_eq!((away.capacity, away.insecure), (Some(3), Some(true)));
+    assert_eq!(away.place, "SOLSTICE_FORGEJO_FAR_AWAY_CAPACITY");
+    let labels: Vec<&str> = forgejo.labels.keys().map(String::as_str).collect();
+    assert_eq!(labels, ["docker", "ubuntu-22.04"]);
+    let warnings = [
+        "SOLSTICE_FORGEJO_HOME_CAPCITY has no effect; did you mean SOLSTICE_FORGEJO_HOME_CAPACITY?",
+        "SOLSTICE_FORGEJO_SHUTDWON has no effect; did you mean SOLSTICE_FORGEJO_SHUTDOWN?",
+    ];
+    assert_eq!(settings.warnings, warnings);
+
+    let bad = |name: &str, value: &str, expected: &str| {
+        let error = with_file("", &[(name, value)]).unwrap_err();
+        assert_eq!(error, expected);
+    };
+    bad(
+        "SOLSTICE_FORGEJO_HOME_CAPACITY",
+        "many",
+        "SOLSTICE_FORGEJO_HOME_CAPACITY: forgejo.home.capacity: expected a number from 1 to 1000",
+    );
+    bad(
+        "SOLSTICE_FORGEJO_LABELS",
+        "docker",
+        "SOLSTICE_FORGEJO_LABELS: forgejo_labels: \"docker\" is not LABEL=IMAGE",
+    );
+    bad(
+        "SOLSTICE_FORGEJO_HOME_UUID",
+        "30303131-3232-3333-3434-353536363737",
+        "SOLSTICE_FORGEJO_HOME_UUID: forgejo.home: `url` is missing",
+    );
 }

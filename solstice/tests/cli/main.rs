@@ -4,6 +4,7 @@
 
 mod check;
 mod expression;
+mod forgejo;
 mod place;
 
 use std::fs;

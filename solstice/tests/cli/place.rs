@@ -19,6 +19,15 @@ pub(super) struct Done {
     pub(super) created: bool,
 }
 
+impl Done {
+    /// The input was refused with a text that begins like this.
+    #[track_caller]
+    pub(super) fn refused(&self, start: &str) {
+        assert!(self.stderr.starts_with(start), "{}", self.stderr);
+        assert_eq!((self.code, self.stdout.as_str()), (64, ""));
+    }
+}
+
 pub(super) fn place() -> Place {
     Place { directory: tempfile::tempdir().unwrap() }
 }

@@ -9,6 +9,7 @@ mod bad_input;
 mod everyday;
 mod examples;
 mod faults;
+mod forgejo;
 mod harness;
 mod load;
 mod machines;

@@ -11,6 +11,7 @@ mod clock;
 mod disk;
 mod ending;
 mod faults;
+mod forgejo;
 mod harness;
 mod keys;
 mod operators;
