@@ -8,6 +8,7 @@
 //! something appeared on the serial console of the guest (an emulated port that reaches the host's
 //! file without any part of ours), and what the kernel says about the process.
 
+mod forgejo;
 mod language;
 mod service;
 
@@ -57,6 +58,10 @@ const LIMITS: &[(&str, Limit)] = &[
     ("workflow_parse_ms", Limit::AtMost(200.0)),
     ("guest_program_bytes", Limit::AtMost(4.0 * 1024.0 * 1024.0)),
     ("guest_peak_rss_bytes", Limit::AtMost(16.0 * 1024.0 * 1024.0)),
+    ("forgejo_pickup_ms", Limit::AtMost(2_200.0)),
+    ("forgejo_line_latency_p95_ms", Limit::AtMost(1_500.0)),
+    ("forgejo_rows_per_second", Limit::AtLeast(20_000.0)),
+    ("forgejo_cancel_p95_ms", Limit::AtMost(3_000.0)),
 ];
 
 /// Without the digits that say nothing: one behind the point, or three that count.
@@ -127,6 +132,14 @@ fn main() -> ExitCode {
         (&["expression_ns"], |_| language::expression()),
         (&["workflow_parse_ms"], |_| language::parse()),
         (&["guest_program_bytes"], |bench| language::guest_program(&bench.target)),
+        (&["forgejo_pickup_ms"], |bench| forgejo::pickup(&bench.fresh(), &bench.sockets())),
+        (&["forgejo_line_latency_p95_ms"], |bench| {
+            forgejo::latency(&bench.fresh(), &bench.sockets(), &bench.images())
+        }),
+        (&["forgejo_rows_per_second"], |bench| forgejo::rows(&bench.fresh(), &bench.sockets())),
+        (&["forgejo_cancel_p95_ms"], |bench| {
+            forgejo::cancel(&bench.fresh(), &bench.sockets(), &bench.images())
+        }),
     ];
     let mut figures = Figures::new();
     for (names, measure) in groups {
@@ -197,7 +210,7 @@ impl Bench {
             .current_dir(self.directory.path())
             .env("SOLSTICE_STATE_DIR", self.directory.path().join("state"))
             .env("SOLSTICE_RUNTIME_DIR", self.runtime())
-            .env("SOLSTICE_IMAGE_DIR", self.target.join("test/images"))
+            .env("SOLSTICE_IMAGE_DIR", self.images())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -211,6 +224,16 @@ impl Bench {
     fn fresh(&self) -> PathBuf {
         let directory = tempfile::Builder::new().prefix("s").tempdir_in(self.directory.path());
         directory.expect("a directory").keep()
+    }
+
+    /// A runtime directory that nothing was in before.
+    fn sockets(&self) -> PathBuf {
+        let directory = tempfile::Builder::new().prefix("r").tempdir_in(self.runtime.path());
+        directory.expect("a directory").keep()
+    }
+
+    fn images(&self) -> PathBuf {
+        self.target.join("test/images")
     }
 
     fn runtime(&self) -> PathBuf {
