@@ -1,9 +1,11 @@
 //! The daemon: what an earlier process left, a loop for each connection, and the end of it all.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::fcntl::Flock;
 use queue::seal::KeyRing;
 use queue::{Address, Queue, QueueError};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +15,9 @@ use crate::client::{Client, RpcError};
 use crate::events::{PREFETCH, Tasks, deliver};
 use crate::fetch::{Fetcher, OneJob};
 use crate::journal::{Journal, JournalError};
+use crate::metrics;
 use crate::settings::RunnerSettings;
+use crate::state::{self, Refused};
 use crate::task::Shared;
 
 /// How long jobs that were cancelled because the daemon ends may take to be reported.
@@ -29,6 +33,12 @@ pub enum StartError {
         path: PathBuf,
         /// Why.
         reason: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("another process works with {path:?}; end it, or give this one another `state_dir`")]
+    Busy {
+        /// Which.
+        path: PathBuf,
     },
     /// The journal cannot be used.
     #[error(transparent)]
@@ -60,6 +70,8 @@ pub struct Runner {
     /// The reports.
     working: TaskTracker,
     delivering: tokio::task::AbortHandle,
+    /// Held as long as this process has the directory.
+    _lock: Flock<File>,
 }
 
 impl Runner {
@@ -76,7 +88,8 @@ impl Runner {
     }
 
     /// Takes one job of the only connection, and none beside it. Whatever an earlier process left is
-    /// reported as well. Gives whether there was one.
+    /// reported as well. Gives whether there was one. `stop` ends the wait for it, and `hurry` the job
+    /// itself.
     ///
     /// # Errors
     /// As [`Runner::start`].
@@ -85,16 +98,22 @@ impl Runner {
         queue: Queue,
         keys: KeyRing,
         wish: OneJob,
-        hurry: CancellationToken,
+        (stop, hurry): (CancellationToken, CancellationToken),
     ) -> Result<bool, StartError> {
         let runner = Self::begin(settings, queue, keys, Some(wish)).await?;
         runner.fetching.close();
         tokio::select! {
             () = runner.fetching.wait() => {}
-            () = hurry.cancelled() => {}
+            () = stop.cancelled() => {
+                runner.stop.cancel();
+                runner.fetching.wait().await;
+            }
         }
         let taken = runner.tasks_in_hand() > 0;
-        runner.stop(hurry).await;
+        tokio::select! {
+            () = runner.tasks.none() => {}
+            () = hurry.cancelled() => runner.cancel_all().await,
+        }
         Ok(taken)
     }
 
@@ -105,8 +124,11 @@ impl Runner {
         wish: Option<OneJob>,
     ) -> Result<Self, StartError> {
         let state = &settings.state;
-        let cannot = |reason| StartError::State { path: state.clone(), reason };
-        tokio::fs::create_dir_all(state).await.map_err(cannot)?;
+        let lock = state::open(state).map_err(|reason| match reason {
+            Refused::Busy => StartError::Busy { path: state.clone() },
+            Refused::Io(reason) => StartError::State { path: state.clone(), reason },
+        })?;
+        metrics::describe();
         let journal = Journal::open(&state.join("journal.db"), keys.clone()).await?;
         let address = journal.address().await?;
         let known: Address = address.parse().expect("the journal makes plain addresses");
@@ -152,7 +174,7 @@ impl Runner {
             fetching.spawn(fetcher.run());
         }
         let shutdown = settings.shutdown;
-        Ok(Self { tasks, shared, shutdown, stop, dead, fetching, working, delivering })
+        Ok(Self { tasks, shared, shutdown, stop, dead, fetching, working, delivering, _lock: lock })
     }
 
     /// Takes no new task, and waits for those in hand up to the limit of the settings; then, or when

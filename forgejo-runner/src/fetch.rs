@@ -19,6 +19,7 @@ use crate::client::{Client, Kind, RpcError, RpcErrorKind, Version, version};
 use crate::events::Tasks;
 use crate::journal::{JournalError, Kept, Standing, TaskId};
 use crate::label::Label;
+use crate::metrics;
 use crate::report::Report;
 use crate::settings::Connection;
 use crate::task::{Backoff, Over, Shared, Task};
@@ -295,7 +296,7 @@ impl Fetcher {
             tracing::info!(
                 connection = kept.id.connection, task = kept.id.number, job.id = %kept.job, "taken"
             );
-            metrics::counter!("solstice_forgejo_tasks_taken_total").increment(1);
+            metrics::taken();
             self.spawn(kept, server.ephemeral);
         }
         Ok(())
@@ -356,11 +357,11 @@ impl Fetcher {
             };
             tasks.remove(task.job);
             let result = match over {
-                Over::Reported(conclusion) => conclusion.name(),
-                Over::GivenUp => "given up",
+                Over::Reported(conclusion) => Some(conclusion),
+                Over::GivenUp => None,
             };
-            metrics::counter!("solstice_forgejo_tasks_total", "result" => result).increment(1);
-            tracing::info!(task = task.id.number, job.id = %task.job, result, "reported");
+            metrics::over(result);
+            tracing::info!(task = task.id.number, job.id = %task.job, ?result, "over");
         });
     }
 }

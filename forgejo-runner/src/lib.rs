@@ -7,8 +7,10 @@ mod fetch;
 pub mod identity;
 mod journal;
 mod label;
+mod metrics;
 pub mod report;
 mod settings;
+mod state;
 mod task;
 pub mod translate;
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, RpcError, RpcErrorKind};
 use crate::journal::{Journal, JournalError, Kept, Standing, TaskId};
+use crate::metrics;
 use crate::report::Row;
 use pace::Pace;
 
@@ -280,7 +281,7 @@ impl Task {
             Ok(held) => {
                 pace.answered();
                 pace.sent_rows(Instant::now());
-                metrics::counter!("solstice_forgejo_rows_total").increment(count);
+                metrics::rows(count);
                 let mut state = self.state.lock().await;
                 self.acknowledge(&mut state, u64::try_from(held).unwrap_or(0)).await;
                 if close && state.pending.is_empty() {
@@ -395,46 +396,42 @@ impl Task {
         After::Go
     }
 
+    /// What becomes of a task after a call that brought nothing.
     async fn failed(&self, pace: &mut Pace, error: &RpcError) -> After {
-        metrics::counter!("solstice_forgejo_failed_calls_total").increment(1);
+        use RpcErrorKind as Kind;
+        metrics::failed_call();
         let (job, connection) = (self.job, &self.id.connection);
-        match error.kind {
-            RpcErrorKind::TooLarge => {
-                if pace.batch_rows(BATCH_ROWS) > 1 {
-                    pace.shrink();
-                    return After::Go;
-                }
-                if self.shorten_row().await {
-                    return After::Go;
-                }
-            }
-            RpcErrorKind::Unauthenticated if self.ephemeral => {
-                tracing::info!(job.id = %job, connection, "the server ended a task and its runner");
-                self.cancel().await;
-                return After::Over(Over::GivenUp);
-            }
-            RpcErrorKind::Unauthenticated | RpcErrorKind::Internal | RpcErrorKind::Refused => {
-                if pace.refused_for() > REFUSED {
-                    tracing::error!(job.id = %job, connection, %error, "a task is given up");
-                    self.cancel().await;
-                    return After::Over(Over::GivenUp);
-                }
-            }
-            _ if pace.failing_for() > UNREACHABLE => {
-                tracing::error!(job.id = %job, connection, %error, "a task is given up");
-                self.cancel().await;
-                return After::Over(Over::GivenUp);
-            }
-            _ => {}
+        if error.kind == Kind::TooLarge && self.send_less(pace).await {
+            return After::Go;
+        }
+        if error.kind == Kind::Unauthenticated && self.ephemeral {
+            tracing::info!(job.id = %job, connection, "the server ended a task and its runner");
+            self.cancel().await;
+            return After::Over(Over::GivenUp);
+        }
+        let is_refusal =
+            matches!(error.kind, Kind::Unauthenticated | Kind::Internal | Kind::Refused);
+        let is_too_long =
+            pace.failing_for() > UNREACHABLE || (is_refusal && pace.refused_for() > REFUSED);
+        if is_too_long {
+            tracing::error!(job.id = %job, connection, %error, "a task is given up");
+            self.cancel().await;
+            return After::Over(Over::GivenUp);
         }
         if pace.is_first_failure() {
             tracing::warn!(job.id = %job, connection, %error, "cannot report a task; trying again");
         }
-        pace.failed(matches!(
-            error.kind,
-            RpcErrorKind::Unauthenticated | RpcErrorKind::Internal | RpcErrorKind::Refused
-        ));
+        pace.failed(is_refusal);
         After::Go
+    }
+
+    /// Makes the next call smaller; false when it is as small as it gets.
+    async fn send_less(&self, pace: &mut Pace) -> bool {
+        if pace.batch_rows(BATCH_ROWS) > 1 {
+            pace.shrink();
+            return true;
+        }
+        self.shorten_row().await
     }
 
     /// Cuts a row that is too large even alone; false when it is short already.

@@ -178,8 +178,8 @@ async fn a_job_is_taken_by_its_handle() {
     let take = |handle: &str| {
         let wish = OneJob { handle: Some(handle.to_owned()), wait: false };
         let (queue, keys) = (world.queue.clone(), world.keys());
-        let hurry = CancellationToken::new();
-        Runner::one_job(settings(), queue, keys, wish, hurry)
+        let words = (CancellationToken::new(), CancellationToken::new());
+        Runner::one_job(settings(), queue, keys, wish, words)
     };
     assert!(!take("00000000-0000-4000-8000-000000000000").await.unwrap());
     let pass = async { world.hosts.job().await.pass(&["the second"]).await };

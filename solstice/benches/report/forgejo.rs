@@ -156,9 +156,9 @@ pub(super) fn rows(directory: &Path, sockets: &Path) -> Figures {
     let is_over = |forge: &Forge| !forge.token_is_valid(&token);
     instance.runtime.block_on(forge.wait_until(PATIENCE, is_over));
     let calls = forge.calls_of(Rpc::UpdateLog);
-    let full = calls.iter().filter(|call| call.rows >= 500);
-    let (first, last) = (full.clone().next().expect("a call"), full.clone().last().expect("one"));
-    let rows: usize = full.map(|call| call.rows).sum();
+    let full: Vec<_> = calls.iter().filter(|call| call.rows >= 500).collect();
+    let (first, last) = (full.first().expect("a call"), full.last().expect("a call"));
+    let rows: usize = full.iter().map(|call| call.rows).sum();
     let took = last.at.duration_since(first.at).unwrap_or_default();
     Figures::from([("forgejo_rows_per_second", (rows - first.rows) as f64 / took.as_secs_f64())])
 }

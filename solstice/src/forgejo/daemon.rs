@@ -159,8 +159,8 @@ async fn one_job(
     stop: &Stop,
 ) -> Result<Exit, CommandError> {
     let wish = OneJob { handle: arguments.handle.clone(), wait: arguments.wait };
-    let hurry = if arguments.wait { &stop.cancel } else { &stop.destroy };
-    let taken = Runner::one_job(prepared.settings, queue, keys, wish, hurry.clone()).await;
+    let words = (stop.cancel.clone(), stop.destroy.clone());
+    let taken = Runner::one_job(prepared.settings, queue, keys, wish, words).await;
     if taken.map_err(|error| refused(&error))? {
         return Ok(Exit::Passed);
     }
