@@ -17,7 +17,7 @@ scripts/build.sh debug
 "$target/debug/solstice" image build tiny
 . scripts/temporary.sh
 cargo build --locked --quiet -p vm-manager --bin scripted-guest
-cargo test --locked --quiet -p solstice --no-run
+cargo test --locked --quiet -p solstice -p forgejo-runner --no-run
 
 # There when the guests' rounds have failed, or the whole was ended.
 failed=$SOLSTICE_TEST_DIR/failed
@@ -30,7 +30,9 @@ service() {
         if [ -e "$failed" ]; then return 1; fi
         SOLSTICE_CHAOS_SEED=$(od -An -N8 -tu8 /dev/urandom | tr -d ' \n')
         export SOLSTICE_CHAOS_SEED
-        if ! cargo test --locked --quiet -p solstice --test service -- --test-threads 6 >"$target/chaos-service.log" 2>&1; then
+        if ! { cargo test --locked --quiet -p solstice --test service -- --test-threads 6 &&
+            cargo test --locked --quiet -p forgejo-runner --test forgejo -- --test-threads 6; } \
+            >"$target/chaos-service.log" 2>&1; then
             cat "$target/chaos-service.log" >&2
             echo "service, round $round, SOLSTICE_CHAOS_SEED=$SOLSTICE_CHAOS_SEED: FAILED" >&2
             return 1
@@ -51,7 +53,7 @@ finish() {
 }
 trap finish EXIT
 for round in $(seq 1 "$times"); do
-    stage "guests, round $round" cargo test --locked --quiet -p solstice --test guest -- --test-threads 2 faults machines service ctrl_c
+    stage "guests, round $round" cargo test --locked --quiet -p solstice --test guest -- --test-threads 2 faults forgejo machines service ctrl_c
     # That of the service may have ended well before.
     if ! kill -0 "$service" 2>/dev/null; then wait "$service"; fi
 done

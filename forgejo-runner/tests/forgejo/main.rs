@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod bad_input;
+mod chaos;
 mod fetching;
 mod harness;
 mod logs;
