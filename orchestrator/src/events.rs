@@ -237,10 +237,15 @@ impl EventLog {
     ///
     /// # Errors
     /// The receiver is gone.
-    pub async fn phase_was(&mut self, phase: Phase, took: Duration) -> Result<(), ReceiverGone> {
+    pub async fn phase_was(
+        &mut self,
+        phase: Phase,
+        took: Duration,
+        detail: Option<String>,
+    ) -> Result<(), ReceiverGone> {
         self.close_phase();
         self.emit(EventBody::Phase(PhaseEvent { phase, took: None, detail: None }));
-        self.emit(EventBody::Phase(PhaseEvent { phase, took: Some(took), detail: None }));
+        self.emit(EventBody::Phase(PhaseEvent { phase, took: Some(took), detail }));
         self.commit().await
     }
 

@@ -273,7 +273,7 @@ impl Work<'_> {
             let begun = Instant::now();
             machine.destroy().await;
             let took = begun.elapsed();
-            log.phase_was(Phase::Cleanup, took).await?;
+            log.phase_was(Phase::Cleanup, took, None).await?;
             self.record.phase_took(Phase::Cleanup, took);
         }
         ended

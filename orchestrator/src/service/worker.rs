@@ -78,7 +78,8 @@ impl Inner {
                 .map_err(|error| journal_failure(&error))?;
             log.begin_try(number);
             if number == 1 {
-                drop(log.phase_was(Phase::Queue, waited).await);
+                let host = format!("on {}", inner.name);
+                drop(log.phase_was(Phase::Queue, waited, Some(host)).await);
             }
             if number == 1 && unreserved {
                 drop(log.notice(UNRESERVED).await);

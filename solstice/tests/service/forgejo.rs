@@ -87,7 +87,9 @@ async fn a_host_by_itself_runs_the_jobs_of_an_instance() {
     assert_eq!((job.step("Step 2").status, job.status), (Status::Failure, Status::Failure));
     assert_eq!(job.step("Step 3").status, Status::Skipped, "{view}");
     let set_up = job.step("Set up job").lines().join("\n");
-    assert!(set_up.contains("boot: ") && set_up.contains("scripted with 1 CPU"), "{set_up}");
+    for part in ["queue: ", "(on ", "scripted with 1 CPU", "boot: ", "Solstice "] {
+        assert!(set_up.contains(part), "{set_up}");
+    }
     let completion = job.step("Complete job").lines().join("\n");
     assert!(
         completion.contains("cleanup: ") && completion.contains("The job failed"),
