@@ -152,6 +152,14 @@ impl<'a> Daemon<'a> {
     }
 }
 
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 fn log(host: &Host) -> std::path::PathBuf {
     host.state().with_file_name("forgejo-runner.log")
 }
