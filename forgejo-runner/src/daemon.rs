@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::fcntl::Flock;
 use queue::seal::KeyRing;
 use queue::{Address, Queue, QueueError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,10 @@ use crate::settings::RunnerSettings;
 use crate::state::{self, Refused};
 use crate::task::Shared;
 
+/// The journal's file in the directory.
+const JOURNAL: &str = "journal.db";
+/// The pause before what could not be cancelled is cancelled once more.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long jobs that were cancelled because the daemon ends may take to be reported.
 const CANCELLED: Duration = Duration::from_secs(120);
 
@@ -38,6 +43,17 @@ pub enum StartError {
     #[error("another process works with {path:?}; end it, or give this one another `state_dir`")]
     Busy {
         /// Which.
+        path: PathBuf,
+    },
+    /// A task came over a connection that is gone.
+    #[error(
+        "tasks of the connection {connection:?} are not reported yet, and the settings do not have it \
+         any more; add it again, or delete {path:?} to give up every task in hand"
+    )]
+    Orphan {
+        /// Its name.
+        connection: String,
+        /// The journal.
         path: PathBuf,
     },
     /// The journal cannot be used.
@@ -84,7 +100,7 @@ impl Runner {
         queue: Queue,
         keys: KeyRing,
     ) -> Result<Self, StartError> {
-        Self::begin(settings, queue, keys, None).await
+        Ok(Self::begin(settings, queue, keys, None).await?.0)
     }
 
     /// Takes one job of the only connection, and none beside it. Whatever an earlier process left is
@@ -100,16 +116,17 @@ impl Runner {
         wish: OneJob,
         (stop, hurry): (CancellationToken, CancellationToken),
     ) -> Result<bool, StartError> {
-        let runner = Self::begin(settings, queue, keys, Some(wish)).await?;
-        runner.fetching.close();
-        tokio::select! {
-            () = runner.fetching.wait() => {}
+        let (runner, mut fetches) = Self::begin(settings, queue, keys, Some(wish)).await?;
+        let fetched = futures_util::future::join_all(fetches.drain(..));
+        tokio::pin!(fetched);
+        let fetched = tokio::select! {
+            fetched = &mut fetched => fetched,
             () = stop.cancelled() => {
                 runner.stop.cancel();
-                runner.fetching.wait().await;
+                fetched.await
             }
-        }
-        let taken = runner.tasks_in_hand() > 0;
+        };
+        let taken = fetched.into_iter().any(|fetched| fetched.unwrap_or(false));
         tokio::select! {
             () = runner.tasks.none() => {}
             () = hurry.cancelled() => runner.cancel_all().await,
@@ -122,14 +139,14 @@ impl Runner {
         queue: Queue,
         keys: KeyRing,
         wish: Option<OneJob>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Vec<JoinHandle<bool>>), StartError> {
         let state = &settings.state;
         let lock = state::open(state).map_err(|reason| match reason {
             Refused::Busy => StartError::Busy { path: state.clone() },
             Refused::Io(reason) => StartError::State { path: state.clone(), reason },
         })?;
         metrics::describe();
-        let journal = Journal::open(&state.join("journal.db"), keys.clone()).await?;
+        let journal = Journal::open(&state.join(JOURNAL), keys.clone()).await?;
         let address = journal.address().await?;
         let known: Address = address.parse().expect("the journal makes plain addresses");
         let events = queue.events(&known, PREFETCH).await?;
@@ -156,25 +173,33 @@ impl Runner {
                 wish: wish.clone(),
             });
         }
+        let of = |name: &str| fetchers.iter().find(|fetcher| fetcher.connection.name == name);
+        let kept = shared.journal.tasks().await?;
+        if let Some(orphan) = kept.iter().find(|kept| of(&kept.id.connection).is_none()) {
+            let (connection, path) = (orphan.id.connection.clone(), settings.state.join(JOURNAL));
+            return Err(StartError::Orphan { connection, path });
+        }
         // Events must find their tasks.
-        for kept in shared.journal.tasks().await? {
-            let name = &kept.id.connection;
-            match fetchers.iter().find(|fetcher| fetcher.connection.name == *name) {
-                Some(fetcher) => fetcher.spawn(kept, false),
-                None => tracing::error!(
-                    connection = name,
-                    task = kept.id.number,
-                    "a task waits for a connection that the settings do not have any more; add it \
-                     to them so that the task can be reported"
-                ),
+        for kept in kept {
+            if let Some(fetcher) = of(&kept.id.connection) {
+                fetcher.spawn(kept, false);
             }
         }
         let delivering = tokio::spawn(deliver(events, queue, keys, tasks.clone())).abort_handle();
-        for fetcher in fetchers {
-            fetching.spawn(fetcher.run());
-        }
+        let fetches = fetchers.into_iter().map(|fetcher| fetching.spawn(fetcher.run())).collect();
         let shutdown = settings.shutdown;
-        Ok(Self { tasks, shared, shutdown, stop, dead, fetching, working, delivering, _lock: lock })
+        let runner = Self {
+            tasks,
+            shared,
+            shutdown,
+            stop,
+            dead,
+            fetching,
+            working,
+            delivering,
+            _lock: lock,
+        };
+        Ok((runner, fetches))
     }
 
     /// Takes no new task, and waits for those in hand up to the limit of the settings; then, or when
@@ -197,12 +222,24 @@ impl Runner {
     }
 
     async fn cancel_all(&self) {
-        let tasks = self.tasks.all();
-        tracing::warn!(tasks = tasks.len(), "cancelling the jobs in hand");
-        for task in tasks {
-            task.cancel().await;
-        }
-        if tokio::time::timeout(CANCELLED, self.tasks.none()).await.is_err() {
+        tracing::warn!(tasks = self.tasks.all().len(), "cancelling the jobs in hand");
+        let cancel = async {
+            loop {
+                for task in self.tasks.all() {
+                    if let Err(error) = task.cancel().await {
+                        tracing::warn!(job.id = %task.job, %error, "cannot cancel a job");
+                    }
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        let all_over = async {
+            tokio::select! {
+                () = self.tasks.none() => {}
+                () = cancel => {}
+            }
+        };
+        if tokio::time::timeout(CANCELLED, all_over).await.is_err() {
             tracing::warn!(
                 "tasks are left that were not reported; the next start goes on with them"
             );

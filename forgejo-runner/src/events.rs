@@ -8,9 +8,13 @@ use queue::message::{EventBatch, Progress};
 use queue::seal::KeyRing;
 use queue::{Delivery, EventReceiver, Queue};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::journal::JournalError;
-use crate::task::{InHand, tell};
+use crate::task::{Backoff, Task, tell};
+
+/// A task, shared between those who hear of it and who reports it.
+pub(crate) type InHand = Arc<Task>;
 
 /// Batches that are delivered ahead of those that were taken.
 pub(crate) const PREFETCH: u16 = 64;
@@ -55,8 +59,10 @@ impl Tasks {
     }
 
     /// Waits until one is over.
-    pub(crate) async fn one_less(&self) {
-        self.inner.changed.notified().await;
+    ///
+    /// It hears of those that are over from the moment at which it is made.
+    pub(crate) fn one_less(&self) -> Notified<'_> {
+        self.inner.changed.notified()
     }
 
     /// Waits until none is left.
@@ -81,16 +87,23 @@ pub(crate) async fn deliver(mut events: EventReceiver, queue: Queue, keys: KeyRi
                 return;
             }
         };
-        let done = match take(&delivery, &queue, &keys, &tasks).await {
+        // In its place, because what comes behind it would be a hole.
+        let mut backoff = Backoff::default();
+        let taken = loop {
+            match take(&delivery, &queue, &keys, &tasks).await {
+                Ok(()) => break Ok(()),
+                Err(Refused::Unreadable(reason)) => break Err(reason),
+                Err(Refused::Journal(error)) => {
+                    tracing::error!(%error, "events cannot be kept; trying again");
+                    tokio::time::sleep(backoff.next()).await;
+                }
+            }
+        };
+        let done = match taken {
             Ok(()) => delivery.acknowledge().await,
-            Err(Refused::Unreadable(reason)) => {
+            Err(reason) => {
                 tracing::error!(reason, "events cannot be read");
                 delivery.reject(&reason).await
-            }
-            // It is delivered again, to this process or the next one.
-            Err(Refused::Journal(error)) => {
-                tracing::error!(%error, "events cannot be kept");
-                continue;
             }
         };
         if let Err(error) = done {
@@ -119,13 +132,21 @@ async fn take(
         if let Some(part) = batch.parts.last() {
             let seq = part.first + u64::from(part.count) - 1;
             let progress = Progress { job, try_number: part.try_number, seq };
-            tell(queue, batch.host, progress).await;
+            tell(queue, batch.host, progress);
         }
         return Ok(());
     };
     let mut events = Vec::new();
     for part in &batch.parts {
-        events.extend(part.open(keys).map_err(|error| unreadable(&error))?);
+        match part.open(keys) {
+            Ok(found) => events.extend(found),
+            Err(error) => {
+                let line =
+                    format!("SOL-JOB-UNREADABLE: the events of the job cannot be read: {error}");
+                task.fail(&line).await.map_err(Refused::Journal)?;
+                return Err(unreadable(&error));
+            }
+        }
     }
-    task.take(batch.host, events).await.map_err(Refused::Journal)
+    task.take(batch.host, &events).await.map_err(Refused::Journal)
 }

@@ -25,6 +25,10 @@ use crate::settings::Connection;
 use crate::task::{Backoff, Over, Shared, Task};
 use crate::translate::{Origin, Translated, Work, translate};
 
+/// How often an answer may be unreadable before its key is left.
+const UNREADABLE: u32 = 3;
+/// Tasks of one answer beyond what was asked for; a server that gives more is wrong.
+const UNASKED: usize = 16;
 /// How long the answer to a question may take once the daemon ends.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The pause after the server said that it does not know this runner.
@@ -62,6 +66,18 @@ pub struct OneJob {
     pub wait: bool,
 }
 
+impl OneJob {
+    /// What a round says about the wish: whether there was a job, or nothing yet.
+    fn answer(&self, round: &Result<u32, FetchError>) -> Option<bool> {
+        match round {
+            Ok(taken) if *taken > 0 => Some(true),
+            Ok(_) => (!self.wait).then_some(false),
+            Err(FetchError::Rpc(error)) if error.kind == RpcErrorKind::Unimplemented => Some(false),
+            Err(_) => (!self.wait).then_some(false),
+        }
+    }
+}
+
 /// What is known of the server.
 #[derive(Default)]
 struct Server {
@@ -72,6 +88,8 @@ struct Server {
     tasks_version: i64,
     /// The key under which an answer may wait.
     key: Option<String>,
+    /// How often its answer could not be read.
+    unreadable: u32,
 }
 
 /// Why a round brought nothing.
@@ -86,8 +104,8 @@ enum FetchError {
 }
 
 impl Fetcher {
-    /// Asks for tasks until it is stopped.
-    pub(crate) async fn run(self) {
+    /// Asks for tasks until it is stopped; of a runner for one job it gives whether there was one.
+    pub(crate) async fn run(self) -> bool {
         let mut server = Server::default();
         let mut backoff = Backoff::default();
         let mut told = false;
@@ -96,13 +114,16 @@ impl Fetcher {
             let round = tokio::select! {
                 round = self.round(&mut server) => round,
                 // The key brings the answer to whoever starts next.
-                () = self.stopped_for(ANSWER) => return,
+                () = self.stopped_for(ANSWER) => return false,
             };
+            if let Some(has_one) = self.wish.as_ref().and_then(|wish| wish.answer(&round)) {
+                if let Err(error) = round {
+                    tracing::error!(connection = name, %error, "no job can be taken");
+                }
+                return has_one;
+            }
             let pause = match round {
-                Ok(taken) => {
-                    if self.wish.as_ref().is_some_and(|wish| taken > 0 || !wish.wait) {
-                        return;
-                    }
+                Ok(_) => {
                     if std::mem::take(&mut told) {
                         tracing::info!(connection = name, "the instance answers again");
                     }
@@ -113,26 +134,51 @@ impl Fetcher {
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(connection = name, %error, "cannot fetch tasks; trying again");
                     }
-                    match &error {
-                        FetchError::Rpc(error) if error.kind == RpcErrorKind::Unauthenticated => {
-                            // The labels may be gone with the runner.
-                            server.declared = None;
-                            UNKNOWN
-                        }
-                        _ => backoff.next().max(self.interval()),
-                    }
+                    self.after(&error, &mut server)
+                        .await
+                        .unwrap_or_else(|| backoff.next().max(self.interval()))
                 }
             };
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => return false,
                 () = tokio::time::sleep(pause) => {}
             }
-            while self.free() == 0 {
+            loop {
+                let one_less = self.tasks.one_less();
+                if self.free() > 0 {
+                    break;
+                }
                 tokio::select! {
-                    () = self.stop.cancelled() => return,
-                    () = self.tasks.one_less() => {}
+                    () = self.stop.cancelled() => return false,
+                    () = one_less => {}
                 }
             }
+        }
+    }
+
+    /// What else follows from a round that failed; a pause of its own, where it has one.
+    async fn after(&self, error: &FetchError, server: &mut Server) -> Option<Duration> {
+        let FetchError::Rpc(error) = error else { return None };
+        match error.kind {
+            RpcErrorKind::Unauthenticated => {
+                // The labels may be gone with the runner.
+                server.declared = None;
+                Some(UNKNOWN)
+            }
+            RpcErrorKind::Unreadable => {
+                server.unreadable += 1;
+                if server.unreadable >= UNREADABLE {
+                    // The same key would bring the same answer for ever.
+                    tracing::error!(
+                        connection = self.connection.name,
+                        "an answer that cannot be read is left; the server ends its tasks in time"
+                    );
+                    (server.key, server.unreadable) = (None, 0);
+                    drop(self.shared.journal.take(&self.connection.name, Vec::new()).await);
+                }
+                None
+            }
+            _ => None,
         }
     }
 
@@ -206,7 +252,22 @@ impl Fetcher {
             }
         };
         let count = reserved.count.max(1);
-        let (tasks, tasks_version) = self.ask(server.tasks_version, count, &key).await?;
+        // What a lost answer had comes by the call that it was the answer to.
+        let handle =
+            self.wish.as_ref().and_then(|wish| wish.handle.as_deref()).filter(|_| !is_lost);
+        let version = server.tasks_version;
+        let (mut tasks, tasks_version) = self.ask(version, (count, handle), &key).await?;
+        server.unreadable = 0;
+        let most = count as usize + UNASKED;
+        if tasks.len() > most {
+            tracing::error!(
+                connection = name,
+                given = tasks.len(),
+                asked = count,
+                "too many tasks"
+            );
+            tasks.truncate(most);
+        }
         let taken = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         let id = (reserved.count > 0).then_some(reserved.id);
         self.accept(server, tasks, id).await?;
@@ -220,10 +281,10 @@ impl Fetcher {
     async fn ask(
         &self,
         tasks_version: i64,
-        count: u32,
+        (count, handle): (u32, Option<&str>),
         key: &str,
     ) -> Result<(Vec<WireTask>, i64), FetchError> {
-        if let Some(handle) = self.wish.as_ref().and_then(|wish| wish.handle.as_deref()) {
+        if let Some(handle) = handle {
             let answer = self.client.fetch_single(handle, key).await?;
             return Ok((answer.task.into_option().into_iter().collect(), answer.tasks_version));
         }
@@ -249,12 +310,8 @@ impl Fetcher {
     /// Declares what hosts can run, when that has changed.
     async fn declare(&self, server: &mut Server, reserved: &Reserved) -> Result<(), FetchError> {
         let live = |label: &&Label| reserved.labels.contains(&label.image);
-        let mut names: BTreeSet<String> =
+        let names: BTreeSet<String> =
             self.connection.labels.iter().filter(live).map(|label| label.name.clone()).collect();
-        if reserved.count == 0 {
-            // Nobody has room, which says nothing about what they can run.
-            names.extend(server.declared.clone().unwrap_or_default());
-        }
         if server.declared.as_ref() == Some(&names) || names.is_empty() {
             return Ok(());
         }

@@ -222,7 +222,8 @@ impl Journal {
         let save = sqlx::query(SAVE).bind(job.to_string()).bind(sealed);
         save.execute(&mut *transaction).await?;
         self.put_rows(&mut transaction, job, first, rows).await?;
-        let forget = sqlx::query(FORGET).bind(job.to_string()).bind(number(standing.acknowledged));
+        let held = if standing.log_closed { u64::MAX } else { standing.acknowledged };
+        let forget = sqlx::query(FORGET).bind(job.to_string()).bind(number(held));
         forget.execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(())

@@ -28,6 +28,9 @@ const OUTPUT_NAME_BYTES: usize = 255;
 /// The longest value (forgejo-runner-protocol 6.2).
 const OUTPUT_VALUE_BYTES: usize = 1_048_576;
 
+/// Rows that wait between two steps at most.
+const HELD_ROWS: usize = 1_000;
+
 /// The report of one task so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -54,8 +57,8 @@ enum Part {
     SetUp { folded: bool },
     /// A step runs.
     Step(u32),
-    /// A step is over, and another may follow.
-    Between,
+    /// This step is over, and another may follow.
+    Between(u32),
     /// No step follows.
     Completion,
 }
@@ -212,7 +215,7 @@ impl Report {
         step.stopped = Some(event.time);
         step.conclusion = Some(event.conclusion);
         if is_current {
-            self.part = Part::Between;
+            self.part = Part::Between(event.step);
         }
         Vec::new()
     }
@@ -249,7 +252,8 @@ impl Report {
                      {OUTPUT_NAME_BYTES} bytes at most, a value {OUTPUT_VALUE_BYTES}."
                 ));
             } else {
-                self.outputs.insert(name.clone(), value.clone());
+                // Databases of servers take no NUL.
+                self.outputs.insert(name.replace('\0', ""), value.replace('\0', ""));
             }
         }
         Vec::new()
@@ -317,16 +321,22 @@ impl Report {
 
     /// Rows where they belong by what is going on; between two steps they wait for what comes.
     fn place(&mut self, rows: Vec<Row>) -> Vec<Row> {
-        if self.part == Part::Between {
-            self.held.extend(rows);
+        let Part::Between(step) = self.part else { return self.counted(rows) };
+        self.held.extend(rows);
+        if self.held.len() <= HELD_ROWS {
             return Vec::new();
         }
-        self.counted(rows)
+        // So many say more about what was than about what comes.
+        let held = std::mem::take(&mut self.held);
+        self.part = Part::Step(step);
+        let rows = self.counted(held);
+        self.part = Part::Between(step);
+        rows
     }
 
     /// The rows that waited.
     fn release(&mut self) -> Vec<Row> {
-        if self.part == Part::Between {
+        if matches!(self.part, Part::Between(_)) {
             return Vec::new();
         }
         let held = std::mem::take(&mut self.held);

@@ -111,7 +111,17 @@ pub fn translate(
             .collect();
     let work = match work(task, delivered, &context, origin, (id, reservation)) {
         Ok(work) => work,
-        Err(lines) => Work::End(Conclusion::Failure, lines),
+        Err(mut lines) => {
+            // An error may quote what an expression gave; no orchestrator masks these lines.
+            let secrets = secrets(task);
+            let hidden = secrets.values().cloned().chain(masks(&context, &secrets));
+            for secret in hidden.filter(|secret| !secret.expose().is_empty()) {
+                for line in &mut lines {
+                    *line = line.replace(secret.expose(), "***");
+                }
+            }
+            Work::End(Conclusion::Failure, lines)
+        }
     };
     Translated { steps, opening, work }
 }

@@ -29,6 +29,8 @@ pub enum RpcErrorKind {
     Internal,
     /// Somebody in between takes no body of this size.
     TooLarge,
+    /// The answer cannot be read: it is larger than anything that could be run, or no message.
+    Unreadable,
     /// Calls come too fast.
     TooMany,
     /// Nobody answered, or nobody who speaks the protocol. Worth another try.
@@ -49,7 +51,6 @@ impl From<ConnectError> for RpcError {
         use RpcErrorKind as Kind;
         if let Some(TransportError::Page { status, .. }) = transport(&error) {
             let kind = match status {
-                401 | 403 => Kind::Unauthenticated,
                 413 => Kind::TooLarge,
                 429 => Kind::TooMany,
                 _ => Kind::Unavailable,
@@ -70,11 +71,19 @@ impl From<ConnectError> for RpcError {
                 Kind::Refused
             }
             ErrorCode::Internal | ErrorCode::NotFound | ErrorCode::DataLoss => Kind::Internal,
+            // A limit of this side; a server that limits the rate says so by a page.
+            ErrorCode::ResourceExhausted if is_about_size(&error) => Kind::Unreadable,
             ErrorCode::ResourceExhausted => Kind::TooMany,
             _ => Kind::Unavailable,
         };
         Self { kind, message: chain(&error) }
     }
+}
+
+/// Whether an answer was larger than the limit on messages.
+fn is_about_size(error: &ConnectError) -> bool {
+    let text = error.message.as_deref().unwrap_or_default();
+    text.contains("size") || text.contains("exceed")
 }
 
 /// What the transport said, somewhere behind the error.

@@ -70,8 +70,14 @@ async fn ask(http: &reqwest::Client, url: &str) -> Result<Option<String>, RpcErr
         message: chain(&error.without_url()),
     };
     let mut response = http.get(url).send().await.map_err(unavailable)?;
-    if !response.status().is_success() {
-        return Ok(None);
+    match response.status().as_u16() {
+        200..=299 => {}
+        // It is not there, or not for everybody.
+        401 | 403 | 404 => return Ok(None),
+        status => {
+            let message = format!("the version was answered with status {status}");
+            return Err(RpcError { kind: RpcErrorKind::Unavailable, message });
+        }
     }
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unavailable)? {

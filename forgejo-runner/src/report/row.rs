@@ -64,7 +64,7 @@ impl Row {
 
 /// Text of a process: what is no UTF-8 is replaced, line ends at its end are dropped.
 fn of_text(text: &LogText) -> String {
-    text.to_text().trim_end_matches(['\r', '\n']).to_owned()
+    text.to_text().trim_end_matches(['\r', '\n']).replace('\0', "\u{fffd}")
 }
 
 fn cut(text: &mut String) {

@@ -50,6 +50,8 @@ pub(super) struct Pace {
     /// Calls carry so many times fewer rows.
     divisor: usize,
     output_tries: u32,
+    publishing: Backoff,
+    publishing_held_until: Option<Instant>,
 }
 
 impl Pace {
@@ -64,6 +66,8 @@ impl Pace {
             refused: None,
             divisor: 1,
             output_tries: 0,
+            publishing: Backoff::default(),
+            publishing_held_until: None,
         }
     }
 
@@ -76,10 +80,21 @@ impl Pace {
     }
 
     /// When the next call is due, if nothing happens before.
-    pub(super) fn next_due(&self, has_rows: bool) -> Instant {
+    pub(super) fn next_due(&self, has_rows: bool, has_request: bool) -> Instant {
         let state = self.state.map(|sent| sent + self.interval);
         let rows = self.rows.filter(|_| has_rows).map(|sent| sent + self.interval / ROWS_PER_STATE);
-        state.into_iter().chain(rows).min().unwrap_or_else(Instant::now)
+        let request = self.publishing_held_until.filter(|_| has_request);
+        state.into_iter().chain(rows).chain(request).min().unwrap_or_else(Instant::now)
+    }
+
+    /// Whether the job may be handed to the queue now.
+    pub(super) fn publishing_is_due(&self, now: Instant) -> bool {
+        self.publishing_held_until.is_none_or(|until| until <= now)
+    }
+
+    /// The queue did not take the job.
+    pub(super) fn publishing_failed(&mut self) {
+        self.publishing_held_until = Some(Instant::now() + self.publishing.next());
     }
 
     /// Until when no call is made.
@@ -103,11 +118,6 @@ impl Pace {
         self.backoff = Backoff::default();
     }
 
-    /// The next call waits for a growing pause.
-    pub(super) fn hold(&mut self) {
-        self.held_until = Some(Instant::now() + self.backoff.next());
-    }
-
     /// A call failed; `refused` by the server itself.
     pub(super) fn failed(&mut self, refused: bool) {
         self.failing.get_or_insert_with(Instant::now);
@@ -116,7 +126,7 @@ impl Pace {
         } else {
             self.refused = None;
         }
-        self.hold();
+        self.held_until = Some(Instant::now() + self.backoff.next());
     }
 
     pub(super) fn is_first_failure(&self) -> bool {
@@ -142,6 +152,11 @@ impl Pace {
 
     pub(super) fn output_tries(&self) -> u32 {
         self.output_tries
+    }
+
+    /// Outputs are not sent any more; so many tries are the limit.
+    pub(super) fn drop_outputs(&mut self, limit: u32) {
+        self.output_tries = limit;
     }
 
     pub(super) fn outputs_missing(&mut self) {

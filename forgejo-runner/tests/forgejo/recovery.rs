@@ -1,6 +1,7 @@
 //! Daemons that end without a warning, and what the next one makes of it.
 
 use common::event::Conclusion;
+use forgejo_runner::Runner;
 use simulators::forgejo::{Fault, Hold, Profile, Rpc, Scope, Status};
 
 use crate::harness::{PATIENCE, World};
@@ -95,5 +96,34 @@ async fn a_server_that_was_away_is_found_again() {
     job.finish(Conclusion::Success).await;
     let view = world.forge.wait_for_run(run, PATIENCE).await;
     assert_eq!(view.job("build").step("Say").lines(), ["while it was away"]);
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_tasks_are_not_reported_cannot_be_left_out() {
+    let world = World::new(Profile::V15).await;
+    let identity = world.forge.create_runner("solstice", Scope::Global);
+    let settings = |name| world.settings(vec![world.connection(name, &identity)]);
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
+    let runner = world.start(settings("main")).await;
+    let mut job = world.hosts.job().await;
+    drop(runner);
+    let refused = Runner::start(settings("typo"), world.queue.clone(), world.keys()).await;
+    let error = refused.map(drop).unwrap_err().to_string();
+    assert!(error.contains("\"main\" are not reported yet"), "{error}");
+    let runner = world.start(settings("main")).await;
+    job.pass(&["after all"]).await;
+    let view = world.forge.wait_for_run(run, PATIENCE).await;
+    assert_eq!(view.job("build").step("Say").lines(), ["after all"]);
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn two_processes_with_one_directory_are_one_too_many() {
+    let world = World::new(Profile::V15).await;
+    let runner = world.daemon().await;
+    let second = Runner::start(world.settings(Vec::new()), world.queue.clone(), world.keys()).await;
+    let error = second.map(drop).unwrap_err().to_string();
+    assert!(error.contains("another process works with"), "{error}");
     world.end(runner).await;
 }

@@ -153,3 +153,46 @@ async fn a_run_that_is_started_again_has_a_log_of_its_own() {
     assert_eq!(view.job("build").step("First").lines(), ["second attempt"]);
     world.end(runner).await;
 }
+
+#[tokio::test]
+async fn outputs_that_no_proxy_takes_do_not_keep_the_end_away() {
+    let world = World::new(Profile::V15).await;
+    world.forge.set_body_limit(Some(50_000));
+    let runner = world.daemon().await;
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", CHAIN);
+    let mut first = world.hosts.job().await;
+    first.boot().await;
+    first.step(0, &[], Conclusion::Success).await;
+    first.outputs(&[("path", &"x".repeat(60_000))]).await;
+    first.finish(Conclusion::Success).await;
+    world.hosts.job().await.pass(&[]).await;
+    let view = world.forge.wait_for_run(run, PATIENCE).await;
+    assert_eq!(view.job("first").status, Status::Success);
+    assert!(view.job("first").outputs.is_empty());
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn a_cancel_is_heard_while_rows_come_without_a_pause() {
+    let world = World::new(Profile::V15).await;
+    let runner = world.daemon().await;
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", TWO);
+    let mut job = world.hosts.job().await;
+    job.boot().await;
+    job.start_step(0).await;
+    // More than one call's rows always wait.
+    let slow = Fault::SlowAnswer(std::time::Duration::from_millis(100));
+    world.forge.faults().always(Rpc::UpdateLog, slow);
+    for _ in 0..30 {
+        job.log(Some(0), &["y"; 1000]).await;
+    }
+    world.forge.cancel(run);
+    let before = world.forge.calls_of(Rpc::UpdateLog).len();
+    job.cancelled().await;
+    let calls = world.forge.calls_of(Rpc::UpdateLog).len() - before;
+    assert!(calls < 10, "the cancel waited for {calls} calls with rows");
+    world.forge.faults().clear();
+    job.end_step(0, Conclusion::Cancelled).await;
+    job.finish(Conclusion::Cancelled).await;
+    world.end(runner).await;
+}
