@@ -11,3 +11,4 @@ mod logs;
 mod recovery;
 mod shutdown;
 mod states;
+mod transport;
