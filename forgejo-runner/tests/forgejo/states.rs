@@ -1,7 +1,7 @@
 //! The state of tasks and steps, outputs, cancels, conditions.
 
 use common::event::Conclusion;
-use simulators::forgejo::{Fault, Profile, Rpc, Status};
+use simulators::forgejo::{Fault, Profile, Rpc, RunId, Status};
 
 use crate::harness::{PATIENCE, World};
 
@@ -194,5 +194,85 @@ async fn a_cancel_is_heard_while_rows_come_without_a_pause() {
     world.forge.faults().clear();
     job.end_step(0, Conclusion::Cancelled).await;
     job.finish(Conclusion::Cancelled).await;
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn a_job_gets_the_contexts_of_its_run() {
+    for profile in [Profile::V11, Profile::V17, Profile::Gitea127] {
+        let world = World::new(profile).await;
+        let runner = world.daemon().await;
+        let run = world
+            .forge
+            .trigger(REPOSITORY, "ci.yml", TWO)
+            .event("pull_request")
+            .branches("main", "topic")
+            .sha("0123456789012345678901234567890123456789")
+            .actor("someone")
+            .payload(serde_json::json!({ "action": "opened", "number": 3 }))
+            .secret("KEY", "value-of-the-key")
+            .var("REGION", "north")
+            .push();
+        let mut job = world.hosts.job().await;
+        let body = &job.request.body;
+        let github = &body.contexts.github;
+        for (key, expected) in [
+            ("event_name", "pull_request"),
+            ("base_ref", "main"),
+            ("head_ref", "topic"),
+            ("sha", "0123456789012345678901234567890123456789"),
+            ("actor", "someone"),
+            ("repository", REPOSITORY),
+            ("repository_owner", "team"),
+            ("workflow", "ci.yml"),
+            ("job", "build"),
+            ("run_attempt", "1"),
+            ("secret_source", "Actions"),
+            ("server_url", world.forge.url().as_str()),
+        ] {
+            assert_eq!(github[key], expected, "{profile:?} {key}");
+        }
+        assert_eq!(github["event"]["number"], 3);
+        assert_eq!(github["token"].as_str(), world.forge.token_of(task(&world, run)).as_deref());
+        let names: Vec<&String> = github.keys().collect();
+        let for_us =
+            |name: &&&String| name.starts_with("gitea_runtime") || name.contains("id_token");
+        assert_eq!(names.iter().filter(for_us).count(), 0, "{names:?}");
+        assert_eq!(body.contexts.vars["REGION"], "north");
+        assert_eq!(body.secrets["KEY"].expose(), "value-of-the-key");
+        let dialect = if profile.is_gitea() { "gitea" } else { "forgejo" };
+        assert_eq!(body.plan.dialect.name(), dialect);
+        let services: Vec<&str> = body.services.iter().map(|found| found.name.as_str()).collect();
+        assert!(services.contains(&"artifacts"), "{services:?}");
+        job.pass(&[]).await;
+        world.forge.wait_for_run(run, PATIENCE).await;
+        world.end(runner).await;
+    }
+}
+
+/// The number of the task of a run's only job.
+fn task(world: &World, run: RunId) -> i64 {
+    world.forge.view(run).jobs[0].task_id.unwrap()
+}
+
+#[tokio::test]
+async fn a_pull_request_of_a_fork_gets_no_secret_and_no_identity() {
+    let world = World::new(Profile::V17).await;
+    let runner = world.daemon().await;
+    let text = TWO.replace("on: push\n", "on: pull_request\nenable-openid-connect: true\n");
+    let trigger = |fork| {
+        let trigger = world.forge.trigger(REPOSITORY, "ci.yml", &text).event("pull_request");
+        trigger.fork(fork).secret("KEY", "value-of-the-key").push()
+    };
+    for fork in [false, true] {
+        let run = trigger(fork);
+        let mut job = world.hosts.job().await;
+        let body = &job.request.body;
+        assert_eq!(body.secrets.contains_key("KEY"), !fork);
+        assert!(body.secrets.contains_key("FORGEJO_TOKEN"));
+        assert_eq!(body.services.iter().any(|found| found.name == "oidc"), !fork, "{fork}");
+        job.pass(&[]).await;
+        world.forge.wait_for_run(run, PATIENCE).await;
+    }
     world.end(runner).await;
 }

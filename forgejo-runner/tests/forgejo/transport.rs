@@ -59,7 +59,9 @@ async fn a_certificate_is_believed_as_the_settings_say() {
     let version = client::version(&url, &Trust::Any).await.unwrap().unwrap();
     assert_eq!(version.kind, client::Kind::Forgejo);
 
-    for (path, expected) in [("nothing.pem", "No such file"), ("localhost.key", "no PEM certificate")] {
+    for (path, expected) in
+        [("nothing.pem", "No such file"), ("localhost.key", "no PEM certificate")]
+    {
         let trust = Trust::Also(Path::new(DATA).join(path));
         let error = client::ping(&url, &trust).await.unwrap_err();
         assert!(error.message.contains(expected), "{error}");
