@@ -3,9 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use simulators::forgejo::{Fault, Forge, Profile, Rpc, Scope};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::block_in_place;
 
 use super::place::{Done, Place, place};
@@ -394,4 +397,47 @@ fn a_host_without_connections_says_how_to_make_one() {
     let done = place().solstice(&["forgejo", "status"]);
     assert_eq!((done.code, done.stdout.as_str(), done.created), (0, "", false));
     assert!(done.stderr.contains("`solstice forgejo register` makes it one"), "{}", done.stderr);
+}
+
+/// A proxy that passes every request on to the forge; gives its address, and what was asked of it.
+async fn proxy(forge: &Forge) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, behind) = (Arc::default(), forge.url().replace("http://", ""));
+    let heard: Arc<Mutex<Vec<String>>> = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((outside, _)) = listener.accept().await {
+            let (heard, behind) = (Arc::clone(&heard), behind.clone());
+            tokio::spawn(async move {
+                let mut outside = BufReader::new(outside);
+                let mut line = String::new();
+                outside.read_line(&mut line).await.unwrap();
+                heard.lock().unwrap().push(line.trim().to_owned());
+                let mut inside = TcpStream::connect(behind).await.unwrap();
+                inside.write_all(line.as_bytes()).await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut outside, &mut inside).await);
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_through_the_proxy_that_the_environment_names() {
+    let forge = Forge::start(Profile::V15).await;
+    let (proxy, asked) = proxy(&forge).await;
+    let identity = forge.create_runner("r", Scope::Global);
+    let table = format!(
+        "[forgejo.home]\nurl = \"http://forge.invalid\"\nuuid = \"{}\"\ntoken_file = \"token\"\n",
+        identity.uuid
+    );
+    let place = with("solstice.toml", &table).file("token", &identity.token);
+    let mut command = place.command(&["forgejo", "status"]);
+    command.env("http_proxy", proxy);
+    let done = block_in_place(|| command.output().unwrap());
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success() && text.contains("accepted"), "{text}");
+    let asked = asked.lock().unwrap();
+    let ping = "POST http://forge.invalid/api/actions/ping.v1.PingService/Ping HTTP/1.1";
+    assert!(asked.iter().any(|line| line == ping), "{asked:?}");
 }
