@@ -70,7 +70,11 @@ impl From<ConnectError> for RpcError {
             ErrorCode::InvalidArgument | ErrorCode::FailedPrecondition | ErrorCode::OutOfRange => {
                 Kind::Refused
             }
-            ErrorCode::Internal | ErrorCode::NotFound | ErrorCode::DataLoss => Kind::Internal,
+            // Gitea says `unknown` of a task that is not there. What broke on the way is `unavailable`.
+            ErrorCode::Internal
+            | ErrorCode::Unknown
+            | ErrorCode::NotFound
+            | ErrorCode::DataLoss => Kind::Internal,
             // A limit of this side; a server that limits the rate says so by a page.
             ErrorCode::ResourceExhausted if is_about_size(&error) => Kind::Unreadable,
             ErrorCode::ResourceExhausted => Kind::TooMany,
@@ -96,4 +100,26 @@ fn transport(error: &ConnectError) -> Option<&TransportError> {
         next = cause.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_of_a_task_is_no_broken_connection() {
+        for (error, kind) in [
+            // Forgejo of a task that is somebody else's, and Gitea 1.26 of one that is not there.
+            (ConnectError::internal("invalid runner for task"), RpcErrorKind::Internal),
+            (ConnectError::unknown("rpc error: code = Internal desc = x"), RpcErrorKind::Internal),
+            (
+                ConnectError::already_exists("log file has been archived"),
+                RpcErrorKind::AlreadyExists,
+            ),
+            (ConnectError::unavailable("connection refused"), RpcErrorKind::Unavailable),
+            (ConnectError::deadline_exceeded("too late"), RpcErrorKind::Unavailable),
+        ] {
+            assert_eq!(RpcError::from(error).kind, kind);
+        }
+    }
 }
