@@ -115,6 +115,7 @@ impl Fetcher {
                 round = self.round(&mut server) => round,
                 // The key brings the answer to whoever starts next.
                 () = self.stopped_for(ANSWER) => return false,
+                () = self.dead.cancelled() => return false,
             };
             if let Some(has_one) = self.wish.as_ref().and_then(|wish| wish.answer(&round)) {
                 if let Err(error) = round {

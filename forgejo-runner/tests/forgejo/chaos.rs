@@ -7,7 +7,6 @@ use common::event::Conclusion;
 use rand::Rng;
 use rand::rngs::StdRng;
 use simulators::forgejo::{Fault, Profile, Rpc, Scope, Status};
-use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Job, PATIENCE, World};
 
@@ -114,10 +113,5 @@ async fn whatever_goes_wrong_every_row_is_there_once() {
         }
         assert!(job.log_closed);
     }
-    let stop = runner.take().unwrap().stop(CancellationToken::new());
-    tokio::time::timeout(PATIENCE, stop).await.expect("every task is over");
-    // A crash may come between an answer and the disk: then its key is asked once more.
-    let mut violations = world.forge.violations();
-    violations.retain(|violation| !violation.contains("a request key is used after"));
-    assert!(violations.is_empty(), "{violations:#?}");
+    world.end_after_crashes(runner.take().unwrap()).await;
 }

@@ -89,6 +89,13 @@ impl World {
         self.start(self.settings(vec![self.connection("main", &identity)])).await
     }
 
+    /// Ends a daemon after others were killed, and checks what they did to the protocol.
+    pub(crate) async fn end_after_crashes(&self, runner: Runner) {
+        let stop = runner.stop(CancellationToken::new());
+        tokio::time::timeout(PATIENCE, stop).await.expect("every task is over");
+        self.forge.assert_no_violations_but_of_crashes();
+    }
+
     /// Ends the daemon, whose tasks must be over, and checks what it did to the protocol.
     pub(crate) async fn end(&self, runner: Runner) {
         let stop = runner.stop(CancellationToken::new());

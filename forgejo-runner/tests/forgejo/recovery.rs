@@ -37,7 +37,7 @@ async fn a_task_goes_on_after_a_crash_at_every_moment() {
     let view = world.forge.wait_for_run(run, PATIENCE).await;
     assert_eq!(view.job("build").step("Say").lines(), ["one", "two", "three"], "{view}");
     assert_eq!(view.status, Status::Success);
-    world.end(runner).await;
+    world.end_after_crashes(runner).await;
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_crash_before_the_answer_came_loses_no_task() {
     world.hosts.job().await.pass(&["found again"]).await;
     let view = world.forge.wait_for_run(run, PATIENCE).await;
     assert_eq!(view.job("build").step("Say").lines(), ["found again"]);
-    world.end(runner).await;
+    world.end_after_crashes(runner).await;
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn the_end_is_offered_until_the_server_takes_it() {
     let view = world.forge.wait_for_run(run, PATIENCE).await;
     assert_eq!(view.job("build").step("Say").lines(), ["kept"]);
     assert_eq!(view.status, Status::Success);
-    world.end(runner).await;
+    world.end_after_crashes(runner).await;
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_server_that_was_away_is_found_again() {
     job.finish(Conclusion::Success).await;
     let view = world.forge.wait_for_run(run, PATIENCE).await;
     assert_eq!(view.job("build").step("Say").lines(), ["while it was away"]);
-    world.end(runner).await;
+    world.end_after_crashes(runner).await;
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_connection_whose_tasks_are_not_reported_cannot_be_left_out() {
     job.pass(&["after all"]).await;
     let view = world.forge.wait_for_run(run, PATIENCE).await;
     assert_eq!(view.job("build").step("Say").lines(), ["after all"]);
-    world.end(runner).await;
+    world.end_after_crashes(runner).await;
 }
 
 #[tokio::test]
@@ -125,5 +125,5 @@ async fn two_processes_with_one_directory_are_one_too_many() {
     let second = Runner::start(world.settings(Vec::new()), world.queue.clone(), world.keys()).await;
     let error = second.map(drop).unwrap_err().to_string();
     assert!(error.contains("another process works with"), "{error}");
-    world.end(runner).await;
+    world.end_after_crashes(runner).await;
 }

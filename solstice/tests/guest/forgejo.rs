@@ -152,6 +152,6 @@ async fn a_cancel_on_the_page_ends_the_step_in_the_guest() {
     forge.wait_until(RUN, |forge| forge.view(run).job("job").log_closed).await;
     assert_eq!(forge.view(run).status, Status::Cancelled);
     service.stop();
-    forge.assert_no_violations();
+    forge.assert_no_violations_but_of_crashes();
     drop(story);
 }
