@@ -1,7 +1,5 @@
 //! `solstice forgejo register`: an identity of an instance, and its place in the state.
 
-use std::time::Duration;
-
 use common::request::Secret;
 use common::time::Timestamp;
 use forgejo_runner::client::{self, Registration, RpcErrorKind};
@@ -12,7 +10,7 @@ use forgejo_runner::identity::{self, IdentityError};
 use forgejo_runner::{Connection, Label, Trust};
 use reqwest::Url;
 
-use super::connections::{all_labels, check_label, identities};
+use super::connections::{FETCH_INTERVAL, FETCH_TIMEOUT, all_labels, check_label, identities};
 use super::{ask, failed, token};
 use crate::cli::RegisterArgs;
 use crate::client::Client;
@@ -215,8 +213,8 @@ impl Plan {
             token: stored.token.clone(),
             labels: self.labels.clone(),
             capacity: 1,
-            fetch_interval: Duration::from_secs(2),
-            fetch_timeout: Duration::from_secs(30),
+            fetch_interval: FETCH_INTERVAL,
+            fetch_timeout: FETCH_TIMEOUT,
             trust: self.trust.clone(),
         }
     }

@@ -1,5 +1,6 @@
 //! The settings of the service: `solstice serve` and `solstice orchestrator`.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -141,15 +142,17 @@ pub(crate) fn with_password(url: &Url, file: Option<&Path>) -> Result<String, Co
     let cannot = |what: &dyn std::fmt::Display| {
         CommandError::usage(format!("cannot use the password file {}: {what}", path.display()))
     };
-    let metadata = std::fs::metadata(path).map_err(|error| cannot(&error))?;
+    let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
+    let metadata = file.metadata().map_err(|error| cannot(&error))?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
     if mode & 0o077 != 0 {
         return Err(cannot(&"others may read it").hint(format!("chmod 600 {}", path.display())));
     }
-    if metadata.len() > PASSWORD_BYTES {
+    let mut text = String::new();
+    file.take(PASSWORD_BYTES + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
+    if text.len() as u64 > PASSWORD_BYTES {
         return Err(cannot(&format!("it has over {PASSWORD_BYTES} bytes")));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
     let mut url = url.clone();
     url.set_password(Some(text.trim_end_matches(['\n', '\r'])))
         .map_err(|()| cannot(&"the URL has no host"))?;
