@@ -12,6 +12,7 @@ mod account;
 mod dice;
 mod error;
 pub mod forgejo;
+mod installation;
 pub mod jobs;
 mod place;
 mod ports;
@@ -21,6 +22,7 @@ mod scripted;
 
 pub use dice::dice;
 pub use error::ServerError;
+pub use installation::{Installation, Server};
 pub use postgres::PostgresServer;
 pub use rabbit::RabbitServer;
 pub use scripted::{Boot, BootEnd, ScriptedHost};

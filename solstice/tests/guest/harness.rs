@@ -212,16 +212,30 @@ impl Story {
 
     /// Starts `solstice serve` and waits until it answers.
     pub(crate) fn serve(&self) -> Service {
+        self.answering("serve")
+    }
+
+    /// Starts `solstice orchestrator` and waits until it answers.
+    pub(crate) fn orchestrator(&self) -> Service {
+        self.answering("orchestrator")
+    }
+
+    /// Starts a part of the service by its command.
+    pub(crate) fn part(&self, command: &str) -> Service {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.service_log());
         let child = self
-            .command(&["serve"])
+            .command(&[command])
             .env("SOLSTICE_METRICS_LISTEN", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
             .spawn()
             .unwrap();
-        let service = Service(child);
+        Service(child)
+    }
+
+    fn answering(&self, command: &str) -> Service {
+        let service = self.part(command);
         let deadline = Instant::now() + PATIENCE;
         while self.solstice(&["jobs"]).0 != 0 {
             let said = fs::read_to_string(self.service_log()).unwrap_or_default();
@@ -283,7 +297,7 @@ impl Drop for Story {
     }
 }
 
-/// A `solstice serve` that runs.
+/// A `solstice serve`, or a part of it, that runs.
 pub(crate) struct Service(Child);
 
 impl Service {

@@ -16,89 +16,42 @@ use queue::message::{JobMessage, Progress, Release, Reserve};
 use queue::seal::KeyRing;
 use queue::{Address, DeadLetter, EventReceiver, Queue, QueueError, rabbit};
 use simulators::jobs::{Received, job};
-use simulators::{BootEnd, PostgresServer, RabbitServer};
+use simulators::{BootEnd, Installation};
 
 use crate::harness::{Host, LOOK, PATIENCE, numbered};
 use crate::runners;
 
 /// What the hosts of one installation share.
-pub(crate) struct Shared {
-    pub(crate) broker: Server<RabbitServer>,
-    pub(crate) database: Server<PostgresServer>,
-    /// What the names of everything on the broker begin with.
-    prefix: String,
-    /// The address of the database that the hosts share.
-    pub(crate) url: String,
-    keys: tempfile::TempDir,
-}
+pub(crate) struct Shared(Installation);
 
-/// A server of one story, or one that all stories of this process have together.
-pub(crate) enum Server<T: 'static> {
-    Own(T),
-    OfAll(&'static T),
-}
+impl Deref for Shared {
+    type Target = Installation;
 
-impl<T> Deref for Server<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        match self {
-            Self::Own(server) => server,
-            Self::OfAll(server) => server,
-        }
+    fn deref(&self) -> &Installation {
+        &self.0
     }
 }
 
 impl Shared {
     /// An installation with servers of its own, to be killed.
     pub(crate) async fn start() -> Self {
-        let (broker, database) = tokio::join!(RabbitServer::start(), PostgresServer::start());
-        Self::on(Server::Own(broker.unwrap()), Server::Own(database.unwrap())).await
+        Self::on(Installation::start().await.unwrap())
     }
 
     /// An installation of its own on the servers of all stories.
     pub(crate) async fn of_all() -> Self {
-        let (broker, database) = tokio::join!(RabbitServer::shared(), PostgresServer::shared());
-        Self::on(Server::OfAll(broker.unwrap()), Server::OfAll(database.unwrap())).await
+        Self::on(Installation::of_all().await.unwrap())
     }
 
-    async fn on(broker: Server<RabbitServer>, database: Server<PostgresServer>) -> Self {
-        let (prefix, url) = (broker.prefix(), database.database().await.unwrap());
-        let keys = tempfile::tempdir().unwrap();
-        KeyRing::load_or_create(&keys.path().join("seal.key")).unwrap();
-        Self { broker, database, prefix, url, keys }
-    }
-
-    pub(crate) fn key_file(&self) -> std::path::PathBuf {
-        self.keys.path().join("seal.key")
+    fn on(installation: Installation) -> Self {
+        KeyRing::load_or_create(&installation.key_file()).unwrap();
+        Self(installation)
     }
 
     /// A host of this installation.
     pub(crate) fn host(&self) -> Host {
-        let (queue, queue_password) = self.without_password(&self.broker.url(), "queue");
-        let (database, database_password) = self.without_password(&self.url, "database");
-        Host::new()
-            .part()
-            .env("SOLSTICE_QUEUE", &queue)
-            .env("SOLSTICE_QUEUE_PREFIX", &self.prefix)
-            .env("SOLSTICE_QUEUE_PASSWORD_FILE", &queue_password)
-            .env("SOLSTICE_DATABASE", &database)
-            .env("SOLSTICE_DATABASE_PASSWORD_FILE", &database_password)
-            .env("SOLSTICE_SEAL_KEYS", self.key_file().to_str().unwrap())
-    }
-
-    /// An URL without its password, and the file that has it.
-    fn without_password(&self, url: &str, name: &str) -> (String, String) {
-        let mut url = reqwest::Url::parse(url).unwrap();
-        let file = self.keys.path().join(name);
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut opened = options.open(&file).unwrap();
-        let password = url.password().unwrap_or_default().to_owned();
-        std::io::Write::write_all(&mut opened, password.as_bytes()).unwrap();
-        url.set_password(None).unwrap();
-        (url.to_string(), file.to_str().unwrap().to_owned())
+        let settings = self.environment();
+        settings.iter().fold(Host::new().part(), |host, (name, value)| host.env(name, value))
     }
 
     /// The name that a queue of the installation has on the broker.
