@@ -150,7 +150,12 @@ impl Runner {
         let address = journal.address().await?;
         let known: Address = address.parse().expect("the journal makes plain addresses");
         let events = queue.events(&known, PREFETCH).await?;
-        let shared = Shared { journal, queue: queue.clone(), interval: settings.report_interval };
+        let shared = Shared {
+            journal,
+            queue: queue.clone(),
+            interval: settings.report_interval,
+            patience: settings.patience,
+        };
         let tasks = Tasks::default();
         let (stop, dead) = (CancellationToken::new(), CancellationToken::new());
         let (fetching, working) = (TaskTracker::new(), TaskTracker::new());

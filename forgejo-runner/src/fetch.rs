@@ -26,7 +26,7 @@ use crate::task::{Backoff, Over, Shared, Task};
 use crate::translate::{Origin, Translated, Work, translate};
 
 /// How often an answer may be unreadable before its key is left.
-const UNREADABLE: u32 = 3;
+const UNREADABLE: u32 = 6;
 /// Tasks of one answer beyond what was asked for; a server that gives more is wrong.
 const UNASKED: usize = 16;
 /// How long the answer to a question may take once the daemon ends.
@@ -90,6 +90,14 @@ struct Server {
     key: Option<String>,
     /// How often its answer could not be read.
     unreadable: u32,
+}
+
+/// What an answer had.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    tasks: u32,
+    /// Those among them that are new and for which a machine starts.
+    jobs: u32,
 }
 
 /// Why a round brought nothing.
@@ -216,18 +224,19 @@ impl Fetcher {
             () = self.stop.cancelled() => return Ok(0),
             reserved = self.shared.queue.reserve(&question) => reserved?,
         };
-        let used = self.with(server, &reserved).await;
-        let rest = reserved.count - used.as_ref().map_or(0, |used| (*used).min(reserved.count));
+        let taken = self.with(server, &reserved).await;
+        let used = taken.as_ref().map_or(0, |taken| taken.jobs.min(reserved.count));
+        let rest = reserved.count - used;
         if rest > 0 {
             let release = Release { id: reserved.id, count: rest };
             // What is not given back lapses.
             drop(self.shared.queue.release(release).await);
         }
-        used
+        taken.map(|taken| taken.tasks)
     }
 
-    /// Asks with a reservation; gives how much of it is used.
-    async fn with(&self, server: &mut Server, reserved: &Reserved) -> Result<u32, FetchError> {
+    /// Asks with a reservation.
+    async fn with(&self, server: &mut Server, reserved: &Reserved) -> Result<Taken, FetchError> {
         let name = &self.connection.name;
         if server.key.is_none() {
             server.key = self.shared.journal.request_key(name).await?;
@@ -235,12 +244,12 @@ impl Fetcher {
         // An answer that was lost is fetched first, whether there is room or not.
         let is_lost = server.key.is_some();
         if reserved.count == 0 && !is_lost {
-            return Ok(0);
+            return Ok(Taken::default());
         }
         if !is_lost || reserved.count > 0 {
             self.declare(server, reserved).await?;
             if server.declared.as_ref().is_none_or(BTreeSet::is_empty) {
-                return Ok(0);
+                return Ok(Taken::default());
             }
         }
         let key = match &server.key {
@@ -269,12 +278,12 @@ impl Fetcher {
             );
             tasks.truncate(most);
         }
-        let taken = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         let id = (reserved.count > 0).then_some(reserved.id);
-        self.accept(server, tasks, id).await?;
+        let taken = self.accept(server, tasks, id).await?;
         server.key = None;
         // More may wait under the same number (forgejo-runner-protocol 4.1).
-        server.tasks_version = if taken > 0 { 0 } else { server.tasks_version.max(tasks_version) };
+        server.tasks_version =
+            if taken.tasks > 0 { 0 } else { server.tasks_version.max(tasks_version) };
         Ok(taken)
     }
 
@@ -340,7 +349,7 @@ impl Fetcher {
         server: &Server,
         tasks: Vec<WireTask>,
         reservation: Option<ReservationId>,
-    ) -> Result<(), FetchError> {
+    ) -> Result<Taken, FetchError> {
         let url = base(&self.connection.url);
         let origin = Origin {
             url: &url,
@@ -350,6 +359,9 @@ impl Fetcher {
         };
         let kept = tasks.iter().map(|task| self.kept(task, translate(task, &origin, reservation)));
         let taken = self.shared.journal.take(&self.connection.name, kept.collect()).await?;
+        let count = |tasks: usize| u32::try_from(tasks).unwrap_or(u32::MAX);
+        let jobs = taken.iter().filter(|kept| kept.request.is_some()).count();
+        let counts = Taken { tasks: count(tasks.len()), jobs: count(jobs) };
         for kept in taken {
             tracing::info!(
                 connection = kept.id.connection, task = kept.id.number, job.id = %kept.job, "taken"
@@ -357,7 +369,7 @@ impl Fetcher {
             metrics::taken();
             self.spawn(kept, server.ephemeral);
         }
-        Ok(())
+        Ok(counts)
     }
 
     /// A task as it is kept from now on.

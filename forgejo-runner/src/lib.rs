@@ -17,4 +17,4 @@ pub mod translate;
 pub use daemon::{Runner, StartError};
 pub use fetch::OneJob;
 pub use label::{Label, LabelError};
-pub use settings::{Connection, RunnerSettings, Trust};
+pub use settings::{Connection, Patience, RunnerSettings, Trust};

@@ -19,6 +19,31 @@ pub struct RunnerSettings {
     pub report_interval: Duration,
     /// How long running jobs may take after the daemon was told to end, before they are cancelled.
     pub shutdown: Duration,
+    /// When a task is given up that a server does not want.
+    pub patience: Patience,
+}
+
+/// For how long the reports of a task are offered to a server that takes none, before the task is
+/// given up and its job cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// The server does not know the runner.
+    pub unknown: Duration,
+    /// The server refuses the task: it is somebody else's, or the server's database is away.
+    pub refused: Duration,
+    /// The server does not answer, or answers what nobody can use.
+    pub unreachable: Duration,
+}
+
+impl Default for Patience {
+    /// 10 minutes, 6 hours, 48 hours.
+    fn default() -> Self {
+        Self {
+            unknown: Duration::from_secs(10 * 60),
+            refused: Duration::from_secs(6 * 3600),
+            unreachable: Duration::from_secs(48 * 3600),
+        }
+    }
 }
 
 /// One runner of one instance: an identity, and what it offers there.

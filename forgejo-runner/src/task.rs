@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::journal::{Journal, JournalError, Kept, Standing, TaskId};
 use crate::report::Row;
+use crate::settings::Patience;
 
 pub(crate) use pace::Backoff;
 pub(crate) use sending::Over;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     /// How often something is reported while a job runs.
     pub(crate) interval: Duration,
+    pub(crate) patience: Patience,
 }
 
 /// A task in hand.
@@ -132,8 +134,7 @@ impl Task {
         }
         drop(state);
         self.changed.notify_one();
-        // Whatever still runs is of no use.
-        drop(self.shared.queue.cancel(self.job).await);
+        self.cancel_beside();
         Ok(())
     }
 
@@ -157,7 +158,10 @@ impl Task {
                 self.changed.notify_one();
             }
         }
+        // Events are taken meanwhile.
+        drop(state);
         self.shared.queue.cancel(self.job).await?;
+        let mut state = self.state.lock().await;
         state.standing.cancelled = true;
         self.save(&state).await;
         Ok(())
@@ -215,7 +219,18 @@ impl Task {
             tracing::warn!(job.id = %self.job, %error, "cannot keep the end of a job");
             return;
         }
-        drop(self.shared.queue.cancel(self.job).await);
+        self.cancel_beside();
+    }
+
+    /// Asks for the end of a job whose task is over here, beside everything else: whatever still runs
+    /// is of no use.
+    fn cancel_beside(&self) {
+        let (queue, job) = (self.shared.queue.clone(), self.job);
+        tokio::spawn(async move {
+            if let Err(error) = queue.cancel(job).await {
+                tracing::warn!(job.id = %job, %error, "cannot cancel a job");
+            }
+        });
     }
 
     /// Tells the orchestrator how far the events were taken, unless the server is far behind. What

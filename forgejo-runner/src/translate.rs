@@ -114,16 +114,24 @@ pub fn translate(
         Err(mut lines) => {
             // An error may quote what an expression gave; no orchestrator masks these lines.
             let secrets = secrets(task);
-            let hidden = secrets.values().cloned().chain(masks(&context, &secrets));
-            for secret in hidden.filter(|secret| !secret.expose().is_empty()) {
-                for line in &mut lines {
-                    *line = line.replace(secret.expose(), "***");
-                }
-            }
+            let mut hidden = masks(&context, &secrets);
+            hidden.extend(secrets.into_values());
+            hide(&mut lines, hidden);
             Work::End(Conclusion::Failure, lines)
         }
     };
     Translated { steps, opening, work }
+}
+
+/// Takes secrets out of lines; the longest first, because one may be a part of another.
+fn hide(lines: &mut [String], mut secrets: Vec<Secret>) {
+    secrets.retain(|secret| !secret.expose().is_empty());
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+    for secret in secrets {
+        for line in &mut *lines {
+            *line = line.replace(secret.expose(), "***");
+        }
+    }
 }
 
 /// A finding as rows.

@@ -2,7 +2,7 @@
 
 use connectrpc::{ConnectError, ErrorCode};
 
-use super::transport::{TransportError, chain};
+use super::transport::{self, TransportError, chain};
 
 /// A call that failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ impl RpcError {
 impl From<ConnectError> for RpcError {
     fn from(error: ConnectError) -> Self {
         use RpcErrorKind as Kind;
-        if let Some(TransportError::Page { status, .. }) = transport(&error) {
+        if let Some(TransportError::Page { status, .. }) = cause(&error) {
             let kind = match status {
                 413 => Kind::TooLarge,
                 429 => Kind::TooMany,
@@ -70,13 +70,21 @@ impl From<ConnectError> for RpcError {
             ErrorCode::InvalidArgument | ErrorCode::FailedPrecondition | ErrorCode::OutOfRange => {
                 Kind::Refused
             }
-            // Gitea says `unknown` of a task that is not there. What broke on the way is `unavailable`.
+            // The server succeeded, so that this side made the error of what it read. Of an answer
+            // that breaks off it is `unavailable`.
+            ErrorCode::ResourceExhausted
+            | ErrorCode::Internal
+            | ErrorCode::Unknown
+            | ErrorCode::DataLoss
+                if transport::has_succeeded(error.response_headers()) =>
+            {
+                Kind::Unreadable
+            }
+            // Gitea says `unknown` of a task that is not there.
             ErrorCode::Internal
             | ErrorCode::Unknown
             | ErrorCode::NotFound
             | ErrorCode::DataLoss => Kind::Internal,
-            // A limit of this side; a server that limits the rate says so by a page.
-            ErrorCode::ResourceExhausted if is_about_size(&error) => Kind::Unreadable,
             ErrorCode::ResourceExhausted => Kind::TooMany,
             _ => Kind::Unavailable,
         };
@@ -84,14 +92,8 @@ impl From<ConnectError> for RpcError {
     }
 }
 
-/// Whether an answer was larger than the limit on messages.
-fn is_about_size(error: &ConnectError) -> bool {
-    let text = error.message.as_deref().unwrap_or_default();
-    text.contains("size") || text.contains("exceed")
-}
-
 /// What the transport said, somewhere behind the error.
-fn transport(error: &ConnectError) -> Option<&TransportError> {
+fn cause(error: &ConnectError) -> Option<&TransportError> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
         if let Some(found) = cause.downcast_ref::<TransportError>() {
@@ -118,6 +120,8 @@ mod tests {
             ),
             (ConnectError::unavailable("connection refused"), RpcErrorKind::Unavailable),
             (ConnectError::deadline_exceeded("too late"), RpcErrorKind::Unavailable),
+            // A server's own words, whatever this side says of answers that are too large.
+            (ConnectError::resource_exhausted("rate limit exceeded"), RpcErrorKind::TooMany),
         ] {
             assert_eq!(RpcError::from(error).kind, kind);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use connectrpc::client::{BoxFuture, ClientBody, ClientTransport};
 use futures_util::TryStreamExt;
-use http::{Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use reqwest::{Body, Certificate, redirect};
 
 use super::RpcError;
@@ -19,6 +19,9 @@ const IDLE: Duration = Duration::from_secs(90);
 const CERTIFICATES_BYTES: u64 = common::limits::MIB;
 /// So much of a web page is looked at for its title.
 const PAGE_BYTES: usize = 8 * 1024;
+
+/// Marks the head of an answer whose status is a success: what is wrong with it is found by this side.
+const SUCCESS: HeaderName = HeaderName::from_static("x-solstice-success");
 
 /// The HTTP client of one connection.
 #[derive(Clone, Debug)]
@@ -100,12 +103,22 @@ impl ClientTransport for Transport {
             });
             // A bare 404 is how older routers say that they do not know a method.
             if speaks || status == reqwest::StatusCode::NOT_FOUND {
-                return Ok(response.into());
+                let mut response = Response::from(response);
+                response.headers_mut().remove(SUCCESS);
+                if status.is_success() {
+                    response.headers_mut().insert(SUCCESS, HeaderValue::from_static("1"));
+                }
+                return Ok(response);
             }
             let title = title(response).await;
             Err(TransportError::Page { status: status.as_u16(), title })
         })
     }
+}
+
+/// Whether this is the head of an answer of a server that did what it was asked for.
+pub(super) fn has_succeeded(headers: &HeaderMap) -> bool {
+    headers.contains_key(SUCCESS)
 }
 
 /// The title of a web page, behind a comma; empty where it has none.

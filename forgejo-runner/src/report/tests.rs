@@ -142,6 +142,27 @@ fn rows_are_the_set_up_then_the_steps_then_the_completion() {
 }
 
 #[test]
+fn more_than_can_wait_between_two_steps_belongs_to_the_first() {
+    let mut story = Story::of(2);
+    story.phase(Phase::Steps, None, None);
+    story.start(0);
+    story.end(0, Conclusion::Success);
+    let lines = vec!["between"; HELD_ROWS];
+    story.log(None, &lines);
+    let before = story.rows.len();
+    story.log(None, &["one more"]);
+    assert_eq!(story.rows.len(), before + HELD_ROWS + 1);
+    story.log(None, &["the next waits again"]);
+    story.start(1);
+    story.log(Some(1), &["x"]);
+    story.end(1, Conclusion::Success);
+    story.finish(Conclusion::Success);
+    let steps = story.steps();
+    assert_eq!(steps[0].0.len(), HELD_ROWS + 1);
+    assert_eq!(steps[1].0, ["the next waits again", "x"]);
+}
+
+#[test]
 fn the_console_has_a_fold_of_its_own() {
     let mut story = Story::of(1);
     let console =

@@ -1,7 +1,6 @@
 //! The loop that reports a task: rows first, its end last, and a sign of life in between.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
 
 use common::event::Conclusion;
 use forgejo_proto::runner::{TaskResult, UpdateLogRequest, UpdateTaskRequest, UpdateTaskResponse};
@@ -20,12 +19,6 @@ const BATCH_ROWS: usize = 1_000;
 const BATCH_BYTES: usize = 480 * 1024;
 /// A row that is cut because a call with it alone was too large has fewer bytes.
 const SHORT_BYTES: usize = 2 * 1024;
-/// For how long a server may not know the runner before its tasks are given up.
-const UNKNOWN: Duration = Duration::from_secs(10 * 60);
-/// For how long a server may refuse a task: it is somebody else's, or the server's database is away.
-const REFUSED: Duration = Duration::from_secs(6 * 3600);
-/// For how long an end is offered to a server that does not take it.
-const UNREACHABLE: Duration = Duration::from_secs(48 * 3600);
 /// How often outputs are sent again that the server does not list.
 const OUTPUT_TRIES: u32 = 4;
 /// How often something is tried at the end of a task before it is left.
@@ -246,7 +239,7 @@ impl Task {
             return After::Over(Over::Reported(conclusion));
         }
         // It answered and did not take the end.
-        if pace.failing_for() > UNREACHABLE {
+        if pace.failing_for() > self.shared.patience.unreachable {
             return After::Over(Over::GivenUp);
         }
         pace.failed(false);
@@ -273,9 +266,9 @@ impl Task {
             return After::Over(Over::GivenUp);
         }
         let patience = match error.kind {
-            Kind::Unauthenticated => UNKNOWN,
-            Kind::Internal | Kind::Refused => REFUSED,
-            _ => UNREACHABLE,
+            Kind::Unauthenticated => self.shared.patience.unknown,
+            Kind::Internal | Kind::Refused => self.shared.patience.refused,
+            _ => self.shared.patience.unreachable,
         };
         let is_refusal =
             matches!(error.kind, Kind::Unauthenticated | Kind::Internal | Kind::Refused);
@@ -318,14 +311,14 @@ impl Task {
                 Over::Reported(_) => Ok(()),
                 Over::GivenUp => self.cancel().await,
             };
-            let owes = self.state.lock().await.owes_progress;
+            let owes = {
+                let state = self.state.lock().await;
+                state.owes_progress && state.standing.host.is_some()
+            };
             match told {
                 Ok(()) if !owes => break,
                 Ok(()) => {}
                 Err(error) => tracing::warn!(job.id = %self.job, %error, "cannot cancel a job"),
-            }
-            if self.state.lock().await.standing.host.is_none() {
-                break;
             }
             tokio::time::sleep(backoff.next()).await;
         }

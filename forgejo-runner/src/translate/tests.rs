@@ -155,6 +155,20 @@ fn tokens_are_masked_and_reach_the_services() {
 }
 
 #[test]
+fn what_an_error_quotes_is_masked() {
+    let job = "runs-on: job-token, steps: [{ run: a }]";
+    let (_, text, _) = ended(&format!("jobs: {{ a: {{ {job} }} }}"));
+    assert!(text.contains("***") && !text.contains("job-token"), "{text}");
+}
+
+#[test]
+fn a_secret_that_is_a_part_of_another_leaves_nothing_of_it() {
+    let mut lines = ["is abcdef".to_owned()];
+    hide(&mut lines, ["abc", "", "abcdef"].map(Secret::new).to_vec());
+    assert_eq!(lines, ["is ***"]);
+}
+
+#[test]
 fn a_condition_is_decided_before_a_machine_starts() {
     let mut failed = task(PAYLOAD);
     if let Some(need) = failed.needs.get_mut("build") {

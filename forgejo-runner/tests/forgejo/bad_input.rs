@@ -1,8 +1,10 @@
 //! What is wrong, and what a user or administrator reads about it.
 
+use std::time::Duration;
+
 use common::event::Conclusion;
 use forgejo_runner::client::{self, Registration, RpcErrorKind};
-use forgejo_runner::{Runner, Trust};
+use forgejo_runner::{Patience, Runner, RunnerSettings, Trust};
 use simulators::forgejo::{Fault, Identity, Profile, Rpc, Scope, Status};
 
 use crate::harness::{PATIENCE, World};
@@ -121,8 +123,8 @@ async fn a_wrong_token_and_a_page_instead_of_an_answer_are_named() {
 }
 
 #[tokio::test]
-async fn a_task_of_another_runner_is_given_up_in_the_end() {
-    // Two daemons with one identity each believe that a task is theirs.
+async fn a_server_that_refuses_a_task_for_a_while_gets_it_all_the_same() {
+    // Its database is away.
     let world = World::new(Profile::V15).await;
     let runner = world.daemon().await;
     let run = world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
@@ -134,6 +136,32 @@ async fn a_task_of_another_runner_is_given_up_in_the_end() {
     let view = world.forge.wait_for_run(run, PATIENCE).await;
     assert_eq!(view.job("build").step("Say").lines(), ["after three errors"]);
     world.end(runner).await;
+}
+
+#[tokio::test]
+async fn a_task_that_a_server_does_not_want_is_given_up_and_its_job_ended() {
+    use connectrpc::ErrorCode;
+    let short = Duration::from_millis(300);
+    let never = Patience::default();
+    for (code, patience) in [
+        // The task is somebody else's.
+        (ErrorCode::Internal, Patience { refused: short, ..never }),
+        (ErrorCode::Unauthenticated, Patience { unknown: short, ..never }),
+        (ErrorCode::Unavailable, Patience { unreachable: short, ..never }),
+    ] {
+        let world = World::new(Profile::V15).await;
+        let identity = world.forge.create_runner("solstice", Scope::Global);
+        let settings = world.settings(vec![world.connection("main", &identity)]);
+        let runner = world.start(RunnerSettings { patience, ..settings }).await;
+        world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
+        let mut job = world.hosts.job().await;
+        job.boot().await;
+        world.forge.faults().always(Rpc::UpdateTask, Fault::Error(code));
+        world.forge.faults().always(Rpc::UpdateLog, Fault::Error(code));
+        job.start_step(0).await;
+        job.cancelled().await;
+        world.end(runner).await;
+    }
 }
 
 #[tokio::test]

@@ -64,8 +64,7 @@ async fn nothing_is_fetched_without_room_and_what_is_not_used_is_given_back() {
     world.hosts.set_room(0);
     let runner = world.daemon().await;
     let run = world.forge.push_workflow(REPOSITORY, "ci.yml", &legs(2));
-    // A second connection's runner has room for nothing either; only the clock would tell. What can
-    // be seen is that the first fetch comes after there is room.
+    world.hosts.until("room was asked for, again and again", |hosts| hosts.questions() > 3).await;
     assert!(fetches(&world.forge).is_empty());
     world.hosts.set_room(4);
     let mut first = world.hosts.job().await;
@@ -122,6 +121,38 @@ async fn an_answer_that_was_lost_is_asked_for_by_its_key() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_asked_too_often_keeps_its_tasks_for_later() {
+    let world = World::new(Profile::V15).await;
+    let run = world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
+    // The task is assigned, and what says so is lost.
+    world.forge.faults().next(Rpc::FetchTask, Fault::DropResponse);
+    let too_many = Fault::Error(connectrpc::ErrorCode::ResourceExhausted);
+    world.forge.faults().times(Rpc::FetchTask, too_many, 4);
+    let runner = world.daemon().await;
+    world.hosts.job().await.pass(&["in the end"]).await;
+    let view = world.forge.wait_for_run(run, PATIENCE).await;
+    assert_eq!(view.job("build").step("Say").lines(), ["in the end"]);
+    let calls = fetches(&world.forge);
+    assert!(calls[..6].iter().all(|call| call.request_key == calls[0].request_key));
+    world.end(runner).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_can_read_does_not_stop_the_runner_for_ever() {
+    let world = World::new(Profile::V15).await;
+    world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
+    world.forge.faults().times(Rpc::FetchTask, Fault::TruncateBody, 6);
+    let runner = world.daemon().await;
+    let calls = world.forge.wait_for_calls(Rpc::FetchTask, 7, PATIENCE).await;
+    assert!(calls[..6].iter().all(|call| call.request_key == calls[0].request_key));
+    assert_ne!(calls[6].request_key, calls[5].request_key);
+    let next = world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
+    world.hosts.job().await.pass(&["the next"]).await;
+    world.forge.wait_for_run(next, PATIENCE).await;
+    world.end(runner).await;
+}
+
+#[tokio::test]
 async fn two_connections_have_each_their_jobs_and_their_share() {
     let world = World::new(Profile::V15).await;
     let ours = world.forge.create_runner("ours", Scope::Owner("team".to_owned()));
@@ -153,6 +184,9 @@ async fn labels_are_declared_as_hosts_can_run_them() {
     world.hosts.set_labels(&[]);
     let runner = world.daemon().await;
     let run = world.forge.push_workflow(REPOSITORY, "ci.yml", ONE);
+    world.hosts.until("no host said that it can run them", |hosts| hosts.questions() > 3).await;
+    let calls = world.forge.calls();
+    assert!(calls.iter().all(|call| call.rpc != Rpc::Declare && call.rpc != Rpc::FetchTask));
     world.hosts.set_labels(&["tiny"]);
     world.hosts.job().await.pass(&[]).await;
     world.forge.wait_for_run(run, PATIENCE).await;

@@ -13,7 +13,7 @@ use common::ids::HostId;
 use common::request::{JobRequest, Secret};
 use common::text::LogText;
 use common::time::Timestamp;
-use forgejo_runner::{Connection, Runner, RunnerSettings, Trust};
+use forgejo_runner::{Connection, Patience, Runner, RunnerSettings, Trust};
 use queue::message::{Control, EventBatch, EventPart, Progress, Reserved};
 use queue::seal::KeyRing;
 use queue::{Heard, Queue, embedded};
@@ -70,6 +70,7 @@ impl World {
             connections,
             report_interval: Duration::from_millis(50),
             shutdown: PATIENCE,
+            patience: Patience::default(),
         }
     }
 
@@ -125,6 +126,8 @@ struct Inner {
 struct State {
     room: u32,
     labels: Vec<String>,
+    /// Questions for room.
+    questions: u32,
     /// Reservations that were granted, and what came back of them.
     granted: u32,
     released: u32,
@@ -148,6 +151,7 @@ impl Hosts {
                     Heard::Reserve(question, replier) => {
                         let answer = {
                             let mut state = heard.state.lock().unwrap();
+                            state.questions += 1;
                             let count = state.room.min(question.want);
                             state.room -= count;
                             state.granted += count;
@@ -156,6 +160,7 @@ impl Hosts {
                             Reserved { id: question.id, count, labels, expires }
                         };
                         replier.answer(answer).await;
+                        heard.changed.notify_waiters();
                     }
                     Heard::Control(delivery) => {
                         if let Ok(message) = &delivery.message {
@@ -192,6 +197,11 @@ impl Hosts {
     pub(crate) fn set_labels(&self, labels: &[&str]) {
         self.inner.state.lock().unwrap().labels =
             labels.iter().map(|label| (*label).to_owned()).collect();
+    }
+
+    /// How often they were asked for room.
+    pub(crate) fn questions(&self) -> u32 {
+        self.inner.state.lock().unwrap().questions
     }
 
     /// How many reservations are neither used nor given back.

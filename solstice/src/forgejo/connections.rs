@@ -11,7 +11,7 @@ use forgejo_runner::identity::mapping::{self, Mapping};
 use forgejo_runner::identity::runner_config::{self, RunnerConfig};
 use forgejo_runner::identity::runner_file;
 use forgejo_runner::identity::stored::{Identities, Stored};
-use forgejo_runner::{Connection, Label, RunnerSettings, Trust};
+use forgejo_runner::{Connection, Label, Patience, RunnerSettings, Trust};
 use reqwest::Url;
 use vm_manager::host::Capacity;
 use vm_manager::image::Catalogue;
@@ -132,6 +132,7 @@ pub(crate) fn runner_settings(
         connections,
         report_interval: forgejo.report_interval.or(of_file.0).unwrap_or(REPORT_INTERVAL),
         shutdown: forgejo.shutdown.or(of_file.1).unwrap_or(SHUTDOWN),
+        patience: Patience::default(),
     };
     Ok(Some((runner, warnings)))
 }

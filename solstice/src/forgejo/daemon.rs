@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use common::limits::JOB_DEADLINE;
 use forgejo_runner::{OneJob, Runner, RunnerSettings, StartError};
 use queue::rabbit::{self, Rabbit};
 use queue::seal::KeyRing;
@@ -44,7 +43,7 @@ pub(crate) fn prepare(settings: &Settings, room: u32) -> Result<Option<Prepared>
 }
 
 impl Prepared {
-    /// One connection, for one job, which may take as long as a job may.
+    /// One connection, for one job.
     fn alone(mut self, arguments: &ForgejoRunnerArgs) -> Result<Self, CommandError> {
         let names: Vec<String> =
             self.settings.connections.iter().map(|one| one.name.clone()).collect();
@@ -59,7 +58,6 @@ impl Prepared {
             let hint = format!("name one of {} with --connection", names.join(", "));
             return Err(CommandError::usage(what).hint(hint));
         }
-        self.settings.shutdown = JOB_DEADLINE;
         Ok(self)
     }
 
