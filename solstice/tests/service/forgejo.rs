@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::Rng;
-use simulators::forgejo::{Forge, Profile, RunView, Scope, Status};
+use simulators::forgejo::{Forge, Profile, Rpc, RunView, Scope, Status};
 
 use crate::harness::{Host, LOOK, PATIENCE, numbered};
 use crate::shared::Shared;
@@ -234,4 +234,26 @@ async fn a_machine_that_never_boots_is_named_and_no_failed_test() {
     assert_eq!(view.job("job").status, Status::Failure);
     forge.assert_no_violations();
     service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_drains_finishes_its_job_and_fetches_no_other() {
+    let forge = Forge::start(Profile::V15).await;
+    let host = connected(Host::new(), &forge);
+    let service = host.serve().await;
+    let run = forge.push_workflow(REPOSITORY, "ci.yml", &long());
+    forge.wait_until(PATIENCE, |forge| shown(forge, run) > 0).await;
+    assert_eq!(host.solstice(&["drain"]).0, 0);
+    let before = forge.calls_of(Rpc::FetchTask).len();
+    let later = forge.push_workflow(REPOSITORY, "ci.yml", &workflow(&["echo later"]));
+    assert_whole(&forge.wait_for_run(run, PATIENCE).await, &forge);
+    assert_eq!(host.solstice(&["drain", "--wait"]).0, 0);
+    // One question may have been on its way.
+    let asked = forge.calls_of(Rpc::FetchTask).len() - before;
+    assert!(asked <= 1, "asked {asked} times for jobs that cannot start");
+    assert_eq!(forge.view(later).job("job").status, Status::Waiting);
+    assert_eq!(host.solstice(&["drain", "--off"]).0, 0);
+    assert_eq!(forge.wait_for_run(later, PATIENCE).await.status, Status::Success);
+    service.stop().await;
+    forge.assert_no_violations();
 }
