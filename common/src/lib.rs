@@ -12,6 +12,7 @@ pub mod guest;
 pub mod ids;
 pub mod infrastructure;
 pub mod limits;
+pub mod personal;
 pub mod plan;
 pub mod request;
 pub mod size;

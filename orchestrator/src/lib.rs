@@ -25,9 +25,11 @@ pub mod service;
 mod standalone;
 mod steps;
 pub mod store;
+mod templates;
 pub mod tree;
 
 pub use job::JobControl;
 pub use machines::{Patience, Settings};
 pub use service::{Service, ServiceSettings};
 pub use standalone::Orchestrator;
+pub use templates::TemplateSettings;

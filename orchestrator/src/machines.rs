@@ -22,12 +22,14 @@ use vm_manager::image::{
     Catalogue, CatalogueError, Entry, Image, ImageError, ImageStore, Progress, StoreSettings,
     UnknownLabel,
 };
-use vm_manager::machine::{Machine, MachineSpec};
+use vm_manager::machine::{Machine, MachineSpec, Origin};
 use vm_manager::ssh::Guest;
+use vm_manager::template::{Template, TemplateStore};
 
 use crate::events::{EventLog, ReceiverGone};
 use crate::job::{AFTER_LIMIT, TryError};
 use crate::record::Recorder;
+use crate::templates::{NoTemplate, Shape, TemplateSettings};
 use crate::{placing, program};
 use making::MakingNews;
 
@@ -49,6 +51,8 @@ pub struct Settings {
     pub images: PathBuf,
     /// Where the guest programs are looked for, in order.
     pub guest_programs: Vec<PathBuf>,
+    /// Where templates are; absent means that every machine boots.
+    pub templates: Option<TemplateSettings>,
     /// A file of further images.
     pub catalogue: Option<PathBuf>,
     /// The program and arguments of the watchdog; the instance's id is added behind them. Absent
@@ -192,28 +196,29 @@ impl Machines {
         let instance = self.instance().await.map_err(|error| host_failure(&error))?;
         let cpus = envelope.size.cpus.unwrap_or(entry.cpus);
         let memory = envelope.size.memory.unwrap_or(entry.memory);
-        let queued = envelope.deadlines.queued;
-        let promise =
-            timeout(queued, find_room(&instance, memory, cpus, log)).await.map_err(|_| {
-                let hours = queued.as_secs() / 3600;
-                let message =
-                    format!("no room for a machine with {memory} of memory in {hours} hours");
-                Infrastructure::new(Cause::HostMemory, message)
-            })??;
-        let detail = format!("{} with {cpus} CPU and {memory} of memory", entry.label);
-        log.phase(Phase::Boot, Some(detail)).await?;
-        record.attach_vm(promise.vm()).await?;
-        let spec = MachineSpec {
-            image: Arc::clone(&image),
-            cpus,
-            memory,
-            hostname: format!("solstice-{}", envelope.job.short()),
-            privileges: vm_manager::machine::Privileges::default(),
-            promise: Some(promise),
-            adoptable: record.is_durable(),
+        let program =
+            program::find(&self.settings.guest_programs, &entry.runner_os, &entry.runner_arch)?;
+        let shape = Shape { instance: &instance, image: &image, cpus, memory, program: &program };
+        let template = self.template(&shape, log).await?;
+        let mut origin = template.clone().map_or(Origin::Boot, Origin::Clone);
+        let machine = loop {
+            let is_clone = matches!(origin, Origin::Clone(_));
+            match self.start(request, &shape, origin, record, log).await? {
+                Ok(machine) => break machine,
+                Err(error) if is_clone => {
+                    crate::metrics::error("template");
+                    self.discard(&template, &error);
+                    let text =
+                        format!("The template cannot be used, so the machine boots: {error}");
+                    log.notice(&text).await?;
+                    origin = Origin::Boot;
+                }
+                Err(NoTemplate::Machine(error)) => return Err(error.infrastructure().into()),
+                Err(error) => {
+                    return Err(Infrastructure::new(Cause::Internal, error.to_string()).into());
+                }
+            }
         };
-        let machine =
-            Machine::start(&instance, spec).await.map_err(|error| error.infrastructure())?;
         let accelerator = machine.accelerator();
         let name = accelerator.acceleration.name();
         log.notice(&match &accelerator.reason {
@@ -222,6 +227,103 @@ impl Machines {
         })
         .await?;
         Ok((machine, image))
+    }
+
+    /// Makes the template for machines of an image's own size, unless it is there.
+    pub(crate) async fn warm(
+        &self,
+        image: Arc<Image>,
+        tell: &(dyn Fn(&'static str) + Sync),
+    ) -> Result<(), String> {
+        let Some(settings) = &self.settings.templates else {
+            return Err("there are no templates; give them a `template_quota`".to_owned());
+        };
+        let entry = &image.entry;
+        let programs = &self.settings.guest_programs;
+        let program = program::find(programs, &entry.runner_os, &entry.runner_arch)
+            .map_err(|cause| cause.message)?;
+        let instance = self.instance().await.map_err(|error| error.to_string())?;
+        let (cpus, memory) = (entry.cpus, entry.memory);
+        let shape = Shape { instance: &instance, image: &image, cpus, memory, program: &program };
+        shape.template(settings, tell).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The template for machines of a shape, where there are any. What fails is said in the log.
+    async fn template(
+        &self,
+        shape: &Shape<'_>,
+        log: &mut EventLog,
+    ) -> Result<Option<Arc<Template>>, TryError> {
+        let Some(settings) = &self.settings.templates else { return Ok(None) };
+        if shape.image.entry.template.is_none() {
+            return Ok(None);
+        }
+        let (sender, mut news) = mpsc::channel(WAITING_PROGRESS);
+        let report = move |text: &'static str| sender.try_send(text).unwrap_or_default();
+        let ensure = shape.template(settings, &report);
+        let tell = async {
+            while let Some(text) = news.recv().await {
+                log.notice(text).await?;
+            }
+            std::future::pending::<Result<(), ReceiverGone>>().await
+        };
+        let made = tokio::select! {
+            made = ensure => made,
+            Err(gone) = tell => return Err(gone.into()),
+        };
+        match made {
+            Ok(template) => Ok(Some(template)),
+            Err(error) => {
+                crate::metrics::error("template");
+                log.notice(&format!("There is no template, so the machine boots: {error}")).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes a template that QEMU cannot restore: the next job makes another.
+    fn discard(&self, template: &Option<Arc<Template>>, error: &NoTemplate) {
+        let (Some(settings), Some(template)) = (&self.settings.templates, template) else { return };
+        if !error.is_of_the_template() {
+            return;
+        }
+        let removed = TemplateStore::open(&settings.directory, settings.quota)
+            .and_then(|store| store.discard(template));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "cannot remove a template that cannot be restored");
+        }
+    }
+
+    /// Starts a machine as soon as there is room for it; a clone is a machine of its own then.
+    async fn start(
+        &self,
+        request: &JobRequest,
+        shape: &Shape<'_>,
+        origin: Origin,
+        record: &Recorder,
+        log: &mut EventLog,
+    ) -> Result<Result<Machine, NoTemplate>, TryError> {
+        let (envelope, entry) = (&request.envelope, &shape.image.entry);
+        let (cpus, memory) = (shape.cpus, shape.memory);
+        let queued = envelope.deadlines.queued;
+        let promise = timeout(queued, find_room(shape.instance, memory, cpus, log))
+            .await
+            .map_err(|_| {
+                let hours = queued.as_secs() / 3600;
+                let message =
+                    format!("no room for a machine with {memory} of memory in {hours} hours");
+                Infrastructure::new(Cause::HostMemory, message)
+            })??;
+        let from = if matches!(origin, Origin::Clone(_)) { ", from its template" } else { "" };
+        let detail = format!("{} with {cpus} CPU and {memory} of memory{from}", entry.label);
+        log.phase(Phase::Boot, Some(detail)).await?;
+        record.attach_vm(promise.vm()).await?;
+        let spec = MachineSpec {
+            promise: Some(promise),
+            adoptable: record.is_durable(),
+            ..shape.spec(&format!("solstice-{}", envelope.job.short()), origin)
+        };
+        Ok(shape.start(spec).await)
     }
 
     /// Takes over a machine that runs since before this process.
@@ -280,7 +382,9 @@ impl Machines {
         let guest = machine.login().await.map_err(|error| error.infrastructure())?;
         record.phase_took(Phase::Ready, begun.elapsed());
         let begun = Instant::now();
-        or_ended(machine, self.upload(request, entry, &guest, log)).await?;
+        // A clone has that of its template.
+        let upload = self.upload(request, entry, &guest, machine.is_clone(), log);
+        or_ended(machine, upload).await?;
         record.phase_took(Phase::Upload, begun.elapsed());
         Ok(guest)
     }
@@ -303,12 +407,15 @@ impl Machines {
         request: &JobRequest,
         entry: &Entry,
         guest: &Guest,
+        has_program: bool,
         log: &mut EventLog,
     ) -> Result<(), TryError> {
-        let programs = &self.settings.guest_programs;
-        let program = program::find(programs, &entry.runner_os, &entry.runner_arch)?;
         log.phase(Phase::Upload, None).await?;
-        placing::program(guest, &program).await?;
+        if !has_program {
+            let programs = &self.settings.guest_programs;
+            let program = program::find(programs, &entry.runner_os, &entry.runner_arch)?;
+            placing::program(guest, &program).await?;
+        }
         let Some(root) = placing::tree_of(entry, request) else { return Ok(()) };
         let size = placing::tree(guest, root).await?;
         let bytes = ByteSize(size.bytes);

@@ -282,6 +282,7 @@ pub const TROUBLES: &[&str] = &[
     "host",
     "host id",
     "operators' API",
+    "template",
 ];
 
 /// Something failed, and the service went on. `what` is one of [`TROUBLES`].

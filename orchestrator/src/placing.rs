@@ -81,6 +81,19 @@ pub(crate) async fn program(guest: &Guest, file: &Path) -> Result<(), Infrastruc
     guest.upload(bytes.as_slice(), size, &program_path(), 0o755, UPLOAD).await.map_err(sent)
 }
 
+/// Lets the guest program wait on a serial port for what makes a clone a machine of its own.
+pub(crate) async fn listen(guest: &Guest, port: &str) -> Result<(), Infrastructure> {
+    let failed = |reason: &dyn Display| {
+        let text = format!("the guest program does not listen on {port}: {reason}");
+        Infrastructure::new(Cause::GuestProgram, text)
+    };
+    let program = program_path();
+    let listen = format!("trap '' HUP; exec {program} personal {}", quote(port));
+    let command = format!("sync; ({listen}) >/dev/null 2>&1 </dev/null &");
+    let done = guest.run(&command, None, COMMAND).await.map_err(|error| failed(&error))?;
+    if done.success() { Ok(()) } else { Err(failed(&done.complaint())) }
+}
+
 /// The local tree that a job's machine needs: a step places it, or the label asks for it.
 pub(crate) fn tree_of<'a>(entry: &Entry, request: &'a JobRequest) -> Option<&'a Path> {
     let body = &request.body;

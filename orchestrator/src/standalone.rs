@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use common::event::{Finished, JobEvent, JobResult};
 use common::request::JobRequest;
 use tokio::sync::mpsc;
-use vm_manager::image::{CatalogueError, Entry, UnknownLabel};
+use vm_manager::image::{CatalogueError, Entry, Image, UnknownLabel};
 
 use crate::Settings;
 use crate::events::{EventLog, Outlet};
@@ -62,6 +62,19 @@ impl Orchestrator {
             // Only a service leaves or loses a job.
             Ended::Dropped => Finished { result: JobResult::Cancelled, infrastructure: None },
         }
+    }
+
+    /// Makes the template of an image that is on this host, for machines of its own size, unless it is
+    /// there; `tell` hears what happens.
+    ///
+    /// # Errors
+    /// A sentence about why there is none.
+    pub async fn warm(
+        &self,
+        image: Image,
+        tell: &(dyn Fn(&'static str) + Sync),
+    ) -> Result<(), String> {
+        self.machines.warm(Arc::new(image), tell).await
     }
 
     /// Gives the host's resources back. Machines that are kept stay, guarded by the watchdog.

@@ -273,6 +273,12 @@ pub enum ImageCommand {
         #[arg(required = true, value_name = "LABEL")]
         labels: Vec<String>,
     },
+    /// Boot images once and freeze them: their jobs start in a moment. Needs `template_quota`.
+    Warm {
+        /// The labels.
+        #[arg(required = true, value_name = "LABEL")]
+        labels: Vec<String>,
+    },
     /// Remove images from this host.
     Rm {
         /// The labels.

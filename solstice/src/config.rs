@@ -100,6 +100,7 @@ fn example() -> String {
 fn placeholder(key: &str) -> &'static str {
     match key {
         "image_dir" => "\"/var/lib/solstice/images\"",
+        "template_dir" => "\"/var/lib/solstice/templates\"",
         "catalogue" => "\"/etc/solstice/catalogue.toml\"",
         "qemu" => "\"qemu-system-x86_64\"",
         "qemu_img" => "\"qemu-img\"",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use common::ids::InstanceId;
+use orchestrator::TemplateSettings;
 use vm_manager::host::{HostSettings, watchdog};
 
 use crate::exit::CommandError;
@@ -34,12 +35,25 @@ pub(crate) fn image_directory(settings: &Settings) -> PathBuf {
     settings.image_dir.clone().unwrap_or_else(|| settings.state_dir.join("images"))
 }
 
+/// Where templates are kept.
+pub(crate) fn template_directory(settings: &Settings) -> PathBuf {
+    settings.template_dir.clone().unwrap_or_else(|| settings.state_dir.join("templates"))
+}
+
+/// Where templates are, unless there shall be none.
+pub(crate) fn template_settings(settings: &Settings) -> Option<TemplateSettings> {
+    let directory = template_directory(settings);
+    let quota = settings.template_quota;
+    (quota.0 > 0).then_some(TemplateSettings { directory, quota })
+}
+
 /// What the orchestrator wants to know.
 pub(crate) fn orchestrator_settings(settings: &Settings) -> orchestrator::Settings {
     orchestrator::Settings {
         host: host_settings(settings),
         images: image_directory(settings),
         guest_programs: settings.guest_programs.clone(),
+        templates: template_settings(settings),
         catalogue: settings.catalogue.clone(),
         watchdog: watchdog_command(settings),
         patience: orchestrator::Patience::default(),

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use orchestrator::Orchestrator;
 use serde::Serialize;
 use vm_manager::image::{
     Catalogue, Confirm, Entry, FirstPull, Image, ImageError, ImageStore, Progress, Source,
@@ -11,7 +12,7 @@ use vm_manager::image::{
 
 use crate::cli::ImageCommand;
 use crate::exit::{CommandError, Exit};
-use crate::host::image_directory;
+use crate::host::{image_directory, orchestrator_settings};
 use crate::message;
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -44,6 +45,7 @@ pub(crate) async fn image(
             }
             make(settings, &entries, false).await
         }
+        ImageCommand::Warm { labels } => warm(settings, &entries(&catalogue, &labels)?).await,
         ImageCommand::Rm { labels } => remove(settings, &entries(&catalogue, &labels)?),
     }
 }
@@ -102,6 +104,36 @@ async fn make(
         };
         message::notice(&format!("the image {} is here: {}", entry.label, image.digest));
     }
+    Ok(Exit::Passed)
+}
+
+/// Makes the templates of images, which are fetched or built first.
+async fn warm(settings: &Settings, entries: &[Arc<Entry>]) -> Result<Exit, CommandError> {
+    let stop = Stop::on_signals()
+        .map_err(|error| CommandError::infrastructure(format!("cannot handle signals: {error}")))?;
+    let orchestrator = Orchestrator::new(orchestrator_settings(settings))
+        .map_err(|error| CommandError::usage(error.to_string()))?;
+    for entry in entries {
+        let label = &entry.label;
+        let made = async {
+            let image = ensure(settings, entry, false).await?;
+            let tell = |text: &'static str| message::notice(&format!("image {label}: {text}"));
+            let warmed = orchestrator.warm(image, &tell).await;
+            warmed.map_err(|reason| {
+                CommandError::infrastructure(format!("no template of the image {label}: {reason}"))
+            })
+        };
+        let made = tokio::select! {
+            made = made => made,
+            () = stop.cancel.cancelled() => Err(CommandError::cancelled("cancelled")),
+        };
+        if let Err(error) = made {
+            orchestrator.shutdown().await;
+            return Err(error);
+        }
+        message::notice(&format!("the template of the image {label} is here"));
+    }
+    orchestrator.shutdown().await;
     Ok(Exit::Passed)
 }
 

@@ -32,6 +32,11 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Images, which several state directories may share; absent means `images` in `state_dir`.
     pub image_dir: Option<PathBuf>,
+    /// Frozen guests, which several state directories may share; absent means `templates` in
+    /// `state_dir`.
+    pub template_dir: Option<PathBuf>,
+    /// What templates may have of the disk together; zero means that every machine boots.
+    pub template_quota: ByteSize,
     /// Sockets and keys of running machines; must be on tmpfs.
     pub runtime_dir: PathBuf,
     /// A file of further images.

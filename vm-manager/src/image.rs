@@ -16,6 +16,7 @@ mod error;
 mod fetch;
 mod first_pull;
 mod lock;
+mod personalise;
 mod process;
 mod progress;
 mod reader;
@@ -29,10 +30,11 @@ pub use catalogue::{Catalogue, UnknownLabel};
 pub use digest::{Digest, DigestAlgorithm, ParseDigestError};
 pub use entry::{
     Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, Image, SeedDevice, Source,
-    SourceDigest,
+    SourceDigest, Templating,
 };
 pub use error::ImageError;
 pub use first_pull::FirstPull;
+pub(crate) use lock::{ImageLock, WorkDirectory, remove_stale};
 pub use progress::Progress;
 pub use reader::CatalogueError;
 pub use recipe::RECIPES;

@@ -28,11 +28,17 @@ mod body;
 pub mod console;
 mod ended;
 mod error;
+mod freeze;
 mod launch;
 mod login;
+mod migration;
+mod origin;
 mod overlay;
+mod personalise;
+mod port;
 pub mod qmp;
 mod ready;
+mod shape;
 mod spec;
 mod start;
 mod status;
@@ -52,6 +58,9 @@ pub use self::adopt_error::AdoptError;
 pub use self::console::{Console, ConsoleCause, ConsoleLines};
 pub use self::ended::Ended;
 pub use self::error::MachineError;
+pub use self::origin::Origin;
+pub use self::port::Port;
+pub(crate) use self::shape::Shape;
 pub use self::spec::MachineSpec;
 pub use crate::system::{Limits, Privileges};
 
@@ -72,6 +81,7 @@ pub struct Machine {
     address: SocketAddr,
     keys: Keys,
     adoptable: bool,
+    is_clone: bool,
     accelerator: Accelerator,
     console: Console,
     ended: Arc<EndedCell>,
@@ -118,6 +128,12 @@ impl Machine {
     #[must_use]
     pub fn process_id(&self) -> Option<i32> {
         self.body.process().map(|process| process.identity().pid)
+    }
+
+    /// Whether it is a clone of a template, in which a guest program is already.
+    #[must_use]
+    pub fn is_clone(&self) -> bool {
+        self.is_clone
     }
 
     /// Its serial console.

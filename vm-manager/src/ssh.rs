@@ -21,6 +21,7 @@ mod heard;
 mod keys;
 mod opening;
 mod quote;
+mod refused;
 mod run;
 mod session;
 mod sftp;

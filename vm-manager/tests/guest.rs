@@ -11,6 +11,8 @@ mod adoption;
 mod host;
 #[path = "guest/owner.rs"]
 mod owner;
+#[path = "guest/templates.rs"]
+mod templates;
 
 use std::process::Command;
 use std::sync::Arc;

@@ -12,7 +12,7 @@
 //! [`common::guest::RUN_DIRECTORY`] holds, and serves one connection after the other on a socket in
 //! it. [`attach()`] copies bytes between that socket and its own standard input and output; the
 //! conversation itself is described in [`common::guest`]. [`unpack()`] places the user's working
-//! tree before the job starts.
+//! tree before the job starts. [`personal()`] waits in a template for the clone that it will be.
 
 mod attach;
 mod connection;
@@ -22,7 +22,9 @@ mod error;
 mod house;
 #[cfg(test)]
 mod house_tests;
+mod personal;
 mod protect;
+mod random;
 mod run_directory;
 mod spool;
 mod start;
@@ -33,6 +35,7 @@ use std::path::PathBuf;
 pub use attach::{attach, refuse};
 pub use daemon::daemon;
 pub use error::GuestError;
+pub use personal::personal;
 pub use start::start;
 pub use unpack::unpack;
 

@@ -21,6 +21,8 @@ pub(super) fn settings(surroundings: &Surroundings) -> Result<Settings, CommandE
     Ok(Settings {
         state_dir,
         image_dir: None,
+        template_dir: None,
+        template_quota: ByteSize(0),
         runtime_dir,
         catalogue: None,
         disk_reserve: ByteSize(2 * GIB),

@@ -91,6 +91,18 @@ pub(super) const KEYS: &[Key] = &[
         show: |s| s.image_dir.as_deref().map(path),
     },
     Key {
+        name: "template_dir",
+        about: "frozen guests from which machines start; several state directories may share it",
+        apply: |s, given| given.path().map(|v| s.template_dir = Some(v)),
+        show: |s| s.template_dir.as_deref().map(path),
+    },
+    Key {
+        name: "template_quota",
+        about: "what frozen guests may have of the disk; 0 lets every machine boot",
+        apply: |s, given| given.size().map(|v| s.template_quota = v),
+        show: |s| Some(s.template_quota.0.to_string()),
+    },
+    Key {
         name: "runtime_dir",
         about: "sockets and login keys of running machines; must be on tmpfs",
         apply: |s, given| given.path().map(|v| s.runtime_dir = v),

@@ -385,6 +385,15 @@ impl Live {
         self.readers.iter().all(std::thread::JoinHandle::is_finished)
     }
 
+    /// Waits until a machine runs.
+    pub(crate) fn wait_until_machine(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.qemu().is_empty() {
+            assert!(Instant::now() < deadline, "no machine in {PATIENCE:?}");
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
     /// Sends a signal to the program.
     pub(crate) fn signal(&mut self, signal: Signal) -> &mut Self {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();

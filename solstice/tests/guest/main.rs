@@ -14,4 +14,5 @@ mod harness;
 mod load;
 mod machines;
 mod service;
+mod templates;
 mod terminals;

@@ -46,6 +46,7 @@ pub(crate) fn settings(world: &World, host: &Host, clock: Clock) -> ServiceSetti
             },
             images: scripted.images(),
             guest_programs: vec![scripted.programs()],
+            templates: None,
             catalogue: Some(scripted.catalogue()),
             watchdog: None,
             patience: orchestrator::Patience::default(),

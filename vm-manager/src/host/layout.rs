@@ -125,6 +125,11 @@ impl MachinePaths {
         self.state.join("disk.qcow2")
     }
 
+    /// The second serial port.
+    pub(crate) fn port(&self) -> PathBuf {
+        self.runtime.join("port")
+    }
+
     pub(crate) fn qmp(&self) -> PathBuf {
         self.runtime.join("qmp")
     }

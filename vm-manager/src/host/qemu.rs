@@ -96,6 +96,19 @@ impl Qemu {
     }
 }
 
+impl Qemu {
+    /// What tells this build from others, of the same version too.
+    ///
+    /// # Errors
+    ///
+    /// When the program is gone.
+    pub fn build(&self) -> std::io::Result<String> {
+        let file = std::fs::metadata(&self.path)?;
+        let modified = file.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(format!("{} {} {}", self.version, file.len(), modified.as_nanos()))
+    }
+}
+
 /// Where a program lies, as a shell finds it; a path stays right in another directory.
 fn look_up(program: &Path, search: Option<&OsStr>) -> Option<PathBuf> {
     if program.components().count() != 1 || program.has_root() {

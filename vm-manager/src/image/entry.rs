@@ -52,10 +52,22 @@ pub struct Entry {
     pub disk: ByteSize,
     /// The longest time from start to an answer of the guest's SSH server.
     pub boot_ceiling: Duration,
+    /// How a clone of a frozen guest becomes a machine of its own; absent means that every machine
+    /// boots.
+    pub template: Option<Templating>,
     /// Whether a guest of this image has been booted by the project's own tests.
     pub verified: bool,
     /// What a user should know, above all of an image that is not verified.
     pub note: Option<String>,
+}
+
+/// How a clone of a frozen guest becomes a machine of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Templating {
+    /// The guest's name for its second serial port, such as `/dev/ttyS1`.
+    pub port: String,
+    /// The script that puts names and keys in their places, in POSIX shell.
+    pub script: &'static str,
 }
 
 /// Whether the repository is checked out before a job's first step.

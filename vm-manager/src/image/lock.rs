@@ -21,13 +21,13 @@ const LOCK_DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The right to fetch or build one image. It ends when the value is dropped.
-pub(super) struct ImageLock {
+pub(crate) struct ImageLock {
     _file: File,
 }
 
 impl ImageLock {
     /// Waits for the lock, and says so if it has to.
-    pub(super) async fn acquire(
+    pub(crate) async fn acquire(
         path: &Path,
         label: &str,
         progress: &(dyn Fn(Progress) + Sync),
@@ -60,7 +60,7 @@ impl ImageLock {
 
 /// A directory for files in the making. It is removed when the value is dropped, and by
 /// [`remove_stale`] if the process dies before that.
-pub(super) struct WorkDirectory {
+pub(crate) struct WorkDirectory {
     path: PathBuf,
     lock: PathBuf,
     _file: File,
@@ -68,7 +68,7 @@ pub(super) struct WorkDirectory {
 
 impl WorkDirectory {
     /// Makes a directory below `parent`.
-    pub(super) fn create(parent: &Path) -> Result<Self, ImageError> {
+    pub(crate) fn create(parent: &Path) -> Result<Self, ImageError> {
         loop {
             let path = parent.join(Uuid::now_v7().to_string());
             let lock = path.with_extension("lock");
@@ -86,7 +86,7 @@ impl WorkDirectory {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -98,7 +98,7 @@ impl Drop for WorkDirectory {
 }
 
 /// Removes the working directories below `parent` whose owners are dead.
-pub(super) fn remove_stale(parent: &Path) -> Result<(), ImageError> {
+pub(crate) fn remove_stale(parent: &Path) -> Result<(), ImageError> {
     for found in fs::read_dir(parent).map_err(ImageError::store("read", parent))? {
         let path = found.map_err(ImageError::store("read", parent))?.path();
         // A directory always has its lock beside it; a lock may be there before its directory.

@@ -7,8 +7,10 @@ use common::limits::{GIB, MACHINE_CPUS, MIB};
 use common::size::ByteSize;
 
 use super::entry::{
-    Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, SeedDevice, Source, SourceDigest,
+    Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, SeedDevice, Source,
+    SourceDigest, Templating,
 };
+use super::personalise;
 use super::reader::{CatalogueError, Layers, Placed};
 use super::recipe::RECIPES;
 
@@ -25,7 +27,7 @@ const TEXT_CHARACTERS: usize = 1024;
 /// The keys of an entry. A new one is also read below and explained here:
 /// `recipe` or `url`, `digest`, `format`, `compression` say where the image comes from; `hardware`
 /// is a table of its own; every other key is the field of [`Entry`] with its name.
-const ENTRY_KEYS: [&str; 25] = [
+const ENTRY_KEYS: [&str; 26] = [
     "aliases",
     "architecture",
     "boot_ceiling",
@@ -45,6 +47,7 @@ const ENTRY_KEYS: [&str; 25] = [
     "runner_os",
     "shutdown",
     "system",
+    "template",
     "tool_cache",
     "url",
     "user",
@@ -55,6 +58,9 @@ const ENTRY_KEYS: [&str; 25] = [
 /// The keys of `hardware`: the fields of [`Hardware`].
 const HARDWARE_KEYS: [&str; 6] =
     ["disk", "firmware", "kernel_command_line", "machine", "network", "seed"];
+
+/// The keys of `template`: the fields of [`Templating`].
+const TEMPLATE_KEYS: [&str; 2] = ["port", "script"];
 
 /// Reads one entry and checks all that can be checked of it alone.
 pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, CatalogueError> {
@@ -111,6 +117,7 @@ pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, Catal
         memory: size(table, "memory", &MEMORY)?,
         disk: size(table, "disk", &DISK)?,
         boot_ceiling: boot_ceiling(table)?,
+        template: read_template(table)?,
         verified: table.required("verified", table.flag("verified")?)?.value,
         note: table.text("note")?.map(plain).transpose()?.map(str::to_owned),
     };
@@ -222,6 +229,16 @@ fn read_hardware(
         _ => {}
     }
     Ok(hardware)
+}
+
+fn read_template(entry: &Layers<'_>) -> Result<Option<Templating>, CatalogueError> {
+    let Some(table) = entry.table("template")? else { return Ok(None) };
+    table.allow(&TEMPLATE_KEYS)?;
+    let port = table.required("port", table.text("port")?)?;
+    let port = port.check(|port| is_path(port), "`port` is the path of a device in the guest")?;
+    let script = table.required("script", table.text("script")?)?;
+    let script = script.one_of("script", &personalise::SCRIPTS)?;
+    Ok(Some(Templating { port: port.to_owned(), script }))
 }
 
 fn architecture(table: &Layers<'_>) -> Result<(String, String), CatalogueError> {

@@ -95,6 +95,7 @@ impl Machine {
             address,
             keys,
             adoptable: true,
+            is_clone: false,
             accelerator,
             console,
             ended,

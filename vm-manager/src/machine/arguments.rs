@@ -11,7 +11,8 @@ use std::path::Path;
 use common::size::ByteSize;
 use serde_json::{Value, json};
 
-use super::MachineError;
+use super::origin::MEMORY_ID;
+use super::{MachineError, Origin};
 use crate::host::{Acceleration, MachineName, MachinePaths};
 use crate::image::{DiskModel, Image, SeedDevice};
 
@@ -35,6 +36,7 @@ pub(super) struct CommandLine<'a> {
     pub(super) acceleration: Acceleration,
     pub(super) cpus: u32,
     pub(super) memory: ByteSize,
+    pub(super) origin: &'a Origin,
     pub(super) paths: &'a MachinePaths,
 }
 
@@ -42,7 +44,7 @@ impl CommandLine<'_> {
     /// The arguments after the program's name.
     pub(super) fn arguments(&self) -> Result<Vec<OsString>, MachineError> {
         let mut line = Line::default();
-        self.machine(&mut line);
+        self.machine(&mut line)?;
         self.boot(&mut line);
         self.disks(&mut line)?;
         self.network(&mut line);
@@ -50,17 +52,28 @@ impl CommandLine<'_> {
         Ok(line.0)
     }
 
-    fn machine(&self, line: &mut Line) {
+    fn machine(&self, line: &mut Line) -> Result<(), MachineError> {
         line.option("-name", &self.name.to_string());
         line.flag("-nodefaults").flag("-no-user-config").option("-display", "none");
         line.option("-sandbox", SANDBOX);
-        line.option("-machine", &self.image.entry.hardware.machine);
+        let mut machine = self.image.entry.hardware.machine.clone();
+        if let Some((file, mut object)) = self.origin.memory(self.memory) {
+            object["mem-path"] = text(&file)?.into();
+            line.json("-object", &object);
+            machine.push_str(",memory-backend=");
+            machine.push_str(MEMORY_ID);
+        }
+        line.option("-machine", &machine);
         line.option("-accel", self.acceleration.name());
         line.option("-cpu", self.acceleration.cpu());
         line.option("-smp", &self.cpus.to_string());
         line.option("-m", &format!("{}M", self.memory.mebibytes()));
         // A reboot ends QEMU with the reason in an event, as a shutdown does (vm-facts 9).
         line.flag("-no-reboot");
+        if matches!(self.origin, Origin::Clone(_)) {
+            line.option("-incoming", "defer");
+        }
+        Ok(())
     }
 
     fn boot(&self, line: &mut Line) {
@@ -83,7 +96,7 @@ impl CommandLine<'_> {
         let hardware = &self.image.entry.hardware;
         // Discarded blocks leave the overlay, and flushes are not carried to the host's disk: the
         // overlay does not outlive the machine.
-        let file = json!({ "driver": "file", "filename": text(&self.paths.overlay())?,
+        let file = json!({ "driver": "file", "filename": text(&self.origin.overlay(self.paths))?,
             "discard": "unmap" });
         line.json(
             "-blockdev",
@@ -137,6 +150,10 @@ impl CommandLine<'_> {
         line.option("-device", "pvpanic-pci");
         line.chardev("file,id=console,path=", &self.paths.console());
         line.option("-serial", "chardev:console");
+        if self.origin.has_port() {
+            line.chardev("socket,id=port,server=on,wait=off,path=", &self.paths.port());
+            line.option("-serial", "chardev:port");
+        }
         let mut socket = OsString::from("unix:");
         socket.push(escape(self.paths.qmp().as_os_str()));
         socket.push(",server=on,wait=off");
@@ -214,6 +231,7 @@ mod tests {
             acceleration: Acceleration::Tcg,
             cpus: 2,
             memory: ByteSize(256 << 20),
+            origin: &Origin::Boot,
             paths: &paths,
         };
         let words = line.arguments().unwrap().into_iter();

@@ -10,6 +10,7 @@ use super::{CONSOLE_TAIL_LINES, Console, ConsoleCause, Ended};
 use crate::host::{DiskShort, HostError};
 use crate::seed::SeedError;
 use crate::ssh::{KeyError, SshError};
+use crate::template::TemplateError;
 
 /// Why a machine did not start or come up.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,9 @@ pub enum MachineError {
     /// QEMU's monitor failed.
     #[error(transparent)]
     Qmp(#[from] QmpError),
+    /// A template could not be restored.
+    #[error("the template cannot be used: {0}")]
+    Template(#[from] Box<TemplateError>),
     /// No SSH server answered in time.
     #[error("the guest did not answer within {}{}", seconds(*ceiling), with_console(console))]
     BootTimeout {
@@ -123,7 +127,7 @@ impl MachineError {
                 Cause::HostDiskFull
             }
             Self::Overlay { .. } | Self::QemuStart { .. } | Self::Qmp(_) => Cause::QemuStart,
-            Self::Seed(_) | Self::Key(_) => Cause::Internal,
+            Self::Seed(_) | Self::Key(_) | Self::Template(_) => Cause::Internal,
             Self::BootTimeout { .. } => Cause::BootTimeout,
             Self::BootEnded { ended, .. } => match ended {
                 Ended::Panicked => Cause::GuestPanic,

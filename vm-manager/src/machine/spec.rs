@@ -5,7 +5,7 @@ use std::sync::Arc;
 use common::limits::MACHINE_CPUS;
 use common::size::ByteSize;
 
-use super::{MachineError, Privileges};
+use super::{MachineError, Origin, Privileges};
 use crate::host::Promise;
 use crate::image::Image;
 
@@ -30,6 +30,8 @@ pub struct MachineSpec {
     pub privileges: Privileges,
     /// Room that was promised before, of this size; absent means to ask for it now.
     pub promise: Option<Promise>,
+    /// What it begins with.
+    pub origin: Origin,
     /// Whether another owner can [adopt](super::Machine::adopt) the machine: the login key is then
     /// written to tmpfs with mode 0600, where it goes with the machine.
     pub adoptable: bool,
@@ -46,6 +48,7 @@ impl MachineSpec {
             hostname: hostname.to_owned(),
             privileges: Privileges::default(),
             promise: None,
+            origin: Origin::Boot,
             adoptable: false,
         }
     }

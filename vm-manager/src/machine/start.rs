@@ -9,7 +9,7 @@ use super::ended::EndedCell;
 use super::launch::{connect, launch};
 use super::qmp::{QmpError, forwarded_port};
 use super::watcher::Watcher;
-use super::{Console, Machine, MachineError, MachineSpec, Privileges, overlay};
+use super::{Console, Machine, MachineError, MachineSpec, Origin, Privileges, migration, overlay};
 use crate::host::{
     Adoption, HostError, Instance, MachineName, MachinePaths, Owned, Record, check_reserve,
     write_private,
@@ -29,7 +29,8 @@ impl Machine {
         let settings = instance.settings();
         let (qemu, accelerator) = instance.qemu().await?;
         check_reserve(&settings.state, settings.disk_reserve)??;
-        let MachineSpec { image, cpus, memory, hostname, privileges, promise, adoptable } = spec;
+        let MachineSpec { image, cpus, memory, hostname, privileges, promise, origin, adoptable } =
+            spec;
         let promise = match promise {
             Some(promise) => promise,
             None => instance.reserve(memory, cpus)?,
@@ -41,7 +42,10 @@ impl Machine {
         let mut record = Record::new(vm, &image.entry.label);
         record.write(&paths.record())?;
 
-        let keys = Keys::generate()?;
+        let keys = match &origin {
+            Origin::Boot | Origin::Mould(_) => Keys::generate()?,
+            Origin::Clone(template) => Keys::generate()?.refusing(&template.facts().login_key)?,
+        };
         let seed = Seed {
             instance_id: vm.to_string(),
             hostname,
@@ -53,12 +57,14 @@ impl Machine {
         };
         seed::write_iso(&paths.seed(), &seed)?;
         let size = image.entry.disk;
-        overlay::create(&settings.qemu_img, &image.disk, &paths.overlay(), size).await?;
+        let base = origin.base(&image.disk);
+        overlay::create(&settings.qemu_img, &base, &origin.overlay(&paths), size).await?;
         let console = Console::create(&paths.console(), privileges.uid)?;
-        hand_over(&paths, &privileges)?;
+        hand_over(&paths, &origin, &privileges)?;
 
         let acceleration = accelerator.acceleration;
-        let line = CommandLine { name, image: &image, acceleration, cpus, memory, paths: &paths };
+        let (image, origin, paths_of) = (&*image, &origin, &paths);
+        let line = CommandLine { name, image, acceleration, cpus, memory, origin, paths: paths_of };
         let process = launch(qemu, &line.arguments()?, &paths, &privileges)?;
         let identity = process.identity();
         // From here on it ends with the body, whatever fails.
@@ -72,6 +78,9 @@ impl Machine {
             let ended = Arc::clone(&ended);
             connect(&watched, &paths, move |event| ended.observe(event)).await?
         };
+        if let Origin::Clone(template) = origin {
+            migration::restore(&qmp, &template.device()).await.map_err(Box::new)?;
+        }
         let port = forwarded_port(&qmp.human("info usernet").await?, SSH_PORT)
             .ok_or(QmpError::Incomplete { command: "info usernet", what: "forwarded port" })?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -101,6 +110,7 @@ impl Machine {
             address,
             keys,
             adoptable,
+            is_clone: matches!(origin, Origin::Clone(_)),
             accelerator,
             console,
             ended,
@@ -113,11 +123,20 @@ impl Machine {
 
 /// Gives the files that QEMU writes to the user that it runs as, and lets that user through the
 /// directories above them.
-fn hand_over(paths: &MachinePaths, privileges: &Privileges) -> Result<(), HostError> {
+fn hand_over(
+    paths: &MachinePaths,
+    origin: &Origin,
+    privileges: &Privileges,
+) -> Result<(), HostError> {
     if privileges.uid.is_none() && privileges.gid.is_none() {
         return Ok(());
     }
-    for path in [&paths.state, &paths.runtime, &paths.overlay(), &paths.seed()] {
+    let mould = match origin {
+        Origin::Mould(directory) => Some(directory),
+        Origin::Boot | Origin::Clone(_) => None,
+    };
+    let own = [&paths.state, &paths.runtime, &origin.overlay(paths), &paths.seed()];
+    for path in own.into_iter().chain(mould) {
         std::os::unix::fs::chown(path, privileges.uid, privileges.gid)
             .map_err(HostError::io("change the owner of", path))?;
     }

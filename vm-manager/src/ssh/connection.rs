@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::within;
 use super::heard::{Heard, LastHeard};
-use super::{Keys, SshError};
+use super::{Keys, SshError, refused};
 
 /// The longest silence after which a connection still counts as alive: a guest that swaps may not
 /// answer for minutes (design, section 5). The end of QEMU or of the guest's SSH server is seen at
@@ -101,6 +101,13 @@ impl Connection {
                 ) => unreachable(describe(&error)),
                 Failure::Library(error) => SshError::Protocol(error.to_string()),
             })?;
+        if let Some(key) = keys.refused() {
+            match refused::accepts(&mut handle, user, key).await {
+                Ok(false) => {}
+                Ok(true) => return Err(SshError::ForeignKey { address, user: user.to_owned() }),
+                Err(_) => return Err(unreachable("it hung up during the login".to_owned())),
+            }
+        }
         let key = PrivateKeyWithHashAlg::new(keys.login(), None);
         let login = handle.authenticate_publickey(user, key).await;
         match login {

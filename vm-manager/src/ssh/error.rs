@@ -39,6 +39,17 @@ pub enum SshError {
         /// The user that was tried.
         user: String,
     },
+    /// The server lets in the key of the template that the guest is a clone of.
+    #[error(
+        "the ssh server at {address} would let `{user}` in by the key of the template; the clone is \
+         not a machine of its own"
+    )]
+    ForeignKey {
+        /// Where it answered.
+        address: SocketAddr,
+        /// The user that was tried.
+        user: String,
+    },
     /// Something did not end in time.
     #[error("{what} did not end within {deadline:?}")]
     Timeout {

@@ -44,6 +44,8 @@ pub struct Keys {
     login: Arc<PrivateKey>,
     host_public: PublicKey,
     host_private: Option<Arc<PrivateKey>>,
+    /// A key that must not be let in.
+    refused: Option<PublicKey>,
 }
 
 impl Keys {
@@ -58,6 +60,7 @@ impl Keys {
             login: Arc::new(make_key()?),
             host_public: host.public_key().clone(),
             host_private: Some(Arc::new(host)),
+            refused: None,
         })
     }
 
@@ -72,7 +75,19 @@ impl Keys {
             login: Arc::new(parse_private("login key", private)?),
             host_public: parse_public("host key", host_public_line)?,
             host_private: None,
+            refused: None,
         })
+    }
+
+    /// The same keys, for a server that must not let this one in: a line of `authorized_keys`. Every
+    /// login asks it.
+    ///
+    /// # Errors
+    ///
+    /// When the line is not an ed25519 key.
+    pub fn refusing(mut self, line: &str) -> Result<Self, KeyError> {
+        self.refused = Some(parse_public("key of the template", line)?);
+        Ok(self)
     }
 
     /// The login key for `authorized_keys`: `ssh-ed25519 AAAA...`, one line without its end.
@@ -110,6 +125,10 @@ impl Keys {
 
     pub(super) fn login(&self) -> Arc<PrivateKey> {
         Arc::clone(&self.login)
+    }
+
+    pub(super) fn refused(&self) -> Option<&PublicKey> {
+        self.refused.as_ref()
     }
 
     pub(super) fn host(&self) -> &PublicKey {

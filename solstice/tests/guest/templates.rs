@@ -1,0 +1,78 @@
+//! Machines that start from a template, and what happens when there is none.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Story, steps};
+
+const MAKING: &str = "Making a template";
+const CLONE: &str = ", from its template";
+const BOOTS: &str = "so the machine boots";
+
+/// One step on the tiny image, with templates.
+fn warm(step: &str) -> Story {
+    steps(&format!("- run: {step}")).env("SOLSTICE_TEMPLATE_QUOTA", "1G")
+}
+
+/// The files of the only template.
+fn template(story: &Story) -> PathBuf {
+    let ready = story.state().join("templates/ready");
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(ready).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+#[test]
+fn the_first_job_makes_a_template_and_all_others_start_from_it() {
+    let first = warm("echo on $(hostname)").run().code(0).shows(MAKING).shows(CLONE);
+    let second = first.story.run().code(0).hides(MAKING).shows(CLONE).hides(BOOTS);
+    let template_of_one = template(&second.story);
+    // Another shape has another one.
+    let third = second.story.with(&["--cpus", "2"]).run().code(0).shows(MAKING);
+    let count = fs::read_dir(template_of_one.parent().unwrap()).unwrap().count();
+    assert_eq!(count, 2);
+    let (code, _, said) = third.story.solstice(&["image", "warm", "tiny"]);
+    assert!(code == 0 && said.contains("the template of the image tiny is here"), "{said}");
+    assert!(!said.contains(MAKING), "{said}");
+}
+
+#[test]
+fn a_template_that_cannot_be_restored_is_made_again_and_no_job_fails() {
+    let made = warm("echo fine").run().code(0).shows(MAKING);
+    let device = template(&made.story).join("device");
+    fs::remove_file(&device).unwrap();
+    let again = made.story.run().code(0).shows(MAKING).shows(CLONE);
+    // The length alone does not tell.
+    let device = template(&again.story).join("device");
+    let length = usize::try_from(fs::metadata(&device).unwrap().len()).unwrap();
+    fs::remove_file(&device).unwrap();
+    fs::write(&device, vec![0x5a; length]).unwrap();
+    let broken = again.story.run().code(0).shows(BOOTS).hides(MAKING).shows("fine");
+    broken.story.run().code(0).shows(MAKING).shows(CLONE);
+}
+
+#[test]
+fn a_host_that_cannot_keep_a_template_boots() {
+    // The guest's memory does not fit into a file.
+    let boots = warm("echo fine").through(&["prlimit", "--fsize=100000000"]);
+    let ended = boots.run().code(0).shows(BOOTS).hides(CLONE).shows("fine");
+    let partial = ended.story.state().join("templates/partial");
+    assert_eq!(fs::read_dir(partial).unwrap().count(), 0);
+}
+
+#[test]
+fn a_maker_that_is_killed_leaves_nothing_half_made() {
+    let mut live = warm("echo fine").start();
+    live.wait_for(MAKING);
+    live.wait_until_machine();
+    live.signal(Signal::SIGKILL).wait_until_gone();
+    let killed = live.end();
+    let ready = killed.story.state().join("templates/ready");
+    assert_eq!(fs::read_dir(ready).unwrap().count(), 0);
+    let again = killed.story.run().code(0).shows(MAKING).shows(CLONE);
+    let partial = again.story.state().join("templates/partial");
+    assert_eq!(fs::read_dir(partial).unwrap().count(), 0, "what the dead left is removed");
+}
