@@ -17,7 +17,7 @@ scripts/build.sh debug
 "$target/debug/solstice" image build tiny
 . scripts/temporary.sh
 cargo build --locked --quiet -p vm-manager --bin scripted-guest
-cargo test --locked --quiet -p solstice -p forgejo-runner --no-run
+cargo test --locked --quiet -p solstice -p forgejo-runner -p vm-manager --no-run
 
 # There when the guests' rounds have failed, or the whole was ended.
 failed=$SOLSTICE_TEST_DIR/failed
@@ -58,4 +58,10 @@ for round in $(seq 1 "$times"); do
     if ! kill -0 "$service" 2>/dev/null; then wait "$service"; fi
 done
 stage "service" wait "$service"
+# Not in `make test` as long as templates are off by default.
+templates() {
+    SOLSTICE_CLONES=100 cargo test --locked --quiet -p vm-manager --test guest -- --ignored templates &&
+        cargo test --locked --quiet -p solstice --test guest -- --test-threads 2 --ignored templates
+}
+stage templates templates
 stage leftovers scripts/leftovers.sh

@@ -46,7 +46,6 @@ impl Machine {
             reason: "its keys were taken over from another owner".to_owned(),
         })?;
         let mut port = Port::open(&self.body.paths().port()).await?;
-        self.resume().await?;
         let personal = Personal {
             seed: Secret::new(hex::encode(seed)),
             hostname: hostname.to_owned(),
@@ -58,7 +57,9 @@ impl Machine {
             script: script.to_owned(),
         };
         let line = checked(&serde_json::to_vec(&personal).expect("it has a JSON form"));
+        // The first thing that it reads when it goes on. The socket has room for the line.
         port.send(&line).await?;
+        self.resume().await?;
         let conversation = async {
             loop {
                 let answer = tokio::time::timeout(SILENCE, port.answer()).await;

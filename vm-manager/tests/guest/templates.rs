@@ -135,6 +135,7 @@ fn clones() -> usize {
 }
 
 #[tokio::test]
+#[ignore = "templates are off by default yet: `make chaos` runs this"]
 async fn clones_have_nothing_of_each_other_and_nothing_of_their_template() {
     let host = Host::new();
     let instance = host.instance();
@@ -168,6 +169,7 @@ async fn clones_have_nothing_of_each_other_and_nothing_of_their_template() {
 }
 
 #[tokio::test]
+#[ignore = "templates are off by default yet: `make chaos` runs this"]
 async fn a_clone_that_lets_its_template_in_is_refused_and_a_damaged_template_is_none() {
     let host = Host::new();
     let instance = host.instance();

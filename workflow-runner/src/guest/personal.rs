@@ -99,12 +99,17 @@ impl Port {
     /// How late it is on the host. What the way of the answer took is known to half of the time
     /// between question and answer; the shortest of some is taken.
     fn host_time(&mut self) -> io::Result<Duration> {
+        let mut damaged = String::new();
         let mut best: Option<(Duration, Instant, Duration)> = None;
         for _ in 0..CLOCK_QUESTIONS {
             let asked = Instant::now();
             self.say(&Answer::Clock)?;
+            let line = self.line()?;
             // One that was damaged on its way is asked for again.
-            let Ok(time) = serde_json::from_slice::<Timestamp>(&self.line()?) else { continue };
+            let Ok(time) = serde_json::from_slice::<Timestamp>(&line) else {
+                damaged = format!("{:?}", String::from_utf8_lossy(&line[..line.len().min(60)]));
+                continue;
+            };
             let took = asked.elapsed();
             if best.is_none_or(|(least, ..)| took < least) {
                 let time = Duration::from_micros(time.as_micros());
@@ -115,7 +120,7 @@ impl Port {
             }
         }
         let (took, asked, time) =
-            best.ok_or_else(|| io::Error::other("no answer could be read"))?;
+            best.ok_or_else(|| io::Error::other(format!("the answers cannot be read: {damaged}")))?;
         Ok(time + asked.elapsed().saturating_sub(took / 2))
     }
 }
