@@ -141,9 +141,14 @@ impl<'a> Daemon<'a> {
         Self::start(self.host)
     }
 
+    /// Tells it to end.
+    fn tell(&self) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    }
+
     /// Ends it as a service manager does, and waits for it.
     async fn stop(mut self) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        self.tell();
         let deadline = std::time::Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
             assert!(std::time::Instant::now() < deadline, "{}", said(self.host));
@@ -216,6 +221,32 @@ async fn a_daemon_that_ends_waits_for_its_job() {
     assert_whole(&forge.view(run), &forge);
     let later = forge.push_workflow(REPOSITORY, "ci.yml", &long());
     assert_eq!(forge.view(later).job("job").status, Status::Waiting);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_told_twice_to_end_cancels_its_job_and_reports_that() {
+    let shared = Shared::of_all().await;
+    let forge = Forge::start(Profile::V15).await;
+    let machines = shared.host();
+    let runners = connected(shared.host(), &forge);
+    let service = machines.serve().await;
+    let daemon = Daemon::start(&runners);
+    let text = workflow(&["echo begun", "sleep 600000"]);
+    let run = forge.push_workflow(REPOSITORY, "ci.yml", &text);
+    forge.wait_until(PATIENCE, |forge| shown(forge, run) > 0).await;
+    daemon.tell();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !said(&runners).contains("waiting for those in hand") {
+        assert!(std::time::Instant::now() < deadline, "{}", said(&runners));
+        tokio::time::sleep(LOOK).await;
+    }
+    assert_eq!(forge.view(run).job("job").status, Status::Running);
+    daemon.stop().await;
+    let view = forge.view(run);
+    assert_eq!(view.job("job").status, Status::Cancelled, "{view}");
+    assert!(view.job("job").log_closed, "{view}");
+    forge.assert_no_violations();
     service.stop().await;
 }
 

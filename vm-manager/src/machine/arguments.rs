@@ -95,7 +95,7 @@ impl CommandLine<'_> {
     fn disks(&self, line: &mut Line) -> Result<(), MachineError> {
         let hardware = &self.image.entry.hardware;
         // Discarded blocks leave the overlay, and flushes are not carried to the host's disk: the
-        // overlay does not outlive the machine.
+        // overlay does not outlive the machine, and that of a mould is synced when it becomes a template.
         let file = json!({ "driver": "file", "filename": text(&self.origin.overlay(self.paths))?,
             "discard": "unmap" });
         line.json(
