@@ -15,6 +15,9 @@ rm -rf "$SOLSTICE_TEST_DIR"/t?????
 scripts/setup.sh test
 scripts/build.sh debug
 "$target/debug/solstice" image build tiny
+# Whatever the tests do to machines, they do it to clones of this.
+SOLSTICE_STATE_DIR=$SOLSTICE_TEST_DIR/warm SOLSTICE_TEMPLATE_DIR=$SOLSTICE_TEST_DIR/templates \
+    SOLSTICE_ACCELERATION=tcg "$target/debug/solstice" image warm tiny
 . scripts/temporary.sh
 cargo build --locked --quiet -p vm-manager --bin scripted-guest
 cargo test --locked --quiet -p solstice -p forgejo-runner -p vm-manager --no-run
@@ -53,15 +56,11 @@ finish() {
 }
 trap finish EXIT
 for round in $(seq 1 "$times"); do
-    stage "guests, round $round" cargo test --locked --quiet -p solstice --test guest -- --test-threads 2 faults forgejo machines service ctrl_c
+    stage "guests, round $round" cargo test --locked --quiet -p solstice --test guest -- --test-threads 2 faults forgejo machines service templates ctrl_c
     # That of the service may have ended well before.
     if ! kill -0 "$service" 2>/dev/null; then wait "$service"; fi
 done
 stage "service" wait "$service"
-# Not in `make test` as long as templates are off by default.
-templates() {
-    SOLSTICE_CLONES=100 cargo test --locked --quiet -p vm-manager --test guest -- --ignored templates &&
-        cargo test --locked --quiet -p solstice --test guest -- --test-threads 2 --ignored templates
-}
-stage templates templates
+# A hundred clones of one template, half of them in a row, the others ten at a time.
+stage "a hundred clones" env SOLSTICE_CLONES=100 cargo test --locked --quiet -p vm-manager --test guest templates
 stage leftovers scripts/leftovers.sh

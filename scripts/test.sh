@@ -35,6 +35,12 @@ suites() {
 stage "build tests" cargo test --locked --workspace --no-run --quiet
 stage "guest program" scripts/guest-program.sh
 stage images "$target/debug/solstice" image build tiny debian-12
+# Whatever the tests do to machines, they do it to clones of these.
+templates() {
+    SOLSTICE_STATE_DIR=$SOLSTICE_TEST_DIR/warm SOLSTICE_TEMPLATE_DIR=$SOLSTICE_TEST_DIR/templates \
+        SOLSTICE_ACCELERATION=tcg "$target/debug/solstice" image warm tiny debian-12
+}
+stage templates templates
 . scripts/temporary.sh
 # Guests are emulated: a second one on the other core is all that two cores carry. Always the whole
 # workspace, or cargo would build parts of it again with other features.

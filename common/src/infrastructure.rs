@@ -95,6 +95,9 @@ causes! {
     /// The guest program could not be placed or started.
     GuestProgram = "SOL-GUEST-PROGRAM", retry: true,
         cure: "check that the image's architecture and operating system match the catalogue entry";
+    /// What a label's `prepare` does in its machines failed.
+    Prepare = "SOL-PREPARE", retry: false,
+        cure: "run the commands of the label's `prepare` in `solstice shell LABEL` and correct them in the catalogue";
     /// The guest's kernel panicked.
     GuestPanic = "SOL-GUEST-PANIC", retry: true,
         cure: "see the console tail in the log";

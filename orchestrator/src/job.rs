@@ -24,7 +24,7 @@ use vm_manager::ssh::Guest;
 
 use crate::events::{EventLog, ReceiverGone};
 use crate::lifecycle::RETRIES;
-use crate::machines::{Machines, Patience};
+use crate::machines::{Machines, Patience, Started};
 use crate::record::{LeaseLost, Recorder};
 use crate::steps::{self, StepsEnd};
 use crate::store::JobState;
@@ -210,13 +210,14 @@ impl Work<'_> {
         }
         let cancelled = self.words.control.cancel.cancelled();
         self.record.enter(JobState::Preparing, PREPARING).await?;
-        let (machine, image) = tokio::select! {
+        let started = tokio::select! {
             prepared = self.machines.prepare(self.request, &self.record, log) => prepared?,
             () = cancelled => return Err(TryError::Cancelled),
             // The next start begins anew.
             () = self.words.leave.cancelled() => return Err(TryError::Abandoned),
         };
-        let ended = self.boot_and_run(&machine, &image, log).await;
+        let Started { machine, image, guest } = started;
+        let ended = self.boot_and_run(&machine, guest, &image, log).await;
         self.close(machine, ended, log).await
     }
 
@@ -282,13 +283,14 @@ impl Work<'_> {
     async fn boot_and_run(
         &self,
         machine: &Machine,
+        guest: Option<Guest>,
         image: &Image,
         log: &mut EventLog,
     ) -> Result<JobResult, TryError> {
         let cancelled = self.words.control.cancel.cancelled();
         let leave = self.words.leave.cancelled();
         let guest = tokio::select! {
-            guest = self.boot(machine, image, log) => guest?,
+            guest = self.boot(machine, guest, image, log) => guest?,
             () = cancelled => return Err(TryError::Cancelled),
             // Nothing of the job is in it: the next start begins with a fresh one.
             () = leave => return Err(TryError::Abandoned),
@@ -300,17 +302,25 @@ impl Work<'_> {
     async fn boot(
         &self,
         machine: &Machine,
+        guest: Option<Guest>,
         image: &Image,
         log: &mut EventLog,
     ) -> Result<Guest, TryError> {
-        let ceiling = self.record.boot_ceiling(machine, image).await;
-        self.record.enter(JobState::Booting, ceiling + SWEEPER_MARGIN).await?;
-        let begun = Instant::now();
-        self.machines.follow_boot(machine, ceiling, log).await?;
-        self.record.booted(machine, image, begun.elapsed());
-        self.record.enter(JobState::Ready, READY).await?;
-        let guest =
-            self.machines.place(self.request, machine, &image.entry, &self.record, log).await?;
+        let entry = &image.entry;
+        let preparation = entry.prepare.as_ref().map_or(Duration::ZERO, |prepare| prepare.deadline);
+        let guest = if let Some(guest) = guest {
+            self.record.enter(JobState::Ready, READY).await?;
+            guest
+        } else {
+            let ceiling = self.record.boot_ceiling(machine, image).await;
+            self.record.enter(JobState::Booting, ceiling + SWEEPER_MARGIN).await?;
+            let begun = Instant::now();
+            self.machines.follow_boot(machine, ceiling, log).await?;
+            self.record.booted(machine, image, begun.elapsed());
+            self.record.enter(JobState::Ready, READY + preparation).await?;
+            self.machines.login(machine, &self.record, log).await?
+        };
+        self.machines.place(self.request, machine, entry, &guest, &self.record, log).await?;
         // Recorded before the job can begin: what may have begun is never begun again.
         let budget = self.limit() + SWEEPER_MARGIN;
         self.record.enter(JobState::Running, budget).await?;

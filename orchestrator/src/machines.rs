@@ -2,6 +2,7 @@
 //! nothing to a guest that is ready for its job.
 
 mod making;
+mod starting;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,24 +15,25 @@ use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use common::size::ByteSize;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use vm_manager::host::watchdog::{self, Watchdog};
-use vm_manager::host::{HostError, HostSettings, Instance, Promise, sweep_dead};
+use vm_manager::host::{HostError, HostSettings, Instance, sweep_dead};
 use vm_manager::image::{
     Catalogue, CatalogueError, Entry, Image, ImageError, ImageStore, Progress, StoreSettings,
     UnknownLabel,
 };
-use vm_manager::machine::{Machine, MachineSpec, Origin};
+use vm_manager::machine::Machine;
 use vm_manager::ssh::Guest;
-use vm_manager::template::{Template, TemplateStore};
 
 use crate::events::{EventLog, ReceiverGone};
 use crate::job::{AFTER_LIMIT, TryError};
 use crate::record::Recorder;
-use crate::templates::{NoTemplate, Shape, TemplateSettings};
+use crate::templates::{Shape, Tell, TemplateSettings, Templates};
 use crate::{placing, program};
 use making::MakingNews;
+pub(crate) use starting::Started;
+use starting::Starting;
 
 /// How long the watchdog may take to see that its instance is closed.
 const WATCHDOG_END: Duration = Duration::from_secs(5);
@@ -185,7 +187,7 @@ impl Machines {
         request: &JobRequest,
         record: &Recorder,
         log: &mut EventLog,
-    ) -> Result<(Machine, Arc<Image>), TryError> {
+    ) -> Result<Started, TryError> {
         let envelope = &request.envelope;
         let entry = self
             .image(&envelope.label)
@@ -194,31 +196,17 @@ impl Machines {
         let image = Arc::new(self.fetch_image(&entry, log).await?);
         record.phase_took(Phase::Image, begun.elapsed());
         let instance = self.instance().await.map_err(|error| host_failure(&error))?;
-        let cpus = envelope.size.cpus.unwrap_or(entry.cpus);
-        let memory = envelope.size.memory.unwrap_or(entry.memory);
         let program =
             program::find(&self.settings.guest_programs, &entry.runner_os, &entry.runner_arch)?;
-        let shape = Shape { instance: &instance, image: &image, cpus, memory, program: &program };
-        let template = self.template(&shape, log).await?;
-        let mut origin = template.clone().map_or(Origin::Boot, Origin::Clone);
-        let machine = loop {
-            let is_clone = matches!(origin, Origin::Clone(_));
-            match self.start(request, &shape, origin, record, log).await? {
-                Ok(machine) => break machine,
-                Err(error) if is_clone => {
-                    crate::metrics::error("template");
-                    self.discard(&template, &error);
-                    let text =
-                        format!("The template cannot be used, so the machine boots: {error}");
-                    log.notice(&text).await?;
-                    origin = Origin::Boot;
-                }
-                Err(NoTemplate::Machine(error)) => return Err(error.infrastructure().into()),
-                Err(error) => {
-                    return Err(Infrastructure::new(Cause::Internal, error.to_string()).into());
-                }
-            }
+        let shape = Shape {
+            instance: &instance,
+            image: &image,
+            cpus: envelope.size.cpus.unwrap_or(entry.cpus),
+            memory: envelope.size.memory.unwrap_or(entry.memory),
+            program: &program,
         };
+        let starting = Starting { request, record, shape: &shape };
+        let (machine, guest) = starting.start(self.settings.templates.as_ref(), log).await?;
         let accelerator = machine.accelerator();
         let name = accelerator.acceleration.name();
         log.notice(&match &accelerator.reason {
@@ -226,15 +214,11 @@ impl Machines {
             None => format!("Running under {name}."),
         })
         .await?;
-        Ok((machine, image))
+        Ok(Started { machine, image, guest })
     }
 
     /// Makes the template for machines of an image's own size, unless it is there.
-    pub(crate) async fn warm(
-        &self,
-        image: Arc<Image>,
-        tell: &(dyn Fn(&'static str) + Sync),
-    ) -> Result<(), String> {
+    pub(crate) async fn warm(&self, image: Arc<Image>, tell: Tell<'_>) -> Result<(), String> {
         let Some(settings) = &self.settings.templates else {
             return Err("there are no templates; give them a `template_quota`".to_owned());
         };
@@ -245,85 +229,24 @@ impl Machines {
         let instance = self.instance().await.map_err(|error| error.to_string())?;
         let (cpus, memory) = (entry.cpus, entry.memory);
         let shape = Shape { instance: &instance, image: &image, cpus, memory, program: &program };
-        shape.template(settings, tell).await.map(drop).map_err(|error| error.to_string())
-    }
-
-    /// The template for machines of a shape, where there are any. What fails is said in the log.
-    async fn template(
-        &self,
-        shape: &Shape<'_>,
-        log: &mut EventLog,
-    ) -> Result<Option<Arc<Template>>, TryError> {
-        let Some(settings) = &self.settings.templates else { return Ok(None) };
-        if shape.image.entry.template.is_none() {
-            return Ok(None);
+        let templates = Templates::of(&shape, settings).await.map_err(|error| error.to_string())?;
+        let Some(templates) = templates else {
+            let reason = "its entry in the catalogue has no `template`, so its machines boot";
+            return Err(reason.to_owned());
+        };
+        if templates.find().map_err(|error| error.to_string())?.is_some() {
+            return Ok(());
         }
-        let (sender, mut news) = mpsc::channel(WAITING_PROGRESS);
-        let report = move |text: &'static str| sender.try_send(text).unwrap_or_default();
-        let ensure = shape.template(settings, &report);
-        let tell = async {
-            while let Some(text) = news.recv().await {
-                log.notice(text).await?;
+        let promise = match instance.reserve(memory, cpus) {
+            Err(HostError::NoRoom(vm_manager::host::NoRoom::Now { .. })) => {
+                tell("Waiting for room.");
+                instance.wait_for_room(memory, cpus).await
             }
-            std::future::pending::<Result<(), ReceiverGone>>().await
+            promise => promise,
         };
-        let made = tokio::select! {
-            made = ensure => made,
-            Err(gone) = tell => return Err(gone.into()),
-        };
-        match made {
-            Ok(template) => Ok(Some(template)),
-            Err(error) => {
-                crate::metrics::error("template");
-                log.notice(&format!("There is no template, so the machine boots: {error}")).await?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Removes a template that QEMU cannot restore: the next job makes another.
-    fn discard(&self, template: &Option<Arc<Template>>, error: &NoTemplate) {
-        let (Some(settings), Some(template)) = (&self.settings.templates, template) else { return };
-        if !error.is_of_the_template() {
-            return;
-        }
-        let removed = TemplateStore::open(&settings.directory, settings.quota)
-            .and_then(|store| store.discard(template));
-        if let Err(error) = removed {
-            tracing::warn!(%error, "cannot remove a template that cannot be restored");
-        }
-    }
-
-    /// Starts a machine as soon as there is room for it; a clone is a machine of its own then.
-    async fn start(
-        &self,
-        request: &JobRequest,
-        shape: &Shape<'_>,
-        origin: Origin,
-        record: &Recorder,
-        log: &mut EventLog,
-    ) -> Result<Result<Machine, NoTemplate>, TryError> {
-        let (envelope, entry) = (&request.envelope, &shape.image.entry);
-        let (cpus, memory) = (shape.cpus, shape.memory);
-        let queued = envelope.deadlines.queued;
-        let promise = timeout(queued, find_room(shape.instance, memory, cpus, log))
-            .await
-            .map_err(|_| {
-                let hours = queued.as_secs() / 3600;
-                let message =
-                    format!("no room for a machine with {memory} of memory in {hours} hours");
-                Infrastructure::new(Cause::HostMemory, message)
-            })??;
-        let from = if matches!(origin, Origin::Clone(_)) { ", from its template" } else { "" };
-        let detail = format!("{} with {cpus} CPU and {memory} of memory{from}", entry.label);
-        log.phase(Phase::Boot, Some(detail)).await?;
-        record.attach_vm(promise.vm()).await?;
-        let spec = MachineSpec {
-            promise: Some(promise),
-            adoptable: record.is_durable(),
-            ..shape.spec(&format!("solstice-{}", envelope.job.short()), origin)
-        };
-        Ok(shape.start(spec).await)
+        let promise = promise.map_err(|error| error.to_string())?;
+        templates.forget_failure();
+        templates.make(promise, tell).await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Takes over a machine that runs since before this process.
@@ -368,12 +291,10 @@ impl Machines {
         follow_boot(machine, ceiling, log).await
     }
 
-    /// Logs in, and places the guest program and the tree.
-    pub(crate) async fn place(
+    /// Logs in to a machine that has booted.
+    pub(crate) async fn login(
         &self,
-        request: &JobRequest,
         machine: &Machine,
-        entry: &Entry,
         record: &Recorder,
         log: &mut EventLog,
     ) -> Result<Guest, TryError> {
@@ -381,12 +302,25 @@ impl Machines {
         let begun = Instant::now();
         let guest = machine.login().await.map_err(|error| error.infrastructure())?;
         record.phase_took(Phase::Ready, begun.elapsed());
+        Ok(guest)
+    }
+
+    /// Places the guest program and the tree.
+    pub(crate) async fn place(
+        &self,
+        request: &JobRequest,
+        machine: &Machine,
+        entry: &Entry,
+        guest: &Guest,
+        record: &Recorder,
+        log: &mut EventLog,
+    ) -> Result<(), TryError> {
         let begun = Instant::now();
-        // A clone has that of its template.
-        let upload = self.upload(request, entry, &guest, machine.is_clone(), log);
+        // A clone has the program of its template.
+        let upload = self.upload(request, entry, guest, machine.is_clone(), log);
         or_ended(machine, upload).await?;
         record.phase_took(Phase::Upload, begun.elapsed());
-        Ok(guest)
+        Ok(())
     }
 
     /// Hands the job to the guest program.
@@ -407,14 +341,18 @@ impl Machines {
         request: &JobRequest,
         entry: &Entry,
         guest: &Guest,
-        has_program: bool,
+        is_clone: bool,
         log: &mut EventLog,
     ) -> Result<(), TryError> {
         log.phase(Phase::Upload, None).await?;
-        if !has_program {
+        if !is_clone {
             let programs = &self.settings.guest_programs;
             let program = program::find(programs, &entry.runner_os, &entry.runner_arch)?;
             placing::program(guest, &program).await?;
+            if let Some(preparation) = &entry.prepare {
+                log.notice("Preparing the machine, as its label asks.").await?;
+                placing::prepare(guest, preparation).await?;
+            }
         }
         let Some(root) = placing::tree_of(entry, request) else { return Ok(()) };
         let size = placing::tree(guest, root).await?;
@@ -498,23 +436,6 @@ async fn or_ended<T>(
         Some(end) => machine.failure(&end).into(),
         None => Infrastructure::new(Cause::Internal, "nobody watches the machine").into(),
     })
-}
-
-/// Waits for room, and says so in the log if there is none at once.
-async fn find_room(
-    instance: &Instance,
-    memory: ByteSize,
-    cpus: u32,
-    log: &mut EventLog,
-) -> Result<Promise, TryError> {
-    match instance.reserve(memory, cpus) {
-        Err(HostError::NoRoom(waiting @ vm_manager::host::NoRoom::Now { .. })) => {
-            log.phase(Phase::Queue, Some(waiting.to_string())).await?;
-        }
-        promise => return Ok(promise.map_err(|error| host_failure(&error))?),
-    }
-    let promise = instance.wait_for_room(memory, cpus).await;
-    Ok(promise.map_err(|error| host_failure(&error))?)
 }
 
 /// Waits until the guest answers, with its console in the log.

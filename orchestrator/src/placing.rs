@@ -13,7 +13,7 @@ use common::request::JobRequest;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 use tokio_util::io::SyncIoBridge;
-use vm_manager::image::{Checkout, Entry};
+use vm_manager::image::{Checkout, Entry, Preparation, Templating};
 use vm_manager::ssh::{ExitStatus, Guest, Output, Session, SshError, quote, says_full};
 
 use crate::tree::{self, TreeError, TreeSize};
@@ -26,6 +26,8 @@ const UPLOAD: Duration = Duration::from_secs(300);
 const TREE: Duration = Duration::from_secs(30 * 60);
 /// The bytes of the tree on their way between reading and sending.
 const TREE_BUFFER: usize = 256 * 1024;
+/// The last lines of a preparation that stand in an error.
+const COMPLAINT_LINES: usize = 20;
 /// What is kept of a guest's complaint.
 const COMPLAINT_BYTES: usize = 4096;
 
@@ -81,14 +83,45 @@ pub(crate) async fn program(guest: &Guest, file: &Path) -> Result<(), Infrastruc
     guest.upload(bytes.as_slice(), size, &program_path(), 0o755, UPLOAD).await.map_err(sent)
 }
 
+/// Does in a guest what is prepared for all jobs of its label.
+pub(crate) async fn prepare(
+    guest: &Guest,
+    preparation: &Preparation,
+) -> Result<(), Infrastructure> {
+    let failed = |reason: &dyn Display| {
+        let text = format!("the preparation of the machine failed: {reason}");
+        Infrastructure::new(Cause::Prepare, text)
+    };
+    let Preparation { script, deadline } = preparation;
+    let path = format!("{RUN_DIRECTORY}/prepare");
+    let size = script.len() as u64;
+    let placed = guest.upload(script.as_bytes(), size, &path, 0o600, COMMAND).await;
+    placed.map_err(|error| failed(&error))?;
+    let path = quote(&path);
+    let command = format!("/bin/sh {path} </dev/null 2>&1; code=$?; rm -f {path}; exit $code");
+    let done = guest.run(&command, None, *deadline).await.map_err(|error| failed(&error))?;
+    if done.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stdout);
+    let lines: Vec<&str> = said.lines().collect();
+    let last = lines[lines.len().saturating_sub(COMPLAINT_LINES)..].join("\n    ");
+    Err(failed(&format!("it ended with {}; its last lines:\n    {last}", done.status)))
+}
+
 /// Lets the guest program wait on a serial port for what makes a clone a machine of its own.
-pub(crate) async fn listen(guest: &Guest, port: &str) -> Result<(), Infrastructure> {
+pub(crate) async fn listen(guest: &Guest, templating: &Templating) -> Result<(), Infrastructure> {
+    let Templating { port, script } = templating;
     let failed = |reason: &dyn Display| {
         let text = format!("the guest program does not listen on {port}: {reason}");
         Infrastructure::new(Cause::GuestProgram, text)
     };
     let program = program_path();
-    let listen = format!("trap '' HUP; exec {program} personal {}", quote(port));
+    let path = format!("{RUN_DIRECTORY}/personalise");
+    let size = script.len() as u64;
+    let placed = guest.upload(script.as_bytes(), size, &path, 0o600, COMMAND).await;
+    placed.map_err(|error| failed(&error))?;
+    let listen = format!("trap '' HUP; exec {program} personal {} {}", quote(port), quote(&path));
     let command = format!("sync; ({listen}) >/dev/null 2>&1 </dev/null &");
     let done = guest.run(&command, None, COMMAND).await.map_err(|error| failed(&error))?;
     if done.success() { Ok(()) } else { Err(failed(&done.complaint())) }

@@ -174,10 +174,6 @@ impl Recorder {
     /// A machine has booted.
     pub(crate) fn booted(&self, machine: &Machine, image: &Image, took: Duration) {
         self.phase_took(Phase::Boot, took);
-        // How long a clone takes says nothing about how long a boot may take.
-        if machine.is_clone() {
-            return;
-        }
         let Self::Store(hold) = self else { return };
         let (image, acceleration) = kind(machine, image);
         hold.note(Note::Booted(image, hold.size, acceleration, took));

@@ -5,16 +5,21 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::infrastructure::Infrastructure;
 use common::size::ByteSize;
 use common::time::Timestamp;
 use sha2::{Digest, Sha256};
-use vm_manager::host::{HostError, Instance};
-use vm_manager::image::{Image, Progress};
-use vm_manager::machine::{Machine, MachineError, MachineSpec, Origin, Privileges};
-use vm_manager::ssh::SshError;
-use vm_manager::template::{Facts, Making, Template, TemplateError, TemplateKey, TemplateStore};
+use tokio::time::timeout;
+use vm_manager::host::{HostError, Instance, Promise};
+use vm_manager::image::{Image, Preparation, Progress, Templating};
+use vm_manager::machine::qmp::QmpError;
+use vm_manager::machine::{Ended, Machine, MachineError, MachineSpec, Origin, Privileges};
+use vm_manager::ssh::{Guest, SshError};
+use vm_manager::template::{
+    Facts, Making, StoreSettings, Template, TemplateError, TemplateKey, TemplateStore,
+};
 
 use crate::placing;
 
@@ -22,6 +27,12 @@ use crate::placing;
 const MOULD: &str = "solstice-template";
 /// The host name of the clone that shows whether a template is one.
 const TRIAL: &str = "solstice-trial";
+/// How long the guest program's upload, the freezing and the trial may take together, beside a boot.
+const MAKING: Duration = Duration::from_secs(10 * 60);
+/// So many clones in a row whose QEMU was ended make a template one that cannot be used.
+const FAILED_CLONES: u32 = 3;
+/// How long the SSH server of a clone, which is a machine of its own already, may take to answer.
+const CLONE_ANSWER: Duration = Duration::from_secs(60);
 
 /// Where templates are, and how much of the disk they may have.
 #[derive(Clone, Debug)]
@@ -32,7 +43,7 @@ pub struct TemplateSettings {
     pub quota: ByteSize,
 }
 
-/// Why there is no template.
+/// Why there is no template, or no clone of it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoTemplate {
     #[error(transparent)]
@@ -47,13 +58,29 @@ pub(crate) enum NoTemplate {
     Placing(Infrastructure),
     #[error("cannot read the guest program {}: {reason}", path.display())]
     Program { path: PathBuf, reason: std::io::Error },
+    #[error("making it did not end within {} s", .0.as_secs())]
+    Late(Duration),
+    #[error("the last try, a short while ago, failed: {0}")]
+    Before(String),
 }
 
 impl NoTemplate {
-    /// Whether the files of the template are to blame, and no other would do better with them.
-    pub(crate) fn is_of_the_template(&self) -> bool {
-        let Self::Machine(MachineError::Template(error)) = self else { return false };
-        matches!(**error, TemplateError::Migration { .. })
+    /// Whether somebody or something ended QEMU, which says nothing about the next time.
+    fn is_a_kill(&self) -> bool {
+        let Self::Machine(error) = self else { return false };
+        match error {
+            MachineError::BootEnded { ended, .. } => matches!(ended, Ended::QemuGone { .. }),
+            MachineError::Qmp(error) => matches!(error, QmpError::Closed { .. }),
+            MachineError::Template(error) => {
+                matches!(**error, TemplateError::Qmp(QmpError::Closed { .. }))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the host is to blame, which could not run another template either.
+    fn is_of_the_host(&self) -> bool {
+        matches!(self, Self::Host(_) | Self::Machine(MachineError::Host(_)))
     }
 }
 
@@ -61,6 +88,12 @@ impl From<Infrastructure> for NoTemplate {
     fn from(cause: Infrastructure) -> Self {
         Self::Placing(cause)
     }
+}
+
+/// A machine that answers, and the first connection into it.
+pub(crate) struct Ready {
+    pub(crate) machine: Machine,
+    pub(crate) guest: Guest,
 }
 
 /// What machines start from the same template.
@@ -73,132 +106,231 @@ pub(crate) struct Shape<'a> {
     pub(crate) program: &'a Path,
 }
 
-impl Shape<'_> {
-    /// The template for machines of this shape. Whoever needs it first makes it, and says so;
-    /// everybody else waits for that.
-    ///
-    /// # Errors
-    /// There is none, and none could be made.
-    pub(crate) async fn template(
-        &self,
-        settings: &TemplateSettings,
-        tell: &(dyn Fn(&'static str) + Sync),
-    ) -> Result<Arc<Template>, NoTemplate> {
-        let store = TemplateStore::open(&settings.directory, settings.quota)?;
-        let shape = (self.cpus, self.memory);
-        let program = digest_of(self.program).await?;
-        let key = TemplateKey::of(self.instance, self.image, shape, &program).await?;
-        if let Some(template) = found(&store, &key)? {
-            return Ok(template);
-        }
-        let progress = |step: Progress| {
-            if matches!(step, Progress::Waiting) {
-                tell("Waiting for a template that somebody else makes.");
-            }
-        };
-        let making = store.make(&key, &self.image.entry.label, &progress).await?;
-        if let Some(template) = found(&store, &key)? {
-            return Ok(template); // whoever held the lock made it
-        }
-        tell("Making a template, from which later machines start at once.");
-        self.make(making).await
-    }
+/// The templates of this host, for machines of one shape.
+pub(crate) struct Templates<'a> {
+    shape: &'a Shape<'a>,
+    templating: &'a Templating,
+    store: TemplateStore,
+    /// That of the image alone.
+    plain: TemplateKey,
+    /// That of the image after the label's preparation, if it has one.
+    prepared: Option<(TemplateKey, &'a Preparation)>,
+}
 
-    pub(crate) fn spec(&self, hostname: &str, origin: Origin) -> MachineSpec {
+/// What a template begins with.
+#[derive(Clone)]
+enum Begin<'a> {
+    /// The image boots.
+    Image,
+    /// Another template goes on, and is prepared.
+    Template(Arc<Template>, &'a Preparation),
+}
+
+impl Shape<'_> {
+    pub(crate) fn spec(&self, hostname: &str, origin: Origin, promise: Promise) -> MachineSpec {
         MachineSpec {
             image: Arc::clone(self.image),
             cpus: self.cpus,
             memory: self.memory,
             hostname: hostname.to_owned(),
             privileges: Privileges::default(),
-            promise: None,
+            promise: Some(promise),
             origin,
             adoptable: false,
         }
     }
+}
 
-    async fn make(&self, making: Making) -> Result<Arc<Template>, NoTemplate> {
-        let entry = &self.image.entry;
-        let templating = entry
-            .template
-            .as_ref()
-            .ok_or_else(|| TemplateError::Unsupported { label: entry.label.clone() })?;
+/// What hears of the work on a template.
+pub(crate) type Tell<'a> = &'a (dyn Fn(&'static str) + Sync);
+
+impl<'a> Templates<'a> {
+    /// The templates for machines of a shape; none where the image has no way to them.
+    ///
+    /// # Errors
+    /// The store, QEMU or the guest program cannot be used.
+    pub(crate) async fn of(
+        shape: &'a Shape<'a>,
+        settings: &TemplateSettings,
+    ) -> Result<Option<Self>, NoTemplate> {
+        let Some(templating) = &shape.image.entry.template else { return Ok(None) };
+        let reserve = shape.instance.settings().disk_reserve;
+        let limits = StoreSettings { quota: settings.quota, reserve };
+        let store = TemplateStore::open(&settings.directory, limits)?;
+        let program = digest_of(shape.program).await?;
+        let size = (shape.cpus, shape.memory);
+        let key = async |script: &str| {
+            TemplateKey::of(shape.instance, shape.image, size, &program, script).await
+        };
+        let prepared = match &shape.image.entry.prepare {
+            Some(preparation) => Some((key(&preparation.script).await?, preparation)),
+            None => None,
+        };
+        Ok(Some(Self { shape, templating, store, plain: key("").await?, prepared }))
+    }
+
+    /// The name of the template that jobs start from.
+    fn key(&self) -> &TemplateKey {
+        self.prepared.as_ref().map_or(&self.plain, |(key, _)| key)
+    }
+
+    /// The template, if it is there.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn find(&self) -> Result<Option<Arc<Template>>, NoTemplate> {
+        Ok(self.store.find(self.key())?)
+    }
+
+    /// Why it could not be made a short while ago, if so.
+    pub(crate) fn failure(&self) -> Option<NoTemplate> {
+        self.store.failure(self.key()).map(NoTemplate::Before)
+    }
+
+    /// Lets it be tried again.
+    pub(crate) fn forget_failure(&self) {
+        self.store.forget_failure(self.key());
+    }
+
+    /// The template, made unless somebody else makes it, with the room of a machine that starts from
+    /// it afterwards. The room is lost where this fails.
+    ///
+    /// # Errors
+    /// There is none, and none could be made.
+    pub(crate) async fn make(
+        &self,
+        promise: Promise,
+        tell: Tell<'_>,
+    ) -> Result<(Arc<Template>, Promise), NoTemplate> {
+        let (plain, promise) = match self.store.find(&self.plain)? {
+            Some(template) => (template, promise),
+            None => self.ensure(&self.plain, Begin::Image, promise, tell).await?,
+        };
+        let Some((key, preparation)) = &self.prepared else { return Ok((plain, promise)) };
+        self.ensure(key, Begin::Template(plain, preparation), promise, tell).await
+    }
+
+    async fn ensure(
+        &self,
+        key: &TemplateKey,
+        begin: Begin<'_>,
+        promise: Promise,
+        tell: Tell<'_>,
+    ) -> Result<(Arc<Template>, Promise), NoTemplate> {
+        let progress = |step: Progress| {
+            if matches!(step, Progress::Waiting) {
+                tell("Waiting for a template that somebody else makes.");
+            }
+        };
+        let (work, news) = match &begin {
+            Begin::Image => (
+                self.shape.image.entry.boot_ceiling,
+                "Making a template, from which later machines start at once.",
+            ),
+            Begin::Template(_, preparation) => {
+                (preparation.deadline, "Preparing a template, from which later machines start.")
+            }
+        };
+        let deadline = work + MAKING;
+        let made = async {
+            let making = self.store.make(key, self.shape.memory, deadline, &progress).await?;
+            // Whoever had the right before may have made it, or failed.
+            if let Some(template) = self.store.find(key)? {
+                return Ok((template, promise));
+            }
+            if let Some(reason) = self.store.failure(key) {
+                return Err(NoTemplate::Before(reason));
+            }
+            tell(news);
+            let made = timeout(deadline, self.make_anew(making, begin, promise)).await;
+            made.unwrap_or(Err(NoTemplate::Late(deadline)))
+        };
+        let made = made.await;
+        // Whoever asks for the prepared one shall not try the plain one again.
+        match &made {
+            Err(NoTemplate::Before(_)) | Ok(_) => {}
+            Err(error) if error.is_a_kill() => {}
+            Err(error) => self.store.note_failure(self.key(), &error.to_string()),
+        }
+        made
+    }
+
+    async fn make_anew(
+        &self,
+        making: Making,
+        begin: Begin<'_>,
+        promise: Promise,
+    ) -> Result<(Arc<Template>, Promise), NoTemplate> {
+        let Shape { instance, image, cpus, memory, program } = *self.shape;
         let directory = making.directory().to_owned();
-        let promise = self.instance.wait_for_room(self.memory, self.cpus).await?;
-        let spec = self.spec(MOULD, Origin::Mould(directory.clone()));
-        let mould =
-            Machine::start(self.instance, MachineSpec { promise: Some(promise), ..spec }).await?;
+        let base = match &begin {
+            Begin::Image => None,
+            Begin::Template(base, _) => Some(Arc::clone(base)),
+        };
+        if let Some(base) = &base {
+            making.copy(base, instance.settings()).await?;
+        }
+        let origin = Origin::Mould { directory: directory.clone(), base };
+        let mould = Machine::start(instance, self.shape.spec(MOULD, origin, promise)).await?;
         let login_key = mould.keys().login_public_line();
-        let guest = mould.wait_ready(entry.boot_ceiling).await?;
-        placing::program(&guest, self.program).await?;
+        let guest = mould.wait_ready(image.entry.boot_ceiling).await?;
+        match begin {
+            Begin::Image => placing::program(&guest, program).await?,
+            Begin::Template(_, preparation) => placing::prepare(&guest, preparation).await?,
+        }
         let port = mould.port().await?;
-        placing::listen(&guest, &templating.port).await?;
+        placing::listen(&guest, self.templating).await?;
         port.greeted().await?;
         guest.close().await;
         drop(guest);
-        mould.freeze(&directory).await?;
-        let template = making.on_trial(Facts {
-            label: entry.label.clone(),
-            image: self.image.digest.clone(),
-            cpus: self.cpus,
-            memory: self.memory,
+        let promise = mould.freeze(&directory).await?;
+        let template = Arc::new(making.on_trial(Facts {
+            label: image.entry.label.clone(),
+            image: image.digest.clone(),
+            cpus,
+            memory,
             made: Timestamp::now(),
             login_key,
             files: Vec::new(),
-        })?;
-        self.try_out(&template).await?;
-        Ok(making.publish(&template)?)
-    }
-
-    /// A clone that can be logged in to by its own key and not by the template's shows that the
-    /// template is one.
-    async fn try_out(&self, template: &Template) -> Result<(), NoTemplate> {
-        let clone = self.clone_of(Arc::new(template.clone()), TRIAL).await?;
-        let guest = clone.wait_ready(self.image.entry.boot_ceiling).await?;
+        })?);
+        // A clone that can be logged in to by its own key and not by the template's shows that the
+        // template is one.
+        let origin = Origin::Clone(Arc::clone(&template));
+        let Ready { machine, guest } =
+            start(instance, self.shape.spec(TRIAL, origin, promise)).await?;
         guest.close().await;
         drop(guest);
-        clone.destroy().await;
-        Ok(())
+        let promise = machine.destroy_for_another().await?;
+        Ok((making.publish(&template).await?, promise))
     }
 
-    /// A machine that is a clone, and a machine of its own.
-    async fn clone_of(
-        &self,
-        template: Arc<Template>,
-        hostname: &str,
-    ) -> Result<Machine, NoTemplate> {
-        let promise = self.instance.wait_for_room(self.memory, self.cpus).await?;
-        let spec = self.spec(hostname, Origin::Clone(template));
-        self.start(MachineSpec { promise: Some(promise), ..spec }).await
-    }
-
-    /// Starts a machine; a clone is a machine of its own then.
-    pub(crate) async fn start(&self, spec: MachineSpec) -> Result<Machine, NoTemplate> {
-        let is_clone = matches!(spec.origin, Origin::Clone(_));
-        let hostname = spec.hostname.clone();
-        let machine = Machine::start(self.instance, spec).await?;
-        let Some(template) = self.image.entry.template.as_ref().filter(|_| is_clone) else {
-            return Ok(machine);
-        };
-        match machine.personalise(&hostname, template.script).await {
-            Ok(_) => Ok(machine),
-            Err(error) => {
-                machine.destroy().await;
-                Err(error.into())
-            }
+    /// Notes that no good clone came of a template. It is removed, so that the next job makes another;
+    /// where the clone's QEMU was ended, only after some times in a row.
+    pub(crate) fn note_failed_clone(&self, template: &Template, error: &NoTemplate) {
+        if error.is_of_the_host() {
+            return;
+        }
+        if error.is_a_kill() && template.note_failed_clone() < FAILED_CLONES {
+            return;
+        }
+        if let Err(error) = self.store.discard(template) {
+            tracing::warn!(%error, "cannot remove a template of which no good clone came");
         }
     }
 }
 
-/// The template of a name; one that is damaged is removed, as if it were not there.
-fn found(store: &TemplateStore, key: &TemplateKey) -> Result<Option<Arc<Template>>, TemplateError> {
-    match store.find(key) {
-        Err(error @ TemplateError::Damaged { .. }) => {
-            tracing::warn!(%key, %error, "a damaged template is removed");
-            store.remove(key)?;
-            Ok(None)
+/// Starts a clone: it is a machine of its own then, and lets us in and its template not.
+pub(crate) async fn start(
+    instance: &Arc<Instance>,
+    spec: MachineSpec,
+) -> Result<Ready, NoTemplate> {
+    let machine = Machine::start(instance, spec).await?;
+    match machine.wait_ready(CLONE_ANSWER).await {
+        Ok(guest) => Ok(Ready { machine, guest }),
+        Err(error) => {
+            machine.destroy().await;
+            Err(error.into())
         }
-        other => other,
     }
 }
 

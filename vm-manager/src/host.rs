@@ -61,7 +61,9 @@ pub use qemu::{MINIMUM_QEMU, Qemu, QemuMissing, QemuVersion};
 pub use settings::HostSettings;
 
 pub(crate) use error::is_full;
-pub(crate) use files::{create_private_directory, remove_directory, write_private};
+pub(crate) use files::{
+    Trust, create_private_directory, make_directory, remove_directory, write_private,
+};
 pub(crate) use instance::Owned;
 pub(crate) use layout::MachinePaths;
 pub(crate) use login_key::read_login_key;

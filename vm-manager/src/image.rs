@@ -29,8 +29,8 @@ mod unpack;
 pub use catalogue::{Catalogue, UnknownLabel};
 pub use digest::{Digest, DigestAlgorithm, ParseDigestError};
 pub use entry::{
-    Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, Image, SeedDevice, Source,
-    SourceDigest, Templating,
+    Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, Image, Preparation, SeedDevice,
+    Source, SourceDigest, Templating,
 };
 pub use error::ImageError;
 pub use first_pull::FirstPull;

@@ -38,6 +38,7 @@ mod personalise;
 mod port;
 pub mod qmp;
 mod ready;
+mod restored;
 mod shape;
 mod spec;
 mod start;
@@ -60,6 +61,7 @@ pub use self::ended::Ended;
 pub use self::error::MachineError;
 pub use self::origin::Origin;
 pub use self::port::Port;
+pub use self::restored::Restored;
 pub(crate) use self::shape::Shape;
 pub use self::spec::MachineSpec;
 pub use crate::system::{Limits, Privileges};
@@ -81,7 +83,8 @@ pub struct Machine {
     address: SocketAddr,
     keys: Keys,
     adoptable: bool,
-    is_clone: bool,
+    /// The digest of its first random numbers; only a restored machine has one.
+    sample: Option<String>,
     accelerator: Accelerator,
     console: Console,
     ended: Arc<EndedCell>,
@@ -133,7 +136,13 @@ impl Machine {
     /// Whether it is a clone of a template, in which a guest program is already.
     #[must_use]
     pub fn is_clone(&self) -> bool {
-        self.is_clone
+        self.sample.is_some()
+    }
+
+    /// The digest of the first random numbers of a clone. No two machines have the same.
+    #[must_use]
+    pub fn sample(&self) -> Option<&str> {
+        self.sample.as_deref()
     }
 
     /// Its serial console.

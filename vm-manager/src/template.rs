@@ -5,11 +5,12 @@
 //!   ready/<key>/      memory, device, disk.qcow2, template.json; `used` was touched by the last clone
 //!   locks/<key>.lock  held by whoever makes that template
 //!   partial/<id>/     a template in the making; partial/<id>.lock is held by its maker
+//!   failed/<key>.json why it could not be made, a short while ago
 //! ```
 //!
 //! A template becomes one in a single step, the renaming of its directory into `ready`. Its key is a
 //! digest of everything that a clone must have in common with it: image, shape, QEMU and its command
-//! line, guest program. So a change of any of them is another template, and the old one is removed
+//! line, guest program, preparation. So a change of any of them is another template, and the old one is removed
 //! when it is the least recently used. Running clones go on without it: they have its files open.
 //!
 //! A template holds no job's secret. The private key by which its maker logged in is never written
@@ -19,10 +20,12 @@ mod error;
 mod facts;
 pub(crate) mod files;
 mod key;
+mod making;
 mod name;
 mod store;
 
 pub use error::TemplateError;
 pub use facts::Facts;
 pub use key::{KeyParts, TemplateKey};
-pub use store::{Making, StoredTemplate, Template, TemplateStore};
+pub use making::Making;
+pub use store::{StoreSettings, StoredTemplate, Template, TemplateStore};

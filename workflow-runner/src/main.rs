@@ -10,7 +10,7 @@ use common::JobId;
 use workflow_runner::guest::{self, GuestError};
 
 const USAGE: &str = "usage: workflow-runner start | attach JOB | unpack DIRECTORY [--owner USER] | \
-                     personal PORT | version";
+                     personal PORT SCRIPT | version";
 
 fn main() -> ExitCode {
     match run() {
@@ -34,7 +34,9 @@ fn run() -> Result<(), GuestError> {
         [Some("unpack"), _, Some("--owner"), Some(user)] => {
             guest::unpack(io::stdin(), Path::new(&arguments[1]), Some(user))
         }
-        [Some("personal"), Some(_)] => guest::personal(&base, Path::new(&arguments[1])),
+        [Some("personal"), _, _] => {
+            guest::personal(&base, Path::new(&arguments[1]), Path::new(&arguments[2]))
+        }
         [Some("version")] => {
             println!("workflow-runner {} {}", env!("CARGO_PKG_VERSION"), guest::build_id());
             Ok(())

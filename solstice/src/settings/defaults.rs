@@ -22,7 +22,7 @@ pub(super) fn settings(surroundings: &Surroundings) -> Result<Settings, CommandE
         state_dir,
         image_dir: None,
         template_dir: None,
-        template_quota: ByteSize(0),
+        template_quota: ByteSize(10 * GIB),
         runtime_dir,
         catalogue: None,
         disk_reserve: ByteSize(2 * GIB),

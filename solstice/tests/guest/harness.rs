@@ -155,6 +155,8 @@ impl Story {
             }
         };
         let images = std::env::var_os("SOLSTICE_IMAGE_DIR").expect("run `make test`");
+        // Shared as they are: the first that needs a template makes it.
+        let templates = Path::new(&images).with_file_name("templates");
         let guests = Path::new(program).parent().and_then(Path::parent).unwrap().join("guest");
         command
             .args(arguments)
@@ -164,6 +166,7 @@ impl Story {
             .env("SOLSTICE_STATE_DIR", self.state())
             .env("SOLSTICE_RUNTIME_DIR", &self.runtime)
             .env("SOLSTICE_IMAGE_DIR", images)
+            .env("SOLSTICE_TEMPLATE_DIR", templates)
             .env("SOLSTICE_GUEST_PROGRAMS", guests)
             // The same on every host, whatever its processor can do.
             .env("SOLSTICE_ACCELERATION", "tcg")

@@ -13,7 +13,9 @@ const BOOTS: &str = "so the machine boots";
 
 /// One step on the tiny image, with templates.
 fn warm(step: &str) -> Story {
-    steps(&format!("- run: {step}")).env("SOLSTICE_TEMPLATE_QUOTA", "1G")
+    let story = steps(&format!("- run: {step}"));
+    let templates = story.state().join("templates");
+    story.env("SOLSTICE_TEMPLATE_DIR", templates.to_str().unwrap())
 }
 
 /// The files of the only template.
@@ -26,7 +28,6 @@ fn template(story: &Story) -> PathBuf {
 }
 
 #[test]
-#[ignore = "templates are off by default yet: `make chaos` runs this"]
 fn the_first_job_makes_a_template_and_all_others_start_from_it() {
     let first = warm("echo on $(hostname)").run().code(0).shows(MAKING).shows(CLONE);
     let second = first.story.run().code(0).hides(MAKING).shows(CLONE).hides(BOOTS);
@@ -41,7 +42,6 @@ fn the_first_job_makes_a_template_and_all_others_start_from_it() {
 }
 
 #[test]
-#[ignore = "templates are off by default yet: `make chaos` runs this"]
 fn a_template_that_cannot_be_restored_is_made_again_and_no_job_fails() {
     let made = warm("echo fine").run().code(0).shows(MAKING);
     let device = template(&made.story).join("device");
@@ -57,7 +57,6 @@ fn a_template_that_cannot_be_restored_is_made_again_and_no_job_fails() {
 }
 
 #[test]
-#[ignore = "templates are off by default yet: `make chaos` runs this"]
 fn a_host_that_cannot_keep_a_template_boots() {
     // The guest's memory does not fit into a file.
     let boots = warm("echo fine").through(&["prlimit", "--fsize=100000000"]);
@@ -67,7 +66,6 @@ fn a_host_that_cannot_keep_a_template_boots() {
 }
 
 #[test]
-#[ignore = "templates are off by default yet: `make chaos` runs this"]
 fn a_maker_that_is_killed_leaves_nothing_half_made() {
     let mut live = warm("echo fine").start();
     live.wait_for(MAKING);

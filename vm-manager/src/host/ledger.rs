@@ -274,6 +274,18 @@ impl Promise {
         })
     }
 
+    /// The same room for another machine, after the one that had it has gone.
+    pub(crate) fn renew(mut self) -> Result<Self, HostError> {
+        let next = Claim { vm: VmId::new(), ..self.claim.clone() };
+        self.ledger.edit(|entries| {
+            entries.retain(|entry| entry.claim.vm != self.claim.vm);
+            entries.push(Entry { claim: next.clone(), process: None });
+            Ok(())
+        })?;
+        self.released = true;
+        Ok(Self { ledger: self.ledger.clone(), claim: next, released: false })
+    }
+
     /// Leaves the entry in the book: the machine outlives this process, and whoever removes it
     /// forgets the entry.
     pub(crate) fn leave(mut self) {

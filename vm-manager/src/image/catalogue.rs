@@ -79,6 +79,21 @@ impl Catalogue {
                 }
             }
         }
+        let others = tables.clone();
+        for (_, layers) in &mut tables {
+            let Some(like) = layers.text("like")? else { continue };
+            let other = others.iter().find(|(label, _)| *label == like.value);
+            let Some((_, other)) = other else {
+                let names = others.iter().map(|(label, _)| *label);
+                let hint = hint(&nearest(like.value, names).map(str::to_owned));
+                return Err(like.error(format!("no image has the label {:?}{hint}", like.value)));
+            };
+            if other.text("like")?.is_some() {
+                let text = format!("`{}` is itself like another image; name that one", like.value);
+                return Err(like.error(text));
+            }
+            layers.be_like(other);
+        }
         let mut catalogue = Self { entries: Vec::new(), names: BTreeMap::new() };
         for (label, layers) in &tables {
             let entry = schema::read_entry(label, layers)?;
@@ -225,6 +240,22 @@ mod tests {
         };
         assert!(url.contains("omnios"));
         assert_eq!(*found, SourceDigest::Known(digest.parse().unwrap()));
+    }
+
+    #[test]
+    fn an_image_may_be_like_another_and_prepared() {
+        let catalogue = with(
+            "[debian-12-c]\nlike = \"debian-12\"\nmemory = \"2G\"\n[debian-12-c.prepare]\n\
+             packages = [\"gcc\", \"libc6-dev\"]\nscript = \"ldconfig\"\ndeadline = \"5m\"\n",
+        )
+        .unwrap();
+        let (one, other) =
+            (catalogue.get("debian-12-c").unwrap(), catalogue.get("debian-12").unwrap());
+        assert_eq!((&one.source, &one.hardware.machine), (&other.source, &other.hardware.machine));
+        assert_eq!((one.memory.to_string().as_str(), one.aliases.len()), ("2 GiB", 0));
+        let prepare = one.prepare.as_ref().unwrap();
+        assert!(prepare.script.ends_with("install gcc libc6-dev\nldconfig\n"), "{prepare:?}");
+        assert_eq!((prepare.deadline.as_secs(), &other.prepare), (300, &None));
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct Entry {
     /// How a clone of a frozen guest becomes a machine of its own; absent means that every machine
     /// boots.
     pub template: Option<Templating>,
+    /// What is done in a machine before a job's first step; a template has it done already.
+    pub prepare: Option<Preparation>,
     /// Whether a guest of this image has been booted by the project's own tests.
     pub verified: bool,
     /// What a user should know, above all of an image that is not verified.
@@ -68,6 +70,16 @@ pub struct Templating {
     pub port: String,
     /// The script that puts names and keys in their places, in POSIX shell.
     pub script: &'static str,
+}
+
+/// What is done in a machine before a job's first step: packages that are installed, and whatever
+/// else is prepared for all jobs of a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preparation {
+    /// A POSIX shell script, run as root.
+    pub script: String,
+    /// How long it may take.
+    pub deadline: Duration,
 }
 
 /// Whether the repository is checked out before a job's first step.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::error::ImageError;
 use super::progress::Progress;
 
-/// The longest wait for another owner of an image's lock. A download and a build each end sooner.
+/// The longest wait for another owner of a lock. A download and a build each end sooner.
 const LOCK_DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
 /// How often a lock that another holds is tried again. Waiting in the kernel instead would hold a
 /// thread that no cancellation ends.
@@ -55,6 +55,16 @@ impl ImageLock {
             limit: LOCK_DEADLINE,
         })??;
         Ok(Self { _file: file })
+    }
+
+    /// The lock, if nobody has it.
+    pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>, ImageError> {
+        let file = open_lock_file(path).map_err(ImageError::store("open the lock", path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(ImageError::store("lock", path)(error)),
+        }
     }
 }
 

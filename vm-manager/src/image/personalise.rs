@@ -1,9 +1,22 @@
 //! The scripts that make a clone of a frozen guest a machine of its own, one for each system.
 
+/// The script of a system: its names, then the keys, which are the same everywhere.
+macro_rules! script {
+    ($name:literal) => {
+        (
+            $name,
+            concat!(
+                include_str!(concat!("../../../images/personalise/", $name, ".sh")),
+                include_str!("../../../images/personalise/keys.sh")
+            ),
+        )
+    };
+}
+
 /// The scripts by their names in the catalogue. They are POSIX shell, and described in
 /// [`common::personal`].
-pub(super) const SCRIPTS: [(&str, &str); 1] =
-    [("linux", include_str!("../../../images/personalise/linux.sh"))];
+pub(super) const SCRIPTS: [(&str, &str); 4] =
+    [script!("linux"), script!("illumos"), script!("freebsd"), script!("bsd")];
 
 #[cfg(test)]
 mod tests {

@@ -60,9 +60,12 @@ impl CatalogueFile {
 }
 
 /// The same table in several files: a key is taken from the first that has it.
+#[derive(Clone)]
 pub(super) struct Layers<'a> {
     name: String,
     layers: Vec<Layer<'a>>,
+    /// How many of them are not of another table that this one is like.
+    own: usize,
 }
 
 #[derive(Clone)]
@@ -81,7 +84,7 @@ pub(super) struct Placed<'a, T> {
 
 impl<'a> Layers<'a> {
     pub(super) fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), layers: Vec::new() }
+        Self { name: name.into(), layers: Vec::new(), own: 0 }
     }
 
     /// Adds the table of a file that counts less than those before it.
@@ -96,14 +99,27 @@ impl<'a> Layers<'a> {
             return Err(file.error(key, format!("{} is a table, not {found}", self.name)));
         };
         self.layers.push(Layer { file, span: key.clone(), table });
+        self.own = self.layers.len();
         Ok(())
+    }
+
+    /// Takes what this table does not say from another.
+    pub(super) fn be_like(&mut self, other: &Self) {
+        self.layers.extend(other.layers.iter().cloned());
+    }
+
+    /// What this table says itself.
+    pub(super) fn own(&self) -> Self {
+        let layers = self.layers[..self.own].to_vec();
+        Self { name: self.name.clone(), layers, own: self.own }
     }
 
     /// The layers from the first to the first that has one of the keys; all if none has.
     pub(super) fn down_to(&self, keys: &[&str]) -> Layers<'a> {
         let has = |layer: &Layer<'_>| keys.iter().any(|key| layer.table.contains_key(*key));
         let end = self.layers.iter().position(has).map_or(self.layers.len(), |at| at + 1);
-        Layers { name: self.name.clone(), layers: self.layers[..end].to_vec() }
+        let layers = self.layers[..end].to_vec();
+        Layers { name: self.name.clone(), own: self.own.min(end), layers }
     }
 
     /// An error about the table as a whole.

@@ -7,7 +7,7 @@ use common::limits::{GIB, MACHINE_CPUS, MIB};
 use common::size::ByteSize;
 
 use super::entry::{
-    Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, SeedDevice, Source,
+    Checkout, Compression, DiskFormat, DiskModel, Entry, Hardware, Preparation, SeedDevice, Source,
     SourceDigest, Templating,
 };
 use super::personalise;
@@ -18,16 +18,18 @@ use super::recipe::RECIPES;
 const MEMORY: std::ops::RangeInclusive<u64> = 64 * MIB..=4096 * GIB;
 /// The disk that a guest sees.
 const DISK: std::ops::RangeInclusive<u64> = 64 * MIB..=16 * 1024 * GIB;
-/// The longest time that a boot may be given.
-const BOOT_CEILING: Duration = Duration::from_secs(2 * 60 * 60);
+/// The longest time that a boot or a preparation may be given.
+const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
 /// The longest label, in characters.
 const LABEL_CHARACTERS: usize = 64;
 /// The longest text of any other key, in characters.
 const TEXT_CHARACTERS: usize = 1024;
 /// The keys of an entry. A new one is also read below and explained here:
 /// `recipe` or `url`, `digest`, `format`, `compression` say where the image comes from; `hardware`
-/// is a table of its own; every other key is the field of [`Entry`] with its name.
-const ENTRY_KEYS: [&str; 26] = [
+/// is a table of its own; `like` names another image from which everything is taken that is not
+/// said; `install` is the command that installs the packages of `prepare`; every other key is the
+/// field of [`Entry`] with its name.
+const ENTRY_KEYS: [&str; 29] = [
     "aliases",
     "architecture",
     "boot_ceiling",
@@ -38,8 +40,11 @@ const ENTRY_KEYS: [&str; 26] = [
     "disk",
     "format",
     "hardware",
+    "install",
+    "like",
     "memory",
     "note",
+    "prepare",
     "privilege",
     "recipe",
     "run_as",
@@ -62,6 +67,13 @@ const HARDWARE_KEYS: [&str; 6] =
 /// The keys of `template`: the fields of [`Templating`].
 const TEMPLATE_KEYS: [&str; 2] = ["port", "script"];
 
+/// The keys of `prepare`: what becomes a [`Preparation`].
+const PREPARE_KEYS: [&str; 3] = ["deadline", "packages", "script"];
+/// How long a preparation may take that says nothing of it.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// The longest script, in bytes.
+const SCRIPT_BYTES: usize = 64 * 1024;
+
 /// Reads one entry and checks all that can be checked of it alone.
 pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, CatalogueError> {
     if !is_label(label) {
@@ -76,6 +88,7 @@ pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, Catal
     let entry = Entry {
         label: label.to_owned(),
         aliases: table
+            .own()
             .texts("aliases")?
             .into_iter()
             .map(|alias| {
@@ -118,6 +131,7 @@ pub(super) fn read_entry(label: &str, table: &Layers<'_>) -> Result<Entry, Catal
         disk: size(table, "disk", &DISK)?,
         boot_ceiling: boot_ceiling(table)?,
         template: read_template(table)?,
+        prepare: read_preparation(table)?,
         verified: table.required("verified", table.flag("verified")?)?.value,
         note: table.text("note")?.map(plain).transpose()?.map(str::to_owned),
     };
@@ -241,6 +255,48 @@ fn read_template(entry: &Layers<'_>) -> Result<Option<Templating>, CatalogueErro
     Ok(Some(Templating { port: port.to_owned(), script }))
 }
 
+/// Packages and script become one script.
+fn read_preparation(entry: &Layers<'_>) -> Result<Option<Preparation>, CatalogueError> {
+    let install = entry.text("install")?.map(plain).transpose()?;
+    let Some(table) = entry.table("prepare")? else { return Ok(None) };
+    table.allow(&PREPARE_KEYS)?;
+    let mut script = "set -e\n".to_owned();
+    let packages = table.texts("packages")?;
+    if let (Some(first), None) = (packages.first(), install) {
+        return Err(first.error("the image does not say how packages are installed: give it `install`, the command in front of their names"));
+    }
+    let mut names = Vec::new();
+    for package in packages {
+        let rule =
+            "a package is named by letters, digits and `+`, `-`, `.`, `_`, `/`, `@`, `:`, `=`";
+        names.push(package.check(|name| is_package(name), rule)?);
+    }
+    if let (Some(install), false) = (install, names.is_empty()) {
+        script.push_str(install);
+        script.extend(names.iter().flat_map(|name| [" ", name]));
+        script.push('\n');
+    }
+    let own = table.text("script")?;
+    if let Some(own) = own {
+        let rule = format!("`script` has some text, and at most {SCRIPT_BYTES} bytes");
+        let fits = |text: &&str| !text.trim().is_empty() && text.len() <= SCRIPT_BYTES;
+        script.push_str(own.check(fits, rule)?);
+        script.push('\n');
+    } else if names.is_empty() {
+        return Err(table.error("`prepare` has `packages`, `script` or both"));
+    }
+    let deadline = match table.text("deadline")? {
+        Some(text) => time("deadline", text)?,
+        None => PREPARE_DEADLINE,
+    };
+    Ok(Some(Preparation { script, deadline }))
+}
+
+fn is_package(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "+-._/@:=".contains(c);
+    !name.is_empty() && name.len() <= 200 && !name.starts_with('-') && name.chars().all(allowed)
+}
+
 fn architecture(table: &Layers<'_>) -> Result<(String, String), CatalogueError> {
     const PAIRS: [(&str, &str); 2] = [("x86_64", "X64"), ("aarch64", "ARM64")];
     let architecture = table.required("architecture", table.text("architecture")?)?;
@@ -341,14 +397,17 @@ fn size(
 }
 
 fn boot_ceiling(table: &Layers<'_>) -> Result<Duration, CatalogueError> {
-    let text = table.required("boot_ceiling", table.text("boot_ceiling")?)?;
+    time("boot_ceiling", table.required("boot_ceiling", table.text("boot_ceiling")?)?)
+}
+
+fn time(key: &str, text: Placed<'_, &str>) -> Result<Duration, CatalogueError> {
     let time: humantime::Duration = text
         .value
         .parse()
-        .map_err(|_| text.error("`boot_ceiling` is a time, such as `90s` or `5m`"))?;
+        .map_err(|_| text.error(format!("`{key}` is a time, such as `90s` or `5m`")))?;
     text.check(
-        |_| (Duration::from_secs(1)..=BOOT_CEILING).contains(&*time),
-        format!("`boot_ceiling` is from 1s to {}", humantime::format_duration(BOOT_CEILING)),
+        |_| (Duration::from_secs(1)..=LONGEST).contains(&*time),
+        format!("`{key}` is from 1s to {}", humantime::format_duration(LONGEST)),
     )?;
     Ok(*time)
 }

@@ -95,7 +95,7 @@ impl Machine {
             address,
             keys,
             adoptable: true,
-            is_clone: false,
+            sample: None,
             accelerator,
             console,
             ended,

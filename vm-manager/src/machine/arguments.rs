@@ -70,7 +70,7 @@ impl CommandLine<'_> {
         line.option("-m", &format!("{}M", self.memory.mebibytes()));
         // A reboot ends QEMU with the reason in an event, as a shutdown does (vm-facts 9).
         line.flag("-no-reboot");
-        if matches!(self.origin, Origin::Clone(_)) {
+        if self.origin.template().is_some() {
             line.option("-incoming", "defer");
         }
         Ok(())

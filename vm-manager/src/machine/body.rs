@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use common::size::ByteSize;
+
 use super::MachineError;
 use crate::host::{
     HostError, MachineName, MachinePaths, Owned, Process, Promise, create_private_directory,
@@ -66,10 +68,24 @@ impl Body {
         self.promise.as_ref().map_or(Ok(()), |promise| promise.used_by(identity))
     }
 
+    /// The processors and the memory that were promised to it.
+    pub(super) fn size(&self) -> Option<(u32, ByteSize)> {
+        self.promise.as_ref().map(|promise| (promise.cpus(), promise.memory()))
+    }
+
     /// Another hold on the process, for whoever watches it.
     pub(super) fn second_hold(&self) -> std::io::Result<Process> {
         let gone = || std::io::Error::other("there is no process");
         self.process.as_ref().ok_or_else(gone)?.try_clone()
+    }
+
+    /// Ends the process and removes the files; the room is for another machine then.
+    pub(super) fn clear(mut self) -> Result<Promise, HostError> {
+        self.end()?;
+        self.remove_files()?;
+        let promise = self.promise.take();
+        // A machine that is cleared was started by this process, with room.
+        promise.expect("a machine that runs has room").renew()
     }
 
     /// Leaves everything as it is: the machine outlives this process.

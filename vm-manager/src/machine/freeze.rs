@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::port::Port;
-use super::{Machine, migration};
-use crate::host::HostError;
+use super::{Machine, MachineError, migration};
+use crate::host::{HostError, Promise};
 use crate::template::{TemplateError, files};
 
 /// How long QEMU may take to end: it writes what is left of the disk.
@@ -36,11 +36,17 @@ impl Machine {
     }
 
     /// Freezes a guest that was started as a [mould](super::Origin::Mould), once it is at rest, into
-    /// the files of a template in this directory, that of the mould. The guest ends.
+    /// the files of a template in this directory, that of the mould. The guest ends; its room is for
+    /// another machine then.
     ///
     /// # Errors
     /// Connections are open into it, or QEMU cannot save it.
-    pub async fn freeze(self, directory: &Path) -> Result<(), TemplateError> {
+    pub async fn freeze(self, directory: &Path) -> Result<Promise, MachineError> {
+        self.save(directory).await.map_err(Box::new)?;
+        self.destroy_for_another().await
+    }
+
+    async fn save(&self, directory: &Path) -> Result<(), TemplateError> {
         self.wait_unconnected().await?;
         self.wait_rest().await;
         self.ended.expect_stop();
@@ -57,7 +63,6 @@ impl Machine {
                 .map_err(|_| TemplateError::Timeout { what, deadline: END })?
                 .map_err(HostError::io("wait for", directory))?;
         }
-        self.destroy().await;
         Ok(())
     }
 

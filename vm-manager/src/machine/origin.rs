@@ -15,11 +15,16 @@ pub enum Origin {
     /// Its image boots.
     #[default]
     Boot,
-    /// Its image boots with memory and disk in a directory that exists, in which it is to be
+    /// A guest with memory and disk in a directory that exists, in which it is to be
     /// [frozen](super::Machine::freeze).
-    Mould(PathBuf),
-    /// A template is restored. The machine stands still until it is
-    /// [personalised](super::Machine::personalise).
+    Mould {
+        /// The directory.
+        directory: PathBuf,
+        /// A template to go on from, of which the directory [has a copy](crate::template::Making);
+        /// absent means that the image boots.
+        base: Option<Arc<Template>>,
+    },
+    /// A template is restored.
     Clone(Arc<Template>),
 }
 
@@ -27,10 +32,20 @@ pub enum Origin {
 pub(super) const MEMORY_ID: &str = "memory";
 
 impl Origin {
+    /// The template that is restored; else the image boots.
+    pub(super) fn template(&self) -> Option<&Arc<Template>> {
+        match self {
+            Self::Boot => None,
+            Self::Mould { base, .. } => base.as_ref(),
+            Self::Clone(template) => Some(template),
+        }
+    }
+
     /// The disk under the machine's own.
     pub(super) fn base(&self, image: &Path) -> PathBuf {
         match self {
-            Self::Boot | Self::Mould(_) => image.to_owned(),
+            Self::Boot | Self::Mould { base: None, .. } => image.to_owned(),
+            Self::Mould { directory, base: Some(_) } => files::base(directory),
             Self::Clone(template) => template.disk(),
         }
     }
@@ -39,7 +54,7 @@ impl Origin {
     pub(super) fn overlay(&self, paths: &MachinePaths) -> PathBuf {
         match self {
             Self::Boot | Self::Clone(_) => paths.overlay(),
-            Self::Mould(directory) => files::disk(directory),
+            Self::Mould { directory, .. } => files::disk(directory),
         }
     }
 
@@ -59,7 +74,7 @@ impl Origin {
         };
         match self {
             Self::Boot => None,
-            Self::Mould(directory) => Some((files::memory(directory), object(true))),
+            Self::Mould { directory, .. } => Some((files::memory(directory), object(true))),
             Self::Clone(template) => {
                 let mut object = object(false);
                 object["readonly"] = true.into();

@@ -1,7 +1,7 @@
 //! The machine's own disk: what it writes, over the image that it shares.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -23,13 +23,16 @@ pub(super) async fn create(
     size: ByteSize,
 ) -> Result<(), MachineError> {
     let size = size.max(virtual_size(base)?);
-    // qemu-img takes a relative base as relative to the overlay.
-    let base = &std::path::absolute(base)
-        .map_err(HostError::io("find the working directory for", base))?;
+    // qemu-img takes a relative base as relative to the overlay. One beside it may be moved with it.
+    let base = match base.file_name() {
+        Some(name) if base.parent() == overlay.parent() => PathBuf::from(name),
+        _ => std::path::absolute(base)
+            .map_err(HostError::io("find the working directory for", base))?,
+    };
     let mut command = Command::new(qemu_img);
     command
         .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
-        .args([base, overlay])
+        .args([base.as_path(), overlay])
         .arg(size.0.to_string())
         .stdin(Stdio::null())
         .kill_on_drop(true);

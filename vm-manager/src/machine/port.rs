@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use common::personal::{Answer, GREETING, LINE_BYTES};
+use common::personal::{Answer, GREETING, LINE_BYTES, Word, line, read};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -35,25 +35,39 @@ impl Port {
         let line = tokio::time::timeout(LISTENING, self.line())
             .await
             .map_err(|_| TemplateError::Timeout { what, deadline: LISTENING })??;
-        if line == GREETING {
+        let said = String::from_utf8_lossy(&line);
+        if said.trim_end() == GREETING {
             return Ok(());
         }
-        let said: String = line.chars().take(200).collect();
+        let said: String = said.chars().take(200).collect();
         Err(TemplateError::Personal { reason: format!("it said {said:?} on the serial port") })
     }
 
-    /// Sends a line.
-    pub(super) async fn send(&mut self, line: &[u8]) -> Result<(), TemplateError> {
+    /// Says something.
+    pub(super) async fn say(&mut self, word: &Word) -> Result<(), TemplateError> {
+        self.send(&line(word)).await
+    }
+
+    /// An empty line, which says nothing and is answered all the same.
+    pub(super) async fn nudge(&mut self) -> Result<(), TemplateError> {
+        self.send(b"\n").await
+    }
+
+    async fn send(&mut self, line: &[u8]) -> Result<(), TemplateError> {
         let sent = async {
             self.stream.write_all(line).await?;
-            self.stream.write_all(b"\n").await?;
             self.stream.flush().await
         };
         sent.await.map_err(TemplateError::Port)
     }
 
-    /// The next line that the guest writes.
-    async fn line(&mut self) -> Result<String, TemplateError> {
+    /// The next thing that the guest program says; nothing if it arrived damaged.
+    pub(super) async fn answer(&mut self) -> Result<Option<Answer>, TemplateError> {
+        self.line().await.map(|line| read(&line))
+    }
+
+    /// The next line that the guest writes. What is there of it stays when nobody waits any more.
+    async fn line(&mut self) -> Result<Vec<u8>, TemplateError> {
         let room = LINE_BYTES.saturating_sub(self.line.len());
         let mut bounded = (&mut self.stream).take(room as u64);
         bounded.read_until(b'\n', &mut self.line).await.map_err(TemplateError::Port)?;
@@ -62,15 +76,6 @@ impl Port {
             let reason = "the guest or its QEMU ended".to_owned();
             return Err(TemplateError::Personal { reason });
         }
-        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
-    }
-
-    /// The next thing that the guest program says.
-    pub(super) async fn answer(&mut self) -> Result<Answer, TemplateError> {
-        let line = self.line().await?;
-        serde_json::from_str(&line).map_err(|_| {
-            let said: String = line.chars().take(200).collect();
-            TemplateError::Personal { reason: format!("it said {said:?} on the serial port") }
-        })
+        Ok(line)
     }
 }

@@ -34,7 +34,8 @@ impl Shape<'_> {
         };
         let paths = MachinePaths { state: ITS_OWN.into(), runtime: ITS_OWN.into() };
         let name = MachineName { instance, vm };
-        let (origin, paths) = (&Origin::Mould(ITS_OWN.into()), &paths);
+        let mould = Origin::Mould { directory: ITS_OWN.into(), base: None };
+        let (origin, paths) = (&mould, &paths);
         let line = CommandLine { name, image, acceleration, cpus, memory, origin, paths };
         let words = line.arguments()?.into_iter().map(OsString::into_string);
         Ok(words.map(|word| word.unwrap_or_else(|word| format!("{word:?}"))).collect())

@@ -9,7 +9,9 @@ use super::ended::EndedCell;
 use super::launch::{connect, launch};
 use super::qmp::{QmpError, forwarded_port};
 use super::watcher::Watcher;
-use super::{Console, Machine, MachineError, MachineSpec, Origin, Privileges, migration, overlay};
+use super::{
+    Console, Machine, MachineError, MachineSpec, Origin, Privileges, Restored, migration, overlay,
+};
 use crate::host::{
     Adoption, HostError, Instance, MachineName, MachinePaths, Owned, Record, check_reserve,
     write_private,
@@ -19,12 +21,30 @@ use crate::ssh::Keys;
 
 impl Machine {
     /// Starts a machine: checks the host's disk and memory, makes its files, starts QEMU and connects
-    /// to its monitor. The guest boots from then on; [`Machine::wait_ready`] waits for it.
+    /// to its monitor. The guest boots from then on, or goes on where its template was frozen, as a
+    /// machine of its own; [`Machine::wait_ready`] waits for it.
     ///
     /// # Errors
     ///
     /// [`MachineError`] names what is missing or failed; everything that was made is removed.
     pub async fn start(instance: &Arc<Instance>, spec: MachineSpec) -> Result<Self, MachineError> {
+        if spec.origin.template().is_none() {
+            let machine = Self::set_up(instance, spec).await?;
+            if machine.adoptable {
+                machine.offer()?;
+            }
+            return Ok(machine);
+        }
+        let hostname = spec.hostname.clone();
+        Restored::new(instance, spec).await?.become_own(&hostname).await
+    }
+
+    /// Starts QEMU and connects to its monitor. Where the machine begins with a template, it stands
+    /// still.
+    pub(super) async fn set_up(
+        instance: &Arc<Instance>,
+        spec: MachineSpec,
+    ) -> Result<Self, MachineError> {
         spec.check()?;
         let settings = instance.settings();
         let (qemu, accelerator) = instance.qemu().await?;
@@ -42,9 +62,9 @@ impl Machine {
         let mut record = Record::new(vm, &image.entry.label);
         record.write(&paths.record())?;
 
-        let keys = match &origin {
-            Origin::Boot | Origin::Mould(_) => Keys::generate()?,
-            Origin::Clone(template) => Keys::generate()?.refusing(&template.facts().login_key)?,
+        let keys = match origin.template() {
+            None => Keys::generate()?,
+            Some(template) => Keys::generate()?.refusing(&template.facts().login_key)?,
         };
         let seed = Seed {
             instance_id: vm.to_string(),
@@ -78,7 +98,7 @@ impl Machine {
             let ended = Arc::clone(&ended);
             connect(&watched, &paths, move |event| ended.observe(event)).await?
         };
-        if let Origin::Clone(template) = origin {
+        if let Some(template) = origin.template() {
             migration::restore(&qmp, &template.device()).await.map_err(Box::new)?;
         }
         let port = forwarded_port(&qmp.human("info usernet").await?, SSH_PORT)
@@ -86,20 +106,6 @@ impl Machine {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let accelerator = accelerator.clone();
         let (user, privilege) = (image.entry.user.clone(), image.entry.privilege.clone());
-        if adoptable {
-            // Before anything of a job is in the guest: from then on its owner may be killed.
-            write_private(&paths.login_key(), keys.login_private_openssh().as_bytes())?;
-            record.adoption = Some(Adoption {
-                address,
-                user: user.clone(),
-                privilege: privilege.clone(),
-                host_key: keys.host_public_line(),
-                cpus,
-                memory,
-                accelerator: accelerator.clone(),
-            });
-            record.write(&paths.record())?;
-        }
         let qmp = Arc::new(qmp);
         let watcher = Watcher { process: watched, qmp: Arc::clone(&qmp), ended, paths };
         let (ended, tasks) = watcher.spawn(&console);
@@ -110,7 +116,7 @@ impl Machine {
             address,
             keys,
             adoptable,
-            is_clone: matches!(origin, Origin::Clone(_)),
+            sample: None,
             accelerator,
             console,
             ended,
@@ -118,6 +124,35 @@ impl Machine {
             _tasks: tasks,
             body,
         })
+    }
+}
+
+impl Machine {
+    /// Writes down what another owner needs. Before anything of a job is in the guest: from then on
+    /// this one may be killed.
+    pub(super) fn offer(&self) -> Result<(), MachineError> {
+        let paths = self.body.paths();
+        write_private(&paths.login_key(), self.keys.login_private_openssh().as_bytes())?;
+        let mut record = self.record()?;
+        let (cpus, memory) = self.body.size().unwrap_or_default();
+        record.adoption = Some(Adoption {
+            address: self.address,
+            user: self.user.clone(),
+            privilege: self.privilege.clone(),
+            host_key: self.keys.host_public_line(),
+            cpus,
+            memory,
+            accelerator: self.accelerator.clone(),
+        });
+        record.write(&paths.record())?;
+        Ok(())
+    }
+
+    /// What is written down about it.
+    pub(super) fn record(&self) -> Result<Record, HostError> {
+        let path = self.body.paths().record();
+        let missing = || HostError::Record { path: path.clone(), reason: "it is not there".into() };
+        Record::read(&path)?.ok_or_else(missing)
     }
 }
 
@@ -132,7 +167,7 @@ fn hand_over(
         return Ok(());
     }
     let mould = match origin {
-        Origin::Mould(directory) => Some(directory),
+        Origin::Mould { directory, .. } => Some(directory),
         Origin::Boot | Origin::Clone(_) => None,
     };
     let own = [&paths.state, &paths.runtime, &origin.overlay(paths), &paths.seed()];

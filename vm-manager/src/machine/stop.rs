@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::time::Timestamp;
 
 use super::{Machine, MachineError};
-use crate::host::{HostError, Keep, Record, write_private};
+use crate::host::{Keep, Promise, write_private};
 
 /// How long a guest may take to shut down after it was asked to.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
@@ -46,6 +46,19 @@ impl Machine {
         drop(tokio::task::spawn_blocking(move || drop(self)).await);
     }
 
+    /// Ends QEMU at once and removes everything but the room, which is for another machine then.
+    ///
+    /// # Errors
+    ///
+    /// QEMU does not end, or a file stays; the room is given back as soon as it can be.
+    pub async fn destroy_for_another(self) -> Result<Promise, MachineError> {
+        self.ended.expect_stop();
+        let Self { body, .. } = self;
+        let cleared = tokio::task::spawn_blocking(move || body.clear()).await;
+        let cleared = cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        Ok(cleared?)
+    }
+
     /// Leaves the machine running for its user until a moment, under a name by which
     /// [`kept::find`](crate::host::kept::find) finds it. The login key is written to tmpfs with mode
     /// 0600. Whoever [maintains](crate::host::Instance::maintain) the instance ends the machine when its time is
@@ -57,10 +70,7 @@ impl Machine {
     pub fn keep(self, name: &str, until: Timestamp) -> Result<(), MachineError> {
         let paths = self.body.paths();
         write_private(&paths.login_key(), self.keys.login_private_openssh().as_bytes())?;
-        let mut record = Record::read(&paths.record())?.ok_or_else(|| {
-            let reason = "it is not there".to_owned();
-            HostError::Record { path: paths.record(), reason }
-        })?;
+        let mut record = self.record()?;
         record.keep = Some(Keep {
             name: name.to_owned(),
             until,

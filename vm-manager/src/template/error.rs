@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::host::HostError;
+use common::size::ByteSize;
+
+use crate::host::{DiskShort, HostError};
 use crate::image::ImageError;
 use crate::machine::qmp::QmpError;
 
@@ -51,6 +53,17 @@ pub enum TemplateError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] ImageError),
+    /// The guest's memory alone is more than all templates may have.
+    #[error("a guest with {memory} of memory does not fit into the `template_quota` of {quota}")]
+    Quota {
+        /// The memory of the guest.
+        memory: ByteSize,
+        /// What templates may have of the disk.
+        quota: ByteSize,
+    },
+    /// The host's disk has too little room for the guest's memory.
+    #[error("no room for the guest's memory: {0}")]
+    Disk(#[source] DiskShort),
     /// A file of the template cannot be used.
     #[error("the template's file `{}` cannot be used: {reason}", path.display())]
     Damaged {

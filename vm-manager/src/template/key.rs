@@ -5,7 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 /// Raised when templates are made in another way.
-const FORMAT: &str = "solstice-template 1";
+const FORMAT: &str = "solstice-template 2";
 
 /// The name of a template.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +22,8 @@ pub struct KeyParts<'a> {
     pub command_line: &'a [String],
     /// What makes a clone a machine of its own.
     pub script: &'a str,
+    /// What was done in the guest before it was frozen.
+    pub prepare: &'a str,
     /// The digest of the guest program in it.
     pub program: &'a str,
 }
@@ -35,7 +37,7 @@ impl KeyParts<'_> {
             digest.update((text.len() as u64).to_be_bytes());
             digest.update(text);
         };
-        for text in [FORMAT, self.image, self.qemu, self.script, self.program] {
+        for text in [FORMAT, self.image, self.qemu, self.script, self.prepare, self.program] {
             part(text);
         }
         for word in self.command_line {
@@ -67,14 +69,21 @@ mod tests {
     fn every_part_counts_and_none_runs_into_the_next() {
         let line = ["-m".to_owned(), "256M".to_owned()];
         let joined = ["-m2".to_owned(), "56M".to_owned()];
-        let parts =
-            KeyParts { image: "i", qemu: "q", command_line: &line, script: "s", program: "p" };
+        let parts = KeyParts {
+            image: "i",
+            qemu: "q",
+            command_line: &line,
+            script: "s",
+            prepare: "",
+            program: "p",
+        };
         let others = [
             KeyParts { image: "x", ..parts },
             KeyParts { qemu: "x", ..parts },
             KeyParts { command_line: &joined, ..parts },
             KeyParts { command_line: &line[..1], ..parts },
             KeyParts { script: "x", ..parts },
+            KeyParts { prepare: "x", ..parts },
             KeyParts { program: "x", ..parts },
             KeyParts { script: "sp", program: "", ..parts },
         ];

@@ -11,7 +11,7 @@ use crate::machine::{MachineError, Shape};
 
 impl TemplateKey {
     /// The template for machines of this image and shape with this guest program in it, which is
-    /// named by the digest of its file.
+    /// named by the digest of its file, after this preparation.
     ///
     /// # Errors
     /// The image has no templates, or QEMU cannot be used.
@@ -20,6 +20,7 @@ impl TemplateKey {
         image: &Image,
         (cpus, memory): (u32, ByteSize),
         program: &str,
+        prepare: &str,
     ) -> Result<Self, TemplateError> {
         let entry = &image.entry;
         let templating = entry
@@ -33,10 +34,11 @@ impl TemplateKey {
             TemplateError::Damaged { path: image.disk.clone(), reason: error.to_string() }
         })?;
         let parts = KeyParts {
-            image: &image.digest,
+            image: &format!("{} {}", image.digest, image.disk.display()),
             qemu: &build,
             command_line: &command_line,
             script: &format!("{} {}", templating.port, templating.script),
+            prepare,
             program,
         };
         Ok(parts.key())

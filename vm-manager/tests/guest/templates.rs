@@ -7,16 +7,22 @@ use std::time::{Duration, SystemTime};
 
 use common::size::ByteSize;
 use common::time::Timestamp;
+use futures_util::StreamExt;
 use tempfile::TempDir;
 use vm_manager::host::Instance;
 use vm_manager::machine::{Machine, MachineSpec, Origin};
 use vm_manager::ssh::{Guest, Keys, SshError};
-use vm_manager::template::{Facts, Template, TemplateError, TemplateKey, TemplateStore};
+use vm_manager::template::{Facts, StoreSettings, Template, TemplateKey, TemplateStore};
 
 use super::host::{BOOT, Host, PATIENCE, boot, entry, spec, start};
 
-/// Where the guest program lies in a guest.
+/// Where the guest program and the script lie in a guest.
 const PROGRAM: &str = "/var/tmp/solstice/workflow-runner";
+const SCRIPT: &str = "/var/tmp/solstice/personalise";
+/// Clones that live at the same time.
+const TOGETHER: usize = 10;
+/// How long somebody else may make a template.
+const WAIT: Duration = Duration::from_secs(60);
 /// The clock of a clone may be off so far.
 const CLOCK: Duration = Duration::from_millis(100);
 
@@ -37,31 +43,35 @@ struct Frozen {
 }
 
 impl Frozen {
-    async fn make(instance: &Arc<Instance>) -> Self {
+    async fn make(instance: &Arc<Instance>, script: &str) -> Self {
         let base = std::env::var_os("SOLSTICE_TEST_DIR").unwrap();
         let place = tempfile::Builder::new().prefix("t").rand_bytes(5).tempdir_in(base).unwrap();
-        let store = TemplateStore::open(place.path(), ByteSize(1 << 40)).unwrap();
+        let settings = StoreSettings { quota: ByteSize(1 << 40), reserve: ByteSize(0) };
+        let store = TemplateStore::open(place.path(), settings).unwrap();
         let MachineSpec { image, cpus, memory, .. } = spec();
-        let key = TemplateKey::of(instance, &image, (cpus, memory), "program").await.unwrap();
-        let making = store.make(&key, "tiny", &|_| ()).await.unwrap();
+        let key = TemplateKey::of(instance, &image, (cpus, memory), "program", "").await.unwrap();
+        let making = store.make(&key, memory, WAIT, &|_| ()).await.unwrap();
         let directory = making.directory().to_owned();
-        let mould = MachineSpec { origin: Origin::Mould(directory.clone()), ..spec() };
+        let origin = Origin::Mould { directory: directory.clone(), base: None };
+        let mould = MachineSpec { origin, ..spec() };
         let (machine, guest) = boot(instance, mould).await;
         let made = guest.run("mkdir -p /var/tmp/solstice", None, PATIENCE).await.unwrap();
         assert!(made.success());
         let bytes = std::fs::read(program()).expect("scripts/guest-program.sh builds it");
         let size = bytes.len() as u64;
         guest.upload(bytes.as_slice(), size, PROGRAM, 0o755, PATIENCE).await.unwrap();
+        let size = script.len() as u64;
+        guest.upload(script.as_bytes(), size, SCRIPT, 0o600, PATIENCE).await.unwrap();
         let port = machine.port().await.unwrap();
         let listen = format!(
-            "(trap '' HUP; exec {PROGRAM} personal /dev/ttyS1) >/dev/null 2>&1 </dev/null &"
+            "(trap '' HUP; exec {PROGRAM} personal /dev/ttyS1 {SCRIPT}) >/dev/null 2>&1 </dev/null &"
         );
         assert!(guest.run(&listen, None, PATIENCE).await.unwrap().success());
         port.greeted().await.unwrap();
         guest.close().await;
         drop(guest);
         let keys = machine.keys().clone();
-        machine.freeze(&directory).await.unwrap();
+        drop(machine.freeze(&directory).await.unwrap());
         let facts = Facts {
             label: "tiny".to_owned(),
             image: image.digest.clone(),
@@ -72,14 +82,13 @@ impl Frozen {
             files: Vec::new(),
         };
         let template = making.on_trial(facts).unwrap();
-        let template = making.publish(&template).unwrap();
+        let template = making.publish(&template).await.unwrap();
         Self { place, store, key, template, keys }
     }
 
-    /// A clone that is no machine of its own yet.
-    async fn restored(&self, instance: &Arc<Instance>, hostname: &str) -> Machine {
+    fn clone(&self, hostname: &str) -> MachineSpec {
         let origin = Origin::Clone(Arc::clone(&self.template));
-        start(instance, MachineSpec { origin, hostname: hostname.to_owned(), ..spec() }).await
+        MachineSpec { origin, hostname: hostname.to_owned(), ..spec() }
     }
 }
 
@@ -97,8 +106,8 @@ struct Told {
 /// Makes a clone, asserts what holds for every one, and leaves a mark in it.
 async fn live(frozen: &Frozen, instance: &Arc<Instance>, number: usize) -> Told {
     let hostname = format!("clone-{number}");
-    let machine = frozen.restored(instance, &hostname).await;
-    let sample = machine.personalise(&hostname, script()).await.unwrap();
+    let machine = start(instance, frozen.clone(&hostname)).await;
+    let sample = machine.sample().unwrap().to_owned();
     let guest = machine.wait_ready(BOOT).await.unwrap();
 
     let before = SystemTime::now();
@@ -135,11 +144,10 @@ fn clones() -> usize {
 }
 
 #[tokio::test]
-#[ignore = "templates are off by default yet: `make chaos` runs this"]
 async fn clones_have_nothing_of_each_other_and_nothing_of_their_template() {
     let host = Host::new();
     let instance = host.instance();
-    let frozen = Frozen::make(&instance).await;
+    let frozen = Frozen::make(&instance, script()).await;
     let files = || {
         let entries = std::fs::read_dir(frozen.place.path().join("ready")).unwrap();
         let directory = entries.flatten().next().unwrap().path();
@@ -154,7 +162,10 @@ async fn clones_have_nothing_of_each_other_and_nothing_of_their_template() {
         told.push(live(&frozen, &instance, number).await);
     }
     let together = (told.len()..clones()).map(|number| live(&frozen, &instance, number));
-    told.extend(futures_util::future::join_all(together).await);
+    let mut together = futures_util::stream::iter(together).buffer_unordered(TOGETHER);
+    while let Some(one) = together.next().await {
+        told.push(one);
+    }
     for what in [
         |told: &Told| told.sample.clone(),
         |told: &Told| told.machine_id.clone(),
@@ -169,35 +180,34 @@ async fn clones_have_nothing_of_each_other_and_nothing_of_their_template() {
 }
 
 #[tokio::test]
-#[ignore = "templates are off by default yet: `make chaos` runs this"]
 async fn a_clone_that_lets_its_template_in_is_refused_and_a_damaged_template_is_none() {
     let host = Host::new();
     let instance = host.instance();
-    let frozen = Frozen::make(&instance).await;
-    let clone = frozen.restored(&instance, "lax").await;
-    // Both keys may log in.
-    let lax = script().replace("cat authorized-key >", "cat authorized-key >>");
+    // Of one name both keys may log in, of another the script fails.
+    let lax = script().replace(
+        "cat authorized-key >",
+        "[ $(cat hostname) != broken ] || { echo no such thing >&2; exit 3; }\n\
+         cat authorized-key >>",
+    );
     assert_ne!(lax, script());
-    clone.personalise("lax", &lax).await.unwrap();
+    let frozen = Frozen::make(&instance, &lax).await;
+    let clone = start(&instance, frozen.clone("lax")).await;
     clone.wait_answer(BOOT).await.unwrap();
     let error = clone.connect().await.unwrap_err();
     assert!(matches!(error, SshError::ForeignKey { .. }), "{error}");
     clone.destroy().await;
 
-    let broken = frozen.restored(&instance, "broken").await;
-    let error = broken.personalise("broken", "echo no such thing >&2; exit 3").await.unwrap_err();
+    let error = Machine::start(&instance, frozen.clone("broken")).await.unwrap_err();
     assert!(error.to_string().contains("no such thing"), "{error}");
-    broken.destroy().await;
 
     assert!(frozen.store.find(&frozen.key).unwrap().is_some());
     let memory = frozen.place.path().join(format!("ready/{}/memory", frozen.key));
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(&memory, permissions).unwrap();
     std::fs::OpenOptions::new().write(true).open(&memory).unwrap().set_len(4096).unwrap();
-    let error = frozen.store.find(&frozen.key).unwrap_err();
-    assert!(matches!(error, TemplateError::Damaged { .. }), "{error}");
-    frozen.store.remove(&frozen.key).unwrap();
     assert!(frozen.store.find(&frozen.key).unwrap().is_none());
+    frozen.store.discard(&frozen.template).unwrap();
+    assert!(!memory.exists());
     assert!(instance.close().unwrap());
     host.assert_empty();
 }

@@ -1,7 +1,7 @@
-//! `workflow-runner personal PORT`: makes a clone of a template a machine of its own.
+//! `workflow-runner personal PORT SCRIPT`: makes a clone of a template a machine of its own.
 //!
-//! The program is frozen into the template while it waits for its line on the serial port. What
-//! comes is described in [`common::personal`].
+//! The program is frozen into the template while it waits for its word on the serial port; the
+//! image's script is in its memory by then. What is said is described in [`common::personal`].
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -10,70 +10,62 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::Timestamp;
-use common::personal::{Answer, DIGEST_DIGITS, GREETING, LINE_BYTES, Personal, SEED_BYTES};
+use common::personal::{Answer, GREETING, LINE_BYTES, Personal, SEED_BYTES, Word, line, read};
 use nix::fcntl::OFlag;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
-use sha2::{Digest, Sha256};
 
 use super::GuestError;
 use super::random;
 
 /// Where the files of the script lie, below the run directories.
 const DIRECTORY: &str = "personal";
+/// Scripts have some hundred lines at most.
+const SCRIPT_BYTES: u64 = 256 * 1024;
 /// How much of a script's complaint is passed on.
 const COMPLAINT_BYTES: usize = 2048;
-/// How often the host is asked for its clock, at most.
-const CLOCK_QUESTIONS: u32 = 5;
+/// How many times of the host are compared, at most.
+const CLOCK_READINGS: u32 = 5;
+/// How often it is asked for them, at most: answers may be lost.
+const CLOCK_QUESTIONS: u32 = 40;
 /// An answer in less time is good enough.
 const CLOCK_GOOD: Duration = Duration::from_millis(20);
 
 /// Waits on a serial port for what makes this machine different from all others of its template,
 /// does it, and ends.
 ///
+/// `script` is the image's POSIX shell script that puts names and keys in their places. It runs as
+/// root in a directory with the files `hostname`, `machine-id`, `user`, `authorized-key`, `host-key`
+/// and `host-key.pub`.
+///
 /// # Errors
-/// The port cannot be used. What else fails is answered on it.
-pub fn personal(base: &Path, path: &Path) -> Result<(), GuestError> {
-    let open = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags((OFlag::O_NOCTTY | OFlag::O_CLOEXEC).bits())
-        .open(path);
-    let port_file = open.map_err(GuestError::io("open", path))?;
-    // No echo, no signals, no characters with a meaning.
-    let raw = tcgetattr(&port_file).and_then(|mut settings| {
-        cfmakeraw(&mut settings);
-        tcsetattr(&port_file, SetArg::TCSANOW, &settings)
-    });
-    raw.map_err(|errno| GuestError::io("set up", path)(errno.into()))?;
-    let mut port = Port { file: BufReader::new(port_file) };
-    let used = |error| GuestError::io("use", path)(error);
-    port.send(GREETING).map_err(used)?;
+/// The port or the script cannot be used. What else fails is answered on the port.
+pub fn personal(base: &Path, port: &Path, script: &Path) -> Result<(), GuestError> {
+    let mut text = String::new();
+    File::open(script)
+        .and_then(|file| file.take(SCRIPT_BYTES).read_to_string(&mut text))
+        .map_err(GuestError::io("read", script))?;
+    let used = |error| GuestError::io("use", port)(error);
+    let mut port = Port::open(port).map_err(used)?;
+    port.send(format!("{GREETING}\n").as_bytes()).map_err(used)?;
     let personal = loop {
-        let line = port.line().map_err(used)?;
-        match checked(&line) {
-            Some(line) => break line.to_vec(),
-            None if line.is_empty() => {
-                return Err(used(io::ErrorKind::UnexpectedEof.into()));
-            }
-            None => port.say(&Answer::Again).map_err(used)?,
+        match port.word().map_err(used)? {
+            Some(Word::Personal(personal)) => break personal,
+            // Damaged, or of another clone's conversation.
+            _ => port.say(&Answer::Again).map_err(used)?,
         }
     };
-    let answer = match become_another(base, &personal, &mut port) {
+    let answer = match become_another(base, &personal, &text, &mut port) {
         Ok(sample) => Answer::Done { sample },
         Err(reason) => Answer::Failed { reason },
     };
-    port.say(&answer).map_err(used)
-}
-
-/// What is behind the digest of a line, if all of it arrived.
-fn checked(line: &[u8]) -> Option<&[u8]> {
-    let (digest, rest) = line.split_at_checked(DIGEST_DIGITS)?;
-    let rest = rest.strip_prefix(b" ")?.strip_suffix(b"\n")?;
-    let found = hex::encode(Sha256::digest(rest));
-    (found.as_bytes().get(..DIGEST_DIGITS)? == digest).then_some(rest)
+    loop {
+        port.say(&answer).map_err(used)?;
+        if port.word().map_err(used)? == Some(Word::Heard) {
+            return port.say(&Answer::Over).map_err(used);
+        }
+    }
 }
 
 /// The guest's end of the conversation.
@@ -82,54 +74,79 @@ struct Port {
 }
 
 impl Port {
-    fn send(&mut self, line: &str) -> io::Result<()> {
-        self.file.get_mut().write_all(format!("{line}\n").as_bytes())
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags((OFlag::O_NOCTTY | OFlag::O_CLOEXEC).bits())
+            .open(path)?;
+        // No echo, no signals, no characters with a meaning.
+        let mut settings = tcgetattr(&file)?;
+        cfmakeraw(&mut settings);
+        tcsetattr(&file, SetArg::TCSANOW, &settings)?;
+        Ok(Self { file: BufReader::new(file) })
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.get_mut().write_all(bytes)
     }
 
     fn say(&mut self, answer: &Answer) -> io::Result<()> {
-        self.send(&serde_json::to_string(answer).expect("an answer is plain text"))
+        self.send(&line(answer))
     }
 
-    fn line(&mut self) -> io::Result<Vec<u8>> {
+    /// The next thing that the host says; nothing if it arrived damaged.
+    fn word(&mut self) -> io::Result<Option<Word>> {
         let mut line = Vec::new();
         (&mut self.file).take(LINE_BYTES as u64).read_until(b'\n', &mut line)?;
-        Ok(line)
+        if line.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(read(&line))
     }
 
     /// How late it is on the host. What the way of the answer took is known to half of the time
     /// between question and answer; the shortest of some is taken.
     fn host_time(&mut self) -> io::Result<Duration> {
-        let mut damaged = String::new();
         let mut best: Option<(Duration, Instant, Duration)> = None;
-        for _ in 0..CLOCK_QUESTIONS {
+        let mut readings = 0;
+        for asked_for in 0..CLOCK_QUESTIONS {
             let asked = Instant::now();
-            self.say(&Answer::Clock)?;
-            let line = self.line()?;
-            // One that was damaged on its way is asked for again.
-            let Ok(time) = serde_json::from_slice::<Timestamp>(&line) else {
-                damaged = format!("{:?}", String::from_utf8_lossy(&line[..line.len().min(60)]));
-                continue;
+            self.say(&Answer::Clock { question: asked_for })?;
+            // The answer to an earlier question may come first.
+            let now = loop {
+                match self.word()? {
+                    Some(Word::Clock { question, now }) if question == asked_for => {
+                        break Some(now);
+                    }
+                    Some(_) => {}
+                    None => break None,
+                }
             };
+            let Some(now) = now else { continue };
             let took = asked.elapsed();
             if best.is_none_or(|(least, ..)| took < least) {
-                let time = Duration::from_micros(time.as_micros());
-                best = Some((took, asked, time));
+                best = Some((took, asked, Duration::from_micros(now.as_micros())));
             }
-            if took < CLOCK_GOOD {
+            readings += 1;
+            if took < CLOCK_GOOD || readings == CLOCK_READINGS {
                 break;
             }
         }
         let (took, asked, time) =
-            best.ok_or_else(|| io::Error::other(format!("the answers cannot be read: {damaged}")))?;
+            best.ok_or_else(|| io::Error::other("no answer arrived as it was said"))?;
         Ok(time + asked.elapsed().saturating_sub(took / 2))
     }
 }
 
 /// Does it, in the order that the random numbers ask for: whatever makes a key or a name comes after
 /// the seed.
-fn become_another(base: &Path, line: &[u8], port: &mut Port) -> Result<String, String> {
-    let personal: Personal =
-        serde_json::from_slice(line).map_err(|error| format!("cannot read the line: {error}"))?;
+fn become_another(
+    base: &Path,
+    personal: &Personal,
+    script: &str,
+    port: &mut Port,
+) -> Result<String, String> {
     let seed = hex::decode(personal.seed.expose()).unwrap_or_default();
     if seed.len() != SEED_BYTES {
         return Err(format!("a seed has {SEED_BYTES} bytes"));
@@ -140,7 +157,7 @@ fn become_another(base: &Path, line: &[u8], port: &mut Port) -> Result<String, S
     let time = port.host_time().map_err(|error| format!("cannot ask for the clock: {error}"))?;
     set_clock(time).map_err(|error| format!("cannot set the clock: {error}"))?;
     let directory = base.join(DIRECTORY);
-    let placed = place(&directory, &personal);
+    let placed = place(&directory, personal, script);
     let done = placed
         .map_err(|error| format!("cannot write below {}: {error}", directory.display()))
         .and_then(|script| run(&directory, &script));
@@ -155,7 +172,7 @@ fn set_clock(since_1970: Duration) -> nix::Result<()> {
 }
 
 /// Writes the files that the script reads; gives the script's own.
-fn place(directory: &Path, personal: &Personal) -> io::Result<PathBuf> {
+fn place(directory: &Path, personal: &Personal, script: &str) -> io::Result<PathBuf> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -177,7 +194,7 @@ fn place(directory: &Path, personal: &Personal) -> io::Result<PathBuf> {
     write("authorized-key", &personal.authorized_key)?;
     write("host-key", personal.host_key.expose())?;
     write("host-key.pub", &personal.host_public_key)?;
-    write("script", &personal.script)
+    write("script", script)
 }
 
 fn run(directory: &Path, script: &Path) -> Result<(), String> {
@@ -202,16 +219,56 @@ fn run(directory: &Path, script: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use common::Timestamp;
+
     use super::*;
 
+    /// A port, and the host's end of it.
+    fn port() -> (Port, BufReader<UnixStream>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let port = Port { file: BufReader::new(File::from(OwnedFd::from(ours))) };
+        (port, BufReader::new(theirs))
+    }
+
     #[test]
-    fn a_line_that_lost_a_part_is_no_line() {
-        let digest = &hex::encode(Sha256::digest("{}"))[..DIGEST_DIGITS];
-        let line = format!("{digest} {{}}\n");
-        assert_eq!(checked(line.as_bytes()), Some(&b"{}"[..]));
-        for damaged in ["", "\n", "{}\n", &line[1..], &line[..line.len() - 1], &line[..9]] {
-            assert_eq!(checked(damaged.as_bytes()), None, "{damaged:?}");
-        }
-        assert_eq!(checked(line.replace("{}", "{ }").as_bytes()), None);
+    fn lost_and_late_answers_do_not_put_the_clock_off() {
+        let (mut port, mut host) = port();
+        let clock = |question: u32, micros: u64| {
+            line(&Word::Clock { question, now: Timestamp::from_micros(micros) })
+        };
+        let host = thread::spawn(move || {
+            let mut asked = 0;
+            let mut text = Vec::new();
+            while host.read_until(b'\n', &mut text).unwrap() > 0 {
+                let Some(Answer::Clock { question }) = read(&text) else { panic!("{text:?}") };
+                let right = clock(question, 5_000_000);
+                let answer = match asked {
+                    0 => right[3..].to_vec(),
+                    1 => b"\n".to_vec(),
+                    // Late, of another time.
+                    2 => [clock(0, 1), clock(1, 2), right].concat(),
+                    _ => right,
+                };
+                host.get_mut().write_all(&answer).unwrap();
+                text.clear();
+                asked += 1;
+            }
+            asked
+        });
+        let time = port.host_time().unwrap();
+        assert!((5..60).contains(&time.as_secs()), "{time:?}");
+        drop(port);
+        assert!(host.join().unwrap() >= 3);
+    }
+
+    #[test]
+    fn a_host_that_is_gone_is_not_asked_for_ever() {
+        let (mut port, host) = port();
+        drop(host);
+        assert!(port.host_time().is_err());
     }
 }

@@ -1,0 +1,44 @@
+//! A machine that was restored from a template and stands still.
+
+use std::sync::Arc;
+
+use super::{Machine, MachineError, MachineSpec};
+use crate::host::Instance;
+
+/// A machine that was restored from a template and stands still. It is nobody's yet: to be of use it
+/// has to [become a machine of its own](Restored::become_own). Dropping it ends QEMU and removes
+/// every file.
+#[derive(Debug)]
+pub struct Restored(Machine);
+
+impl Restored {
+    /// Restores a machine whose [origin](super::Origin) is a template. Nothing in it runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::start`].
+    pub async fn new(instance: &Arc<Instance>, spec: MachineSpec) -> Result<Self, MachineError> {
+        Machine::set_up(instance, spec).await.map(Self)
+    }
+
+    /// Lets the guest go on, and makes it a machine of its own of this name: random numbers, clock,
+    /// names and keys.
+    ///
+    /// # Errors
+    ///
+    /// It did not become one. It is destroyed then.
+    pub async fn become_own(self, hostname: &str) -> Result<Machine, MachineError> {
+        let Self(mut machine) = self;
+        match machine.personalise(hostname).await {
+            Ok(sample) => machine.sample = Some(sample),
+            Err(error) => {
+                machine.destroy().await;
+                return Err(Box::new(error).into());
+            }
+        }
+        if machine.adoptable {
+            machine.offer()?;
+        }
+        Ok(machine)
+    }
+}
