@@ -62,10 +62,10 @@ pub use settings::HostSettings;
 
 pub(crate) use error::is_full;
 pub(crate) use files::{
-    Trust, create_private_directory, make_directory, remove_directory, write_private,
+    Trust, create_private_directory, make_directory, read_bounded, remove_directory, write_private,
 };
 pub(crate) use instance::Owned;
 pub(crate) use layout::MachinePaths;
 pub(crate) use login_key::read_login_key;
 pub(crate) use process::{Process, ProcessIdentity};
-pub(crate) use record::{Adoption, Keep, Record};
+pub(crate) use record::{Adoption, Keep, Record, RecordedShape};

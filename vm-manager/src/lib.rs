@@ -6,6 +6,7 @@
 //! [`ssh`] is the connection into a guest.
 //! Nothing here knows a forge, a workflow or a job.
 
+pub mod frozen;
 pub mod host;
 pub mod image;
 pub mod machine;

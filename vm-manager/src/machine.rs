@@ -24,6 +24,7 @@
 mod adopt;
 mod adopt_error;
 mod arguments;
+mod birth;
 mod body;
 pub mod console;
 mod ended;
@@ -44,6 +45,7 @@ mod spec;
 mod start;
 mod status;
 mod stop;
+pub(crate) mod stream;
 mod watcher;
 
 use std::net::SocketAddr;
@@ -56,6 +58,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::adopt_error::AdoptError;
+pub use self::birth::Birth;
 pub use self::console::{Console, ConsoleCause, ConsoleLines};
 pub use self::ended::Ended;
 pub use self::error::MachineError;
@@ -83,8 +86,8 @@ pub struct Machine {
     address: SocketAddr,
     keys: Keys,
     adoptable: bool,
-    /// The digest of its first random numbers; only a restored machine has one.
-    sample: Option<String>,
+    /// Only a restored machine has one.
+    birth: Option<Birth>,
     accelerator: Accelerator,
     console: Console,
     ended: Arc<EndedCell>,
@@ -136,13 +139,14 @@ impl Machine {
     /// Whether it is a clone of a template, in which a guest program is already.
     #[must_use]
     pub fn is_clone(&self) -> bool {
-        self.sample.is_some()
+        self.birth.is_some()
     }
 
-    /// The digest of the first random numbers of a clone. No two machines have the same.
+    /// What is known of a clone's way to a machine of its own; absent for every other machine, and
+    /// for one that was [adopted](Machine::adopt).
     #[must_use]
-    pub fn sample(&self) -> Option<&str> {
-        self.sample.as_deref()
+    pub fn birth(&self) -> Option<&Birth> {
+        self.birth.as_ref()
     }
 
     /// Its serial console.

@@ -11,6 +11,7 @@
 mod forgejo;
 mod language;
 mod service;
+mod templates;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,12 +21,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use common::size::ByteSize;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// How often a start is measured.
 const STARTS: usize = 3;
+/// What the templates of the measurements may have of the disk.
+const TEMPLATE_QUOTA: &str = "20G";
 /// How often a line's way is measured.
 const LINES: usize = 60;
 /// How often a cancel is measured.
@@ -42,6 +46,15 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const LIMITS: &[(&str, Limit)] = &[
     ("cold_start_tiny_ms", Limit::AtMost(12_000.0)),
     ("cold_start_debian12_ms", Limit::AtMost(75_000.0)),
+    ("warm_start_tiny_ms", Limit::AtMost(1_500.0)),
+    ("warm_start_tiny_worst_ms", Limit::AtMost(1_500.0)),
+    ("warm_start_debian12_ms", Limit::AtMost(4_000.0)),
+    ("warm_start_debian12_worst_ms", Limit::AtMost(4_000.0)),
+    ("warm_start_debian12_times_faster", Limit::AtLeast(12.0)),
+    ("clone_restore_ms", Limit::AtMost(60.0)),
+    ("clone_restore_spread", Limit::AtMost(1.2)),
+    ("ten_clones_pss_bytes", Limit::AtMost(1.2e9)),
+    ("ten_clones_share_of_cold", Limit::AtMost(0.5)),
     ("log_lines_per_second", Limit::AtLeast(10_000.0)),
     ("run_peak_rss_bytes", Limit::AtMost(64.0 * 1024.0 * 1024.0)),
     ("line_latency_p95_ms", Limit::AtMost(100.0)),
@@ -108,10 +121,51 @@ fn main() -> ExitCode {
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let bench = Bench::new();
     let groups: &[Group] = &[
-        (&["cold_start_tiny_ms"], |bench| bench.cold_start("tiny", "cold_start_tiny_ms")),
-        (&["cold_start_debian12_ms"], |bench| {
-            bench.cold_start("debian-12", "cold_start_debian12_ms")
-        }),
+        (
+            &[
+                "cold_start_tiny_ms",
+                "warm_start_tiny_ms",
+                "warm_start_tiny_worst_ms",
+                "warm_start_tiny_times_faster",
+                "template_make_tiny_ms",
+            ],
+            |bench| templates::starts(bench, &templates::TINY),
+        ),
+        (
+            &[
+                "cold_start_debian12_ms",
+                "warm_start_debian12_ms",
+                "warm_start_debian12_worst_ms",
+                "warm_start_debian12_times_faster",
+                "template_make_ms",
+            ],
+            |bench| templates::starts(bench, &templates::DEBIAN),
+        ),
+        (
+            &[
+                "clone_files_ms",
+                "clone_qemu_ms",
+                "clone_restore_debian12_ms",
+                "clone_personal_ms",
+                "clone_answer_ms",
+                "clone_login_ms",
+                "clone_command_ms",
+            ],
+            templates::phases,
+        ),
+        (
+            &[
+                "clone_restore_256_mib_ms",
+                "clone_restore_ms",
+                "clone_restore_4_gib_ms",
+                "clone_restore_spread",
+            ],
+            templates::restore,
+        ),
+        (
+            &["ten_clones_pss_bytes", "ten_cold_pss_bytes", "ten_clones_share_of_cold"],
+            templates::memory,
+        ),
         (&["log_lines_per_second", "run_peak_rss_bytes", "guest_peak_rss_bytes"], Bench::load),
         (&["line_latency_p50_ms", "line_latency_p95_ms"], Bench::latency),
         (&["cancel_p95_ms"], Bench::cancel),
@@ -198,19 +252,39 @@ impl Bench {
         Self { directory, runtime: runtime.expect("a directory on tmpfs"), target }
     }
 
+    /// Runs a job on a machine that boots.
     fn start(&self, image: &str, steps: &str) -> Run {
+        self.start_with(image, steps, &[], "0")
+    }
+
+    /// Runs a job on a machine that starts from a template, once there is one.
+    fn start_warm(&self, image: &str, steps: &str) -> Run {
+        self.start_with(image, steps, &[], TEMPLATE_QUOTA)
+    }
+
+    /// The same, on a machine of another size.
+    fn start_sized(&self, image: &str, steps: &str, memory: ByteSize) -> Run {
+        self.start_with(image, steps, &["--memory", &memory.0.to_string()], TEMPLATE_QUOTA)
+    }
+
+    fn start_with(
+        &self,
+        image: &str,
+        steps: &str,
+        arguments: &[&str],
+        template_quota: &str,
+    ) -> Run {
         let workflow = self.directory.path().join("bench.yml");
         let steps: String = steps.lines().map(|line| format!("      {line}\n")).collect();
         let text = format!("on: push\njobs:\n  job:\n    runs-on: {image}\n    steps:\n{steps}");
         fs::write(&workflow, text).expect("the workflow can be written");
         let started = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_solstice"))
+        let mut child = self
+            .solstice()
             .arg("run")
             .arg(&workflow)
-            .current_dir(self.directory.path())
-            .env("SOLSTICE_STATE_DIR", self.directory.path().join("state"))
-            .env("SOLSTICE_RUNTIME_DIR", self.runtime())
-            .env("SOLSTICE_IMAGE_DIR", self.images())
+            .args(arguments)
+            .env("SOLSTICE_TEMPLATE_QUOTA", template_quota)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -218,6 +292,24 @@ impl Bench {
             .expect("solstice starts");
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         Run { child, lines, started }
+    }
+
+    /// Makes the template of an image, if it is not there.
+    fn warm(&self, image: &str) {
+        let done = self.solstice().args(["image", "warm", image]).output().expect("it starts");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn solstice(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_solstice"));
+        command
+            .current_dir(self.directory.path())
+            .env("SOLSTICE_STATE_DIR", self.directory.path().join("state"))
+            .env("SOLSTICE_RUNTIME_DIR", self.runtime())
+            .env("SOLSTICE_IMAGE_DIR", self.images())
+            .env("SOLSTICE_TEMPLATE_DIR", self.templates())
+            .env("SOLSTICE_TEMPLATE_QUOTA", TEMPLATE_QUOTA);
+        command
     }
 
     /// A directory that nothing was in before.
@@ -236,20 +328,12 @@ impl Bench {
         self.target.join("test/images")
     }
 
-    fn runtime(&self) -> PathBuf {
-        self.runtime.path().to_owned()
+    fn templates(&self) -> PathBuf {
+        self.directory.path().join("templates")
     }
 
-    fn cold_start(&self, image: &str, name: &'static str) -> Figures {
-        let mut times: Vec<f64> = (0..STARTS)
-            .map(|_| {
-                let mut run = self.start(image, "- run: echo first-line");
-                let at = run.wait_for_line("first-line");
-                run.end();
-                millis(at)
-            })
-            .collect();
-        Figures::from([(name, percentile(&mut times, 50))])
+    fn runtime(&self) -> PathBuf {
+        self.runtime.path().to_owned()
     }
 
     fn load(&self) -> Figures {

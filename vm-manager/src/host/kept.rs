@@ -7,7 +7,7 @@ use common::time::Timestamp;
 
 use super::instance::ids;
 use super::process::sightings;
-use super::{HostError, HostSettings, Record, read_login_key};
+use super::{HostError, HostSettings, Keep, MachineName, Record, read_login_key};
 use crate::ssh::Keys;
 
 /// A machine that outlives its job, with everything that is needed to log in.
@@ -31,35 +31,53 @@ pub struct KeptMachine {
     pub until: Timestamp,
 }
 
+/// What is written down about a kept machine that runs.
+pub(crate) struct Found {
+    pub(crate) instance: InstanceId,
+    pub(crate) record: Record,
+    pub(crate) keep: Keep,
+}
+
+impl Found {
+    pub(crate) fn machine_name(&self) -> MachineName {
+        MachineName { instance: self.instance, vm: self.record.vm }
+    }
+}
+
+/// Looks a kept machine up.
+pub(crate) fn look_up(settings: &HostSettings, name: &str) -> Result<Found, HostError> {
+    let mut known = Vec::new();
+    for (instance, record) in records(settings)? {
+        match record.keep.clone() {
+            Some(keep) if keep.name == name => return Ok(Found { instance, record, keep }),
+            Some(keep) => known.push(keep.name),
+            None => {}
+        }
+    }
+    known.sort();
+    Err(HostError::NotKept { name: name.to_owned(), known })
+}
+
 /// Finds the machine that is kept under a name.
 ///
 /// # Errors
 ///
 /// [`HostError::NotKept`] with the names that there are, or its key or record cannot be read.
 pub fn find(settings: &HostSettings, name: &str) -> Result<KeptMachine, HostError> {
-    let mut known = Vec::new();
-    for (instance, record) in records(settings)? {
-        let Some(keep) = record.keep else { continue };
-        if keep.name != name {
-            known.push(keep.name);
-            continue;
-        }
-        let path = settings.machine(instance, record.vm).login_key();
-        let keys = read_login_key(&path, &keep.host_key)
-            .map_err(|reason| HostError::KeptKey { name: name.to_owned(), reason })?;
-        return Ok(KeptMachine {
-            name: keep.name,
-            instance,
-            vm: record.vm,
-            label: record.label,
-            address: keep.address,
-            user: keep.user,
-            keys,
-            until: keep.until,
-        });
-    }
-    known.sort();
-    Err(HostError::NotKept { name: name.to_owned(), known })
+    let Found { instance, record, keep } = look_up(settings, name)?;
+    let path = settings.machine(instance, record.vm).login_key();
+    let keys = read_login_key(&path, &keep.host_key)
+        .map_err(|reason| HostError::KeptKey { name: name.to_owned(), reason })?;
+    Ok(KeptMachine {
+        name: keep.name,
+        instance,
+        vm: record.vm,
+        label: record.label,
+        address: keep.address,
+        user: keep.user,
+        keys,
+        until: keep.until,
+    })
 }
 
 /// The names of all machines that are kept on this host, each with its label and its end.
@@ -84,20 +102,9 @@ pub fn list(settings: &HostSettings) -> Result<Vec<(String, String, Timestamp)>,
 ///
 /// [`HostError::NotKept`] with the names that there are, or its record cannot be written.
 pub fn release(settings: &HostSettings, name: &str) -> Result<(), HostError> {
-    let mut known = Vec::new();
-    for (instance, mut record) in records(settings)? {
-        match &mut record.keep {
-            Some(keep) if keep.name == name => keep.until = Timestamp::now(),
-            Some(keep) => {
-                known.push(keep.name.clone());
-                continue;
-            }
-            None => continue,
-        }
-        return record.write(&settings.machine(instance, record.vm).record());
-    }
-    known.sort();
-    Err(HostError::NotKept { name: name.to_owned(), known })
+    let Found { instance, mut record, keep } = look_up(settings, name)?;
+    record.keep = Some(Keep { until: Timestamp::now(), ..keep });
+    record.write(&settings.machine(instance, record.vm).record())
 }
 
 /// All records of machines whose process runs. Records that disappear or that nobody understands are

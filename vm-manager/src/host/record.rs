@@ -9,7 +9,7 @@ use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::files::{read_bounded, write_private};
-use super::{Accelerator, HostError, ProcessIdentity};
+use super::{Acceleration, Accelerator, HostError, ProcessIdentity};
 
 /// The version of the record that this program writes and reads. What is added to it later may be
 /// absent: older programs pass over it, newer ones do without it.
@@ -32,6 +32,24 @@ pub(crate) struct Record {
     pub(crate) keep: Option<Keep>,
     /// Present when another owner can adopt the machine.
     pub(crate) adoption: Option<Adoption>,
+    /// What it was started with; older programs did not write it down.
+    #[serde(default)]
+    pub(crate) shape: Option<RecordedShape>,
+}
+
+/// What a machine was started with, so that its like can be started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RecordedShape {
+    /// The digest of its image.
+    pub(crate) image: String,
+    /// Its virtual processors.
+    pub(crate) cpus: u32,
+    /// The memory of its guest.
+    pub(crate) memory: ByteSize,
+    /// How it is run.
+    pub(crate) acceleration: Acceleration,
+    /// Whether it has the devices of a clone.
+    pub(crate) clone: bool,
 }
 
 /// What an owner needs that did not start the machine. The private key is not here but in a file of
@@ -80,6 +98,7 @@ impl Record {
             process: None,
             keep: None,
             adoption: None,
+            shape: None,
         }
     }
 

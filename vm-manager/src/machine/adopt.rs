@@ -95,7 +95,7 @@ impl Machine {
             address,
             keys,
             adoptable: true,
-            sample: None,
+            birth: None,
             accelerator,
             console,
             ended,

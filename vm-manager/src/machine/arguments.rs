@@ -58,7 +58,9 @@ impl CommandLine<'_> {
         line.option("-sandbox", SANDBOX);
         let mut machine = self.image.entry.hardware.machine.clone();
         if let Some((file, mut object)) = self.origin.memory(self.memory) {
-            object["mem-path"] = text(&file)?.into();
+            if let Some(file) = file {
+                object["mem-path"] = text(&file)?.into();
+            }
             line.json("-object", &object);
             machine.push_str(",memory-backend=");
             machine.push_str(MEMORY_ID);
@@ -70,7 +72,7 @@ impl CommandLine<'_> {
         line.option("-m", &format!("{}M", self.memory.mebibytes()));
         // A reboot ends QEMU with the reason in an event, as a shutdown does (vm-facts 9).
         line.flag("-no-reboot");
-        if self.origin.template().is_some() {
+        if self.origin.is_restored() {
             line.option("-incoming", "defer");
         }
         Ok(())

@@ -7,6 +7,7 @@ use common::infrastructure::{Cause, Infrastructure};
 
 use super::qmp::QmpError;
 use super::{CONSOLE_TAIL_LINES, Console, ConsoleCause, Ended};
+use crate::frozen::FrozenError;
 use crate::host::{DiskShort, HostError};
 use crate::seed::SeedError;
 use crate::ssh::{KeyError, SshError};
@@ -77,6 +78,9 @@ pub enum MachineError {
     /// A template could not be restored.
     #[error("the template cannot be used: {0}")]
     Template(#[from] Box<TemplateError>),
+    /// A frozen machine could not go on.
+    #[error("the frozen machine cannot go on: {0}")]
+    Frozen(#[from] Box<FrozenError>),
     /// No SSH server answered in time.
     #[error("the guest did not answer within {}{}", seconds(*ceiling), with_console(console))]
     BootTimeout {
@@ -127,7 +131,7 @@ impl MachineError {
                 Cause::HostDiskFull
             }
             Self::Overlay { .. } | Self::QemuStart { .. } | Self::Qmp(_) => Cause::QemuStart,
-            Self::Seed(_) | Self::Key(_) | Self::Template(_) => Cause::Internal,
+            Self::Seed(_) | Self::Key(_) | Self::Template(_) | Self::Frozen(_) => Cause::Internal,
             Self::BootTimeout { .. } => Cause::BootTimeout,
             Self::BootEnded { ended, .. } => match ended {
                 Ended::Panicked => Cause::GuestPanic,

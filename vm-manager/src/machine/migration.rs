@@ -48,7 +48,7 @@ fn uri(file: &Path) -> Result<String, TemplateError> {
 }
 
 /// Waits until QEMU is done.
-async fn completion(qmp: &Qmp, action: &'static str) -> Result<(), TemplateError> {
+pub(super) async fn completion(qmp: &Qmp, action: &'static str) -> Result<(), TemplateError> {
     let done = async {
         loop {
             let answer = qmp.execute("query-migrate", Value::Null, COMMAND_DEADLINE).await?;

@@ -6,7 +6,12 @@ use std::sync::Arc;
 use common::size::ByteSize;
 use serde_json::{Value, json};
 
+use super::{MachineError, overlay};
+use crate::frozen::Thaw;
 use crate::host::MachinePaths;
+use crate::image::Image;
+use crate::seed::{self, Seed};
+use crate::ssh::Keys;
 use crate::template::{Template, files};
 
 /// What a machine begins with.
@@ -26,6 +31,8 @@ pub enum Origin {
     },
     /// A template is restored.
     Clone(Arc<Template>),
+    /// A frozen machine goes on.
+    Thawed(Thaw),
 }
 
 /// The id of the guest's memory on QEMU's command line.
@@ -35,25 +42,50 @@ impl Origin {
     /// The template that is restored; else the image boots.
     pub(super) fn template(&self) -> Option<&Arc<Template>> {
         match self {
-            Self::Boot => None,
+            Self::Boot | Self::Thawed(_) => None,
             Self::Mould { base, .. } => base.as_ref(),
             Self::Clone(template) => Some(template),
         }
     }
 
-    /// The disk under the machine's own.
-    pub(super) fn base(&self, image: &Path) -> PathBuf {
-        match self {
-            Self::Boot | Self::Mould { base: None, .. } => image.to_owned(),
+    /// Whether the guest was saved before, and stands still when it has been restored.
+    pub(super) fn is_restored(&self) -> bool {
+        matches!(self, Self::Thawed(_)) || self.template().is_some()
+    }
+
+    /// Gives the machine its disk and its seed.
+    pub(super) async fn place(
+        &self,
+        image: &Image,
+        paths: &MachinePaths,
+        qemu_img: &Path,
+        seed: &Seed,
+    ) -> Result<(), MachineError> {
+        let base = match self {
+            Self::Thawed(thaw) => return Ok(thaw.place(paths).await.map_err(Box::new)?),
+            Self::Boot | Self::Mould { base: None, .. } => image.disk.clone(),
             Self::Mould { directory, base: Some(_) } => files::base(directory),
-            Self::Clone(template) => template.disk(),
+            Self::Clone(template) => files::link_template(template.directory(), &paths.state)?,
+        };
+        seed::write_iso(&paths.seed(), seed)?;
+        overlay::create(qemu_img, &base, &self.overlay(paths), image.entry.disk).await
+    }
+
+    /// The keys by which the machine is reached.
+    pub(super) fn keys(&self) -> Result<Keys, MachineError> {
+        match self {
+            Self::Thawed(thaw) => Ok(thaw.keys().map_err(Box::new)?),
+            _ => match self.template() {
+                Some(template) => Ok(Keys::generate()?.refusing(&template.facts().login_key)?),
+                None => Ok(Keys::generate()?),
+            },
         }
     }
 
     /// The machine's own disk.
     pub(super) fn overlay(&self, paths: &MachinePaths) -> PathBuf {
         match self {
-            Self::Boot | Self::Clone(_) => paths.overlay(),
+            Self::Boot | Self::Clone(_) | Self::Thawed(_) => paths.overlay(),
             Self::Mould { directory, .. } => files::disk(directory),
         }
     }
@@ -61,25 +93,33 @@ impl Origin {
     /// Whether there is a second serial port, by which a clone becomes a machine of its own. The
     /// devices of a template and its clones are the same.
     pub(super) fn has_port(&self) -> bool {
-        !matches!(self, Self::Boot)
+        match self {
+            Self::Boot => false,
+            Self::Thawed(thaw) => thaw.shape().clone,
+            Self::Mould { .. } | Self::Clone(_) => true,
+        }
     }
 
-    /// The object that holds the guest's memory, where it is not QEMU's own. A clone maps that of
-    /// its template and keeps to itself what it writes; without `rom` and `readonly` QEMU would open
-    /// the file for writing (vm-facts 5).
-    pub(super) fn memory(&self, size: ByteSize) -> Option<(PathBuf, Value)> {
-        let object = |share: bool| {
-            json!({ "qom-type": "memory-backend-file", "id": MEMORY_ID, "size": size.0,
-                "share": share })
-        };
+    /// The object that holds the guest's memory, where it is not QEMU's own, and its file if it has
+    /// one. A clone maps that of its template and keeps to itself what it writes; without `rom` and
+    /// `readonly` QEMU would open the file for writing (vm-facts 5).
+    pub(super) fn memory(&self, size: ByteSize) -> Option<(Option<PathBuf>, Value)> {
+        let object = |kind: &str, share: bool| json!({ "qom-type": kind, "id": MEMORY_ID, "size": size.0, "share": share });
+        let file = "memory-backend-file";
         match self {
             Self::Boot => None,
-            Self::Mould { directory, .. } => Some((files::memory(directory), object(true))),
+            // The name of the memory is the same, wherever it lies.
+            Self::Thawed(thaw) => {
+                thaw.shape().clone.then(|| (None, object("memory-backend-ram", false)))
+            }
+            Self::Mould { directory, .. } => {
+                Some((Some(files::memory(directory)), object(file, true)))
+            }
             Self::Clone(template) => {
-                let mut object = object(false);
+                let mut object = object(file, false);
                 object["readonly"] = true.into();
                 object["rom"] = "off".into();
-                Some((template.memory(), object))
+                Some((Some(template.memory()), object))
             }
         }
     }

@@ -10,7 +10,7 @@ mod message;
 mod usernet;
 
 pub(crate) use blocking::ask_name;
-pub(super) use client::{COMMAND_DEADLINE, Qmp};
+pub(crate) use client::{COMMAND_DEADLINE, Qmp};
 pub use error::QmpError;
 pub(super) use message::Event;
 pub(super) use usernet::forwarded_port;

@@ -1,8 +1,9 @@
 //! A machine that was restored from a template and stands still.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Machine, MachineError, MachineSpec};
+use super::{Birth, Machine, MachineError, MachineSpec};
 use crate::host::Instance;
 
 /// A machine that was restored from a template and stands still. It is nobody's yet: to be of use it
@@ -29,8 +30,14 @@ impl Restored {
     /// It did not become one. It is destroyed then.
     pub async fn become_own(self, hostname: &str) -> Result<Machine, MachineError> {
         let Self(mut machine) = self;
+        let begun = Instant::now();
         match machine.personalise(hostname).await {
-            Ok(sample) => machine.sample = Some(sample),
+            Ok(sample) => {
+                let birth = machine.birth.take().unwrap_or_default();
+                let birth = Birth { sample, personal: begun.elapsed(), ..birth };
+                tracing::debug!(vm.id = %machine.id(), ?birth, "a clone is a machine of its own");
+                machine.birth = Some(birth);
+            }
             Err(error) => {
                 machine.destroy().await;
                 return Err(Box::new(error).into());

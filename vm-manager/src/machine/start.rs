@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::arguments::{CommandLine, SSH_PORT};
 use super::body::Body;
@@ -10,14 +11,13 @@ use super::launch::{connect, launch};
 use super::qmp::{QmpError, forwarded_port};
 use super::watcher::Watcher;
 use super::{
-    Console, Machine, MachineError, MachineSpec, Origin, Privileges, Restored, migration, overlay,
+    Birth, Console, Machine, MachineError, MachineSpec, Origin, Privileges, Restored, migration,
 };
 use crate::host::{
-    Adoption, HostError, Instance, MachineName, MachinePaths, Owned, Record, check_reserve,
-    write_private,
+    Adoption, HostError, Instance, MachineName, MachinePaths, Owned, Record, RecordedShape,
+    check_reserve, write_private,
 };
-use crate::seed::{self, Seed};
-use crate::ssh::Keys;
+use crate::seed::Seed;
 
 impl Machine {
     /// Starts a machine: checks the host's disk and memory, makes its files, starts QEMU and connects
@@ -29,7 +29,11 @@ impl Machine {
     /// [`MachineError`] names what is missing or failed; everything that was made is removed.
     pub async fn start(instance: &Arc<Instance>, spec: MachineSpec) -> Result<Self, MachineError> {
         if spec.origin.template().is_none() {
+            let is_restored = spec.origin.is_restored();
             let machine = Self::set_up(instance, spec).await?;
+            if is_restored {
+                machine.resume().await?;
+            }
             if machine.adoptable {
                 machine.offer()?;
             }
@@ -46,6 +50,7 @@ impl Machine {
         spec: MachineSpec,
     ) -> Result<Self, MachineError> {
         spec.check()?;
+        let begun = Instant::now();
         let settings = instance.settings();
         let (qemu, accelerator) = instance.qemu().await?;
         check_reserve(&settings.state, settings.disk_reserve)??;
@@ -60,31 +65,32 @@ impl Machine {
         let paths = settings.machine(instance.id(), vm);
         let mut body = Body::create(name, paths.clone(), Owned::new(instance, vm), promise)?;
         let mut record = Record::new(vm, &image.entry.label);
+        record.shape = Some(RecordedShape {
+            image: image.digest.clone(),
+            cpus,
+            memory,
+            acceleration: accelerator.acceleration,
+            clone: origin.has_port(),
+        });
         record.write(&paths.record())?;
 
-        let keys = match origin.template() {
-            None => Keys::generate()?,
-            Some(template) => Keys::generate()?.refusing(&template.facts().login_key)?,
-        };
+        let keys = origin.keys()?;
         let seed = Seed {
             instance_id: vm.to_string(),
             hostname,
             user: image.entry.user.clone(),
             authorized_key: keys.login_public_line(),
-            host_key_private_openssh: keys
-                .host_private_openssh()
-                .expect("keys that were just made have both private parts"),
+            // A frozen machine has its seed already.
+            host_key_private_openssh: keys.host_private_openssh().unwrap_or_default(),
         };
-        seed::write_iso(&paths.seed(), &seed)?;
-        let size = image.entry.disk;
-        let base = origin.base(&image.disk);
-        overlay::create(&settings.qemu_img, &base, &origin.overlay(&paths), size).await?;
+        origin.place(&image, &paths, &settings.qemu_img, &seed).await?;
         let console = Console::create(&paths.console(), privileges.uid)?;
         hand_over(&paths, &origin, &privileges)?;
 
         let acceleration = accelerator.acceleration;
         let (image, origin, paths_of) = (&*image, &origin, &paths);
         let line = CommandLine { name, image, acceleration, cpus, memory, origin, paths: paths_of };
+        let files = begun.elapsed();
         let process = launch(qemu, &line.arguments()?, &paths, &privileges)?;
         let identity = process.identity();
         // From here on it ends with the body, whatever fails.
@@ -98,8 +104,16 @@ impl Machine {
             let ended = Arc::clone(&ended);
             connect(&watched, &paths, move |event| ended.observe(event)).await?
         };
+        let qemu_took = begun.elapsed().saturating_sub(files);
+        let mut birth = None;
         if let Some(template) = origin.template() {
+            let restoring = Instant::now();
             migration::restore(&qmp, &template.device()).await.map_err(Box::new)?;
+            let restore = restoring.elapsed();
+            birth = Some(Birth { files, qemu: qemu_took, restore, ..Birth::default() });
+        }
+        if let Origin::Thawed(thaw) = origin {
+            thaw.restore(&qmp, &paths.runtime).await.map_err(Box::new)?;
         }
         let port = forwarded_port(&qmp.human("info usernet").await?, SSH_PORT)
             .ok_or(QmpError::Incomplete { command: "info usernet", what: "forwarded port" })?;
@@ -116,7 +130,7 @@ impl Machine {
             address,
             keys,
             adoptable,
-            sample: None,
+            birth,
             accelerator,
             console,
             ended,
@@ -168,7 +182,7 @@ fn hand_over(
     }
     let mould = match origin {
         Origin::Mould { directory, .. } => Some(directory),
-        Origin::Boot | Origin::Clone(_) => None,
+        Origin::Boot | Origin::Clone(_) | Origin::Thawed(_) => None,
     };
     let own = [&paths.state, &paths.runtime, &origin.overlay(paths), &paths.seed()];
     for path in own.into_iter().chain(mould) {

@@ -75,7 +75,7 @@ impl Template {
         Self { directory, facts }
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 

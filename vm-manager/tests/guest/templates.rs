@@ -107,7 +107,7 @@ struct Told {
 async fn live(frozen: &Frozen, instance: &Arc<Instance>, number: usize) -> Told {
     let hostname = format!("clone-{number}");
     let machine = start(instance, frozen.clone(&hostname)).await;
-    let sample = machine.sample().unwrap().to_owned();
+    let sample = machine.birth().unwrap().sample.clone();
     let guest = machine.wait_ready(BOOT).await.unwrap();
 
     let before = SystemTime::now();
@@ -162,10 +162,8 @@ async fn clones_have_nothing_of_each_other_and_nothing_of_their_template() {
         told.push(live(&frozen, &instance, number).await);
     }
     let together = (told.len()..clones()).map(|number| live(&frozen, &instance, number));
-    let mut together = futures_util::stream::iter(together).buffer_unordered(TOGETHER);
-    while let Some(one) = together.next().await {
-        told.push(one);
-    }
+    let together = futures_util::stream::iter(together).buffer_unordered(TOGETHER);
+    told.extend(together.collect::<Vec<Told>>().await);
     for what in [
         |told: &Told| told.sample.clone(),
         |told: &Told| told.machine_id.clone(),
