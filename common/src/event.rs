@@ -242,6 +242,9 @@ pub struct Kept {
     pub machine: String,
     /// When it is destroyed.
     pub until: Timestamp,
+    /// Whether it was frozen to files, from which `solstice thaw` continues it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
 }
 
 /// A session in the machine of a failed job, for the person who triggered it.

@@ -109,6 +109,9 @@ pub struct JobBody {
     pub has_checkout: bool,
     /// How long a failed machine is kept for its user; absent means not at all.
     pub keep: Option<Duration>,
+    /// Whether it is kept frozen, in files instead of memory.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub keep_frozen: bool,
     /// The services that the job may reach through the host: of its forge, and none of ours. No part
     /// of this version forwards to them yet.
     #[serde(default)]
@@ -116,6 +119,11 @@ pub struct JobBody {
     /// The wish for a session in the machine if the job fails. No part of this version grants it yet.
     #[serde(default)]
     pub debug: Option<DebugWish>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_no(value: &bool) -> bool {
+    !value
 }
 
 /// Programs that know no [`JobBody::has_checkout`] send a tree only where a step places it.

@@ -131,6 +131,10 @@ impl Report {
             }
             // The line that made it stands in the log; this forge shows no more.
             EventBody::Annotation(_) => Vec::new(),
+            EventBody::Kept(kept) if kept.frozen => self.note(format!(
+                "The machine is frozen until {}: solstice thaw {}",
+                kept.until, kept.machine
+            )),
             EventBody::Kept(kept) => self.note(format!(
                 "The machine is kept until {}: solstice shell {}",
                 kept.until, kept.machine

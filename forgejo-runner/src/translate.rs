@@ -211,6 +211,7 @@ fn work(
             tree: None,
             has_checkout,
             keep: None,
+            keep_frozen: false,
             services,
             debug: None,
         },

@@ -45,8 +45,11 @@ const SWEEPER_MARGIN: Duration = Duration::from_secs(60);
 const PREPARING: Duration = Duration::from_secs(6 * 3600);
 /// How long it may take to log in and to place the guest program and the tree.
 const READY: Duration = Duration::from_secs(45 * 60);
-/// How long the machine may take to go and the last events to be written.
-const FINISHING: Duration = Duration::from_secs(5 * 60);
+/// How long the machine may take to go, or to be frozen, and the last events to be written.
+const FINISHING: Duration = Duration::from_secs(20 * 60);
+
+/// How long a machine is kept that runs.
+const UNFROZEN: Duration = Duration::from_secs(2 * 3600);
 
 /// How a job is ended from outside.
 #[derive(Clone, Debug, Default)]
@@ -267,8 +270,8 @@ impl Work<'_> {
         }
         self.record.enter(JobState::Finishing, FINISHING).await?;
         let running = machine.ended().borrow().is_none();
-        if let (true, Some(keep)) = (failed && running, self.request.body.keep) {
-            keep_machine(machine, keep, log).await?;
+        if let (true, Some(keep)) = (failed && running, self.machines.keep(self.request)) {
+            self.keep(machine, keep, log).await?;
         } else {
             // The machine goes first: whoever receives the events may be slow.
             let begun = Instant::now();
@@ -278,6 +281,33 @@ impl Work<'_> {
             self.record.phase_took(Phase::Cleanup, took);
         }
         ended
+    }
+
+    /// Keeps the machine for its user: as it is, or frozen.
+    async fn keep(
+        &self,
+        machine: Machine,
+        (time, frozen): (Duration, bool),
+        log: &mut EventLog,
+    ) -> Result<(), TryError> {
+        let now = SystemTime::now();
+        let until = Timestamp::from(now + time);
+        let name = machine.id().short();
+        // A guest that cannot be frozen holds its memory, and so not for days.
+        let running = Timestamp::from(now + time.min(UNFROZEN));
+        machine.keep(&name, running).map_err(|error| error.infrastructure())?;
+        let mut kept = Kept { machine: name, until: running, frozen: false };
+        if frozen {
+            match self.machines.freeze(&kept.machine, until).await {
+                Ok(()) => kept = Kept { until, frozen: true, ..kept },
+                Err(reason) => {
+                    log.notice(&format!("The machine runs on, for it cannot be frozen: {reason}"))
+                        .await?;
+                }
+            }
+        }
+        log.kept(kept).await?;
+        Ok(())
     }
 
     async fn boot_and_run(
@@ -409,18 +439,6 @@ fn error_lines(cause: &Infrastructure) -> String {
     text.push_str(cause.cause.cure());
     text.push('.');
     text
-}
-
-async fn keep_machine(
-    machine: Machine,
-    keep: Duration,
-    log: &mut EventLog,
-) -> Result<(), TryError> {
-    let until = Timestamp::from(SystemTime::now() + keep);
-    let name = machine.id().short();
-    machine.keep(&name, until).map_err(|error| error.infrastructure())?;
-    log.kept(Kept { machine: name, until }).await?;
-    Ok(())
 }
 
 /// How long the host lets the steps of a job run.

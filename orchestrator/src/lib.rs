@@ -11,6 +11,7 @@ pub mod api;
 pub mod attach;
 pub mod clock;
 pub mod events;
+mod freezing;
 mod job;
 pub mod journal;
 pub mod lifecycle;
@@ -28,6 +29,7 @@ pub mod store;
 mod templates;
 pub mod tree;
 
+pub use freezing::Keys;
 pub use job::JobControl;
 pub use machines::{Patience, Settings};
 pub use service::{Service, ServiceSettings};

@@ -2,6 +2,7 @@
 //! nothing to a guest that is ready for its job.
 
 mod making;
+mod prefetch;
 mod starting;
 
 use std::ffi::OsString;
@@ -14,11 +15,13 @@ use common::ids::{InstanceId, VmId};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use common::size::ByteSize;
+use common::time::Timestamp;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use vm_manager::frozen::{self, FrozenError, FrozenStore};
 use vm_manager::host::watchdog::{self, Watchdog};
-use vm_manager::host::{HostError, HostSettings, Instance, sweep_dead};
+use vm_manager::host::{HostError, HostSettings, Instance, Need, sweep_dead};
 use vm_manager::image::{
     Catalogue, CatalogueError, Entry, Image, ImageError, ImageStore, Progress, StoreSettings,
     UnknownLabel,
@@ -27,6 +30,7 @@ use vm_manager::machine::Machine;
 use vm_manager::ssh::Guest;
 
 use crate::events::{EventLog, ReceiverGone};
+use crate::freezing::Keys;
 use crate::job::{AFTER_LIMIT, TryError};
 use crate::record::Recorder;
 use crate::templates::{Shape, Tell, TemplateSettings, Templates};
@@ -60,6 +64,11 @@ pub struct Settings {
     /// The program and arguments of the watchdog; the instance's id is added behind them. Absent
     /// means that nobody cleans up after a crash until the next start.
     pub watchdog: Option<(PathBuf, Vec<OsString>)>,
+    /// What everything is sealed with that outlives a machine.
+    pub keys: Keys,
+    /// For how long the machines of failed jobs are kept frozen that do not say it themselves;
+    /// absent means not at all.
+    pub freeze_failed: Option<Duration>,
     /// For how long machines are borne with that do not do what they should.
     pub patience: Patience,
 }
@@ -89,6 +98,8 @@ pub(crate) struct Machines {
     service: Option<InstanceId>,
     /// Made when the first machine is needed.
     claim: Mutex<Option<Claim>>,
+    /// Clones whose jobs are being claimed.
+    waiting: prefetch::Waiting,
 }
 
 /// What this process holds on its host.
@@ -118,7 +129,13 @@ impl Machines {
 
     fn new(settings: Settings, service: Option<InstanceId>) -> Result<Self, CatalogueError> {
         let catalogue = Catalogue::load(settings.catalogue.as_deref())?;
-        Ok(Self { settings, catalogue, service, claim: Mutex::default() })
+        Ok(Self {
+            settings,
+            catalogue,
+            service,
+            claim: Mutex::default(),
+            waiting: Default::default(),
+        })
     }
 
     /// For how long machines are borne with.
@@ -162,6 +179,7 @@ impl Machines {
     /// Gives the host's resources back. Machines that are kept, or left to be adopted, stay, guarded
     /// by the watchdog.
     pub(crate) async fn shutdown(&self) {
+        self.remove_waiting(true).await;
         let claim = self.claim.lock().await.take();
         let Some(Claim { instance, watchdog, upkeep }) = claim else { return };
         upkeep.abort();
@@ -205,7 +223,7 @@ impl Machines {
             memory: envelope.size.memory.unwrap_or(entry.memory),
             program: &program,
         };
-        let starting = Starting { request, record, shape: &shape };
+        let starting = Starting { request, record, shape: &shape, waiting: &self.waiting };
         let (machine, guest) = starting.start(self.settings.templates.as_ref(), log).await?;
         let accelerator = machine.accelerator();
         let name = accelerator.acceleration.name();
@@ -237,16 +255,34 @@ impl Machines {
         if templates.find().map_err(|error| error.to_string())?.is_some() {
             return Ok(());
         }
-        let promise = match instance.reserve(memory, cpus) {
+        let need = Need::whole(memory, cpus);
+        let promise = match instance.reserve(&need) {
             Err(HostError::NoRoom(vm_manager::host::NoRoom::Now { .. })) => {
                 tell("Waiting for room.");
-                instance.wait_for_room(memory, cpus).await
+                instance.wait_for_room(&need).await
             }
             promise => promise,
         };
         let promise = promise.map_err(|error| error.to_string())?;
         templates.forget_failure();
         templates.make(promise, tell).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// For how long the machine of a failed job is kept, and whether frozen.
+    pub(crate) fn keep(&self, request: &JobRequest) -> Option<(Duration, bool)> {
+        let body = &request.body;
+        let asked = body.keep.map(|time| (time, body.keep_frozen));
+        asked.or(self.settings.freeze_failed.map(|time| (time, true)))
+    }
+
+    /// Freezes a machine that is kept.
+    ///
+    /// # Errors
+    /// A sentence about why it cannot be; it runs on.
+    pub(crate) async fn freeze(&self, name: &str, until: Timestamp) -> Result<(), String> {
+        let cipher = self.settings.keys.cipher().map_err(|error| error.to_string())?;
+        let frozen = frozen::freeze(&self.settings.host, name, until, cipher).await;
+        frozen.map(drop).map_err(|error| error.to_string())
     }
 
     /// Takes over a machine that runs since before this process.
@@ -411,12 +447,16 @@ impl Machines {
 }
 
 /// Looks after an instance as long as its owner lives: ends kept machines whose time is over, and
-/// whatever contradicts the records.
+/// whatever contradicts the records. Frozen machines of the host go when their time is over.
 async fn upkeep(instance: Arc<Instance>) {
     loop {
         tokio::time::sleep(UPKEEP).await;
         let instance = Arc::clone(&instance);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || instance.maintain()).await {
+        let upkeep = tokio::task::spawn_blocking(move || {
+            instance.maintain()?;
+            FrozenStore::of(instance.settings()).remove_expired().map_err(FrozenError::from)
+        });
+        if let Ok(Err(error)) = upkeep.await {
             tracing::warn!(%error, "cannot look after the machines; trying again");
         }
     }

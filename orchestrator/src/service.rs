@@ -49,7 +49,7 @@ use crate::machines::Machines;
 use crate::record::Note;
 use crate::store::{HostReport, LabelOffer, Size, Store, StoreError};
 
-pub use self::settings::{Database, Keys, ServiceSettings, Transport};
+pub use self::settings::{Database, ServiceSettings, Transport};
 
 use self::hand::Hands;
 use self::jumps::Jumps;
@@ -125,6 +125,8 @@ pub(crate) struct Inner {
     keys: KeyRing,
     journals: Arc<Journals>,
     machines: Machines,
+    /// Whether no other host has a part in the table of jobs.
+    is_alone: bool,
     clock: Clock,
     /// With an embedded database.
     jumps: Option<Jumps>,
@@ -154,15 +156,14 @@ impl Service {
         let host = identity::load_or_create(&settings.state)?;
         let instance: InstanceId = host.to_string().parse().expect("both ids are uuids");
         let limits = settings.machines.host.limits;
+        let keys = settings.machines.keys.clone();
         let machines = Machines::of_service(settings.machines, instance)?;
         // First of all: what follows belongs to whoever holds this.
         let acceleration = machines.acceleration().await?;
         let labels = schedule::offers(&machines, settings.labels.as_deref())?;
         let capacity = schedule::capacity(&limits, &labels)?;
-        let keys = match &settings.keys {
-            Keys::Own(path) => KeyRing::load_or_create(path)?,
-            Keys::Given(paths) => KeyRing::load(paths)?,
-        };
+        let keys = keys.load()?;
+        let is_alone = matches!(settings.database, Database::Sqlite(_));
         let store = match &settings.database {
             Database::Sqlite(path) => Store::sqlite(path, settings.clock.clone()).await?,
             Database::Postgres(url) => Store::postgres(url).await?,
@@ -194,6 +195,7 @@ impl Service {
             keys,
             journals,
             machines,
+            is_alone,
             clock: settings.clock,
             jumps: matches!(settings.database, Database::Sqlite(_))
                 .then(|| Jumps::open(&settings.state)),

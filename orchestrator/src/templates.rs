@@ -15,7 +15,9 @@ use tokio::time::timeout;
 use vm_manager::host::{HostError, Instance, Promise};
 use vm_manager::image::{Image, Preparation, Progress, Templating};
 use vm_manager::machine::qmp::QmpError;
-use vm_manager::machine::{Ended, Machine, MachineError, MachineSpec, Origin, Privileges};
+use vm_manager::machine::{
+    Ended, Machine, MachineError, MachineSpec, Origin, Privileges, Restored,
+};
 use vm_manager::ssh::{Guest, SshError};
 use vm_manager::template::{
     Facts, Making, StoreSettings, Template, TemplateError, TemplateKey, TemplateStore,
@@ -170,7 +172,7 @@ impl<'a> Templates<'a> {
     }
 
     /// The name of the template that jobs start from.
-    fn key(&self) -> &TemplateKey {
+    pub(crate) fn key(&self) -> &TemplateKey {
         self.prepared.as_ref().map_or(&self.plain, |(key, _)| key)
     }
 
@@ -296,8 +298,8 @@ impl<'a> Templates<'a> {
         // A clone that can be logged in to by its own key and not by the template's shows that the
         // template is one.
         let origin = Origin::Clone(Arc::clone(&template));
-        let Ready { machine, guest } =
-            start(instance, self.shape.spec(TRIAL, origin, promise)).await?;
+        let clone = Restored::new(instance, self.shape.spec(TRIAL, origin, promise)).await?;
+        let Ready { machine, guest } = go_on(clone, TRIAL).await?;
         guest.close().await;
         drop(guest);
         let promise = machine.destroy_for_another().await?;
@@ -319,12 +321,9 @@ impl<'a> Templates<'a> {
     }
 }
 
-/// Starts a clone: it is a machine of its own then, and lets us in and its template not.
-pub(crate) async fn start(
-    instance: &Arc<Instance>,
-    spec: MachineSpec,
-) -> Result<Ready, NoTemplate> {
-    let machine = Machine::start(instance, spec).await?;
+/// Lets a clone go on: it is a machine of its own then, and lets us in and its template not.
+pub(crate) async fn go_on(clone: Restored, hostname: &str) -> Result<Ready, NoTemplate> {
+    let machine = clone.become_own(hostname).await?;
     match machine.wait_ready(CLONE_ANSWER).await {
         Ok(guest) => Ok(Ready { machine, guest }),
         Err(error) => {

@@ -48,6 +48,7 @@ pub fn job(label: &str, scripts: &[&str]) -> JobRequest {
             tree: None,
             has_checkout: true,
             keep: None,
+            keep_frozen: false,
             services: Vec::new(),
             debug: None,
         },

@@ -5,6 +5,7 @@ mod run;
 mod service;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -16,7 +17,7 @@ use common::plan::Dialect;
 use common::size::ByteSize;
 
 pub use forgejo::{ForgejoCommand, ForgejoRunnerArgs, RegisterArgs, UnregisterArgs};
-pub use run::RunArgs;
+pub use run::{KeepHow, RunArgs};
 pub(crate) use run::{LONGEST_JOB, is_name};
 pub use service::{CancelArgs, DrainArgs, JobArgs, JobsArgs, LogsArgs};
 
@@ -54,6 +55,15 @@ Examples:
   solstice cp build-1f2e3d:/var/log/syslog .
   solstice cp ./fix.patch build-1f2e3d:/tmp/
   solstice cp -r build-1f2e3d:/root/work/reports .";
+
+const FREEZE_HELP: &str = "\
+Examples:
+  solstice freeze build-1f2e3d          the machine of a failed job that `run --keep` kept
+  solstice frozen                       which there are, and until when
+  solstice thaw build-1f2e3d            its processes go on where they were
+
+The files hold the guest's memory and disk, sealed with the key of this installation. Open
+connections do not outlive a freeze.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -105,7 +115,32 @@ pub enum Command {
     /// Copy a file, or with -r a directory, to or from a kept machine.
     #[command(after_help = CP_EXAMPLES)]
     Cp(CpArgs),
-    /// Destroy kept machines before their time is over.
+    /// Freeze a kept machine to files: it holds no memory then, and `thaw` continues it.
+    #[command(after_help = FREEZE_HELP)]
+    Freeze {
+        /// The kept machine [default: the only one].
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+        /// How long the files are kept.
+        #[arg(long = "for", value_name = "T", value_parser = keeping, default_value = "7d")]
+        time: Duration,
+    },
+    /// Continue a frozen machine where it was frozen; it is a kept one then.
+    Thaw {
+        /// The frozen machine [default: the only one].
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+        /// How long the machine is kept.
+        #[arg(long = "for", value_name = "T", value_parser = keeping, default_value = "2h")]
+        time: Duration,
+    },
+    /// List frozen machines.
+    Frozen {
+        /// Print a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Destroy kept and frozen machines before their time is over.
     Rm {
         /// Their names.
         #[arg(required = true, value_name = "RUN")]
@@ -177,6 +212,14 @@ pub enum Command {
         /// The instance.
         id: String,
     },
+}
+
+/// For how long something may be kept.
+fn keeping(text: &str) -> Result<Duration, String> {
+    let time = text.parse::<humantime::Duration>().map(Duration::from);
+    let range = Duration::from_secs(60)..=Duration::from_secs(366 * 24 * 3600);
+    let time = time.ok().filter(|time| range.contains(time));
+    time.ok_or_else(|| "expected a time from 1m to 1year, such as 2h or 7d".to_owned())
 }
 
 /// Options of `solstice shell`.

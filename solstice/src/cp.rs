@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::limits::GIB;
 use tokio::fs;
+use vm_manager::frozen::FrozenStore;
 use vm_manager::host::{HostError, kept, sweep_dead};
 use vm_manager::ssh::{Guest, SshError, quote_path};
 
@@ -83,11 +84,23 @@ pub(crate) async fn copy(settings: &Settings, arguments: &CpArgs) -> Result<Exit
 /// One does not exist or does not go away.
 pub(crate) async fn remove(settings: &Settings, runs: &[String]) -> Result<Exit, CommandError> {
     let host = host_settings(settings);
+    let frozen = FrozenStore::of(&host);
+    let mut running = Vec::new();
     for run in runs {
-        kept::release(&host, run).map_err(|error| machine::kept_error(&error))?;
+        match frozen.find(run) {
+            Ok(machine) => {
+                let removed = frozen.remove(&machine);
+                removed.map_err(|error| CommandError::infrastructure(error.to_string()))?;
+                message::notice(&format!("removed {run}"));
+            }
+            Err(_) => {
+                kept::release(&host, run).map_err(|error| machine::kept_error(&error))?;
+                running.push(run);
+            }
+        }
     }
     let gone = async {
-        for run in runs {
+        for run in running {
             while !matches!(kept::find(&host, run), Err(HostError::NotKept { .. })) {
                 let host = host.clone();
                 // Where its watchdog is gone as well, nobody but us removes it.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use common::ids::InstanceId;
-use orchestrator::TemplateSettings;
+use orchestrator::{Keys, TemplateSettings};
 use vm_manager::host::{HostSettings, watchdog};
 
 use crate::exit::CommandError;
@@ -47,6 +47,14 @@ pub(crate) fn template_settings(settings: &Settings) -> Option<TemplateSettings>
     (quota.0 > 0).then_some(TemplateSettings { directory, quota })
 }
 
+/// What everything is sealed with that outlives a machine.
+pub(crate) fn keys(settings: &Settings) -> Keys {
+    match &settings.service.seal_keys {
+        Some(paths) => Keys::Given(paths.clone()),
+        None => Keys::Own(settings.state_dir.join("seal.key")),
+    }
+}
+
 /// What the orchestrator wants to know.
 pub(crate) fn orchestrator_settings(settings: &Settings) -> orchestrator::Settings {
     orchestrator::Settings {
@@ -56,6 +64,8 @@ pub(crate) fn orchestrator_settings(settings: &Settings) -> orchestrator::Settin
         templates: template_settings(settings),
         catalogue: settings.catalogue.clone(),
         watchdog: watchdog_command(settings),
+        keys: keys(settings),
+        freeze_failed: settings.service.freeze_failed,
         patience: orchestrator::Patience::default(),
     }
 }

@@ -18,6 +18,7 @@ mod drain;
 pub mod exit;
 mod expression;
 mod forgejo;
+mod frozen;
 mod host;
 mod hosts;
 mod image;
@@ -66,6 +67,9 @@ pub async fn execute(cli: Cli) -> Result<Exit, CommandError> {
         Command::Run(arguments) => run::run(&settings, *arguments).await,
         Command::Shell(arguments) => shell::shell(&settings, arguments).await,
         Command::Cp(arguments) => cp::copy(&settings, &arguments).await,
+        Command::Freeze { run, time } => frozen::freeze(&settings, run.as_deref(), time).await,
+        Command::Thaw { run, time } => frozen::thaw(&settings, run.as_deref(), time).await,
+        Command::Frozen { json } => frozen::list(&settings, json),
         Command::Rm { runs } => cp::remove(&settings, &runs).await,
         Command::Jobs(arguments) => jobs::jobs(&settings, arguments).await,
         Command::Show(arguments) => show::show(&settings, arguments).await,

@@ -83,7 +83,7 @@ pub(crate) struct FreshMachine {
 
 /// What the machine's owner holds on this host.
 #[derive(Debug)]
-struct Claim {
+pub(crate) struct Claim {
     instance: Arc<Instance>,
     watchdog: Option<Watchdog>,
 }
@@ -151,7 +151,11 @@ async fn boot(
 }
 
 impl Claim {
-    async fn make(settings: &Settings) -> Result<Self, CommandError> {
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    pub(crate) async fn make(settings: &Settings) -> Result<Self, CommandError> {
         let failed = |error: HostError| CommandError::infrastructure(error.to_string());
         let host = host_settings(settings);
         sweep(host.clone()).await;
@@ -166,7 +170,7 @@ impl Claim {
         Ok(Self { instance, watchdog })
     }
 
-    async fn give_back(self) {
+    pub(crate) async fn give_back(self) {
         // Files are removed and a process is waited for.
         let closed = tokio::task::spawn_blocking(move || match self.instance.close() {
             Ok(true) => self.watchdog.is_none_or(|watchdog| watchdog.finish(WATCHDOG_END)),

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use orchestrator::clock::Clock;
-use orchestrator::service::{Database, Keys, ServiceSettings, StartError, Transport};
+use orchestrator::service::{Database, ServiceSettings, StartError, Transport};
 use orchestrator::{Service, api, metrics};
 use tokio_util::sync::CancellationToken;
 
@@ -148,10 +148,6 @@ fn service_settings(settings: &Settings) -> Result<ServiceSettings, CommandError
         labels: service.labels.clone(),
         database,
         transport,
-        keys: match &service.seal_keys {
-            Some(paths) => Keys::Given(paths.clone()),
-            None => Keys::Own(settings.state_dir.join("seal.key")),
-        },
         keep_days: service.keep_events_days,
         keep_bytes: service.keep_events_size.0,
         clock: Clock::system(),

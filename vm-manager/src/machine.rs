@@ -74,6 +74,7 @@ use self::ended::EndedCell;
 use self::qmp::Qmp;
 use crate::host::{Accelerator, MachineName};
 use crate::ssh::Keys;
+use crate::template::Template;
 
 /// A running machine. Dropping it ends QEMU and removes every file.
 #[derive(Debug)]
@@ -88,6 +89,8 @@ pub struct Machine {
     adoptable: bool,
     /// Only a restored machine has one.
     birth: Option<Birth>,
+    /// That of which it is a clone.
+    template: Option<Arc<Template>>,
     accelerator: Accelerator,
     console: Console,
     ended: Arc<EndedCell>,

@@ -16,6 +16,7 @@
 //! A template holds no job's secret. The private key by which its maker logged in is never written
 //! down, and no clone lets it in; the host key is replaced in every clone before anybody connects.
 
+mod dirtied;
 mod error;
 mod facts;
 pub(crate) mod files;

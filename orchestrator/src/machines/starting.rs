@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use common::event::Phase;
+use common::ids::VmId;
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use vm_manager::host::{HostError, NoRoom, Promise};
+use vm_manager::host::{CloneUse, HostError, Need, NoRoom, Promise};
 use vm_manager::image::Image;
-use vm_manager::machine::{Machine, MachineSpec, Origin};
+use vm_manager::machine::{Machine, MachineSpec, Origin, Restored};
 use vm_manager::ssh::Guest;
 use vm_manager::template::Template;
 
+use super::prefetch::Waiting;
 use super::{WAITING_PROGRESS, host_failure};
 use crate::events::{EventLog, ReceiverGone};
 use crate::job::TryError;
@@ -33,6 +35,8 @@ pub(super) struct Starting<'a> {
     pub(super) request: &'a JobRequest,
     pub(super) record: &'a Recorder,
     pub(super) shape: &'a Shape<'a>,
+    /// Clones that were restored while their jobs were being claimed.
+    pub(super) waiting: &'a Waiting,
 }
 
 impl Starting<'_> {
@@ -55,7 +59,7 @@ impl Starting<'_> {
         }
         let promise = match promise {
             Some(promise) => promise,
-            None => self.room(log).await?,
+            None => self.room(None, log).await?,
         };
         let spec = self.spec(Origin::Boot, promise, log).await?;
         let started = Machine::start(self.shape.instance, spec).await;
@@ -69,29 +73,26 @@ impl Starting<'_> {
         promise: &mut Option<Promise>,
         log: &mut EventLog,
     ) -> Result<Result<Ready, NoTemplate>, TryError> {
-        // Room may come late, and templates may go meanwhile.
-        let room = self.room(log).await?;
-        let found = match templates.find() {
-            Ok(Some(template)) => Ok((template, room)),
-            Ok(None) => match templates.failure() {
-                Some(error) => {
-                    *promise = Some(room);
-                    Err(error)
-                }
-                None => self.make(templates, room, log).await?,
-            },
-            Err(error) => {
-                *promise = Some(room);
-                Err(error)
+        let begun = Instant::now();
+        let (template, started) = match self.waiting.take(templates.key()) {
+            Some((template, clone)) => {
+                self.begin(clone.id(), true, log).await?;
+                (template, templates::go_on(clone, &self.hostname()).await)
+            }
+            None => {
+                let (template, room) = match self.template(templates, promise, log).await? {
+                    Ok(found) => found,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let spec = self.spec(Origin::Clone(Arc::clone(&template)), room, log).await?;
+                let clone = Restored::new(self.shape.instance, spec).await;
+                let started = match clone {
+                    Ok(clone) => templates::go_on(clone, &self.hostname()).await,
+                    Err(error) => Err(error.into()),
+                };
+                (template, started)
             }
         };
-        let (template, room) = match found {
-            Ok(found) => found,
-            Err(error) => return Ok(Err(error)),
-        };
-        let begun = Instant::now();
-        let spec = self.spec(Origin::Clone(Arc::clone(&template)), room, log).await?;
-        let started = templates::start(self.shape.instance, spec).await;
         match &started {
             Ok(_) => {
                 template.note_good_clone();
@@ -100,6 +101,32 @@ impl Starting<'_> {
             Err(error) => templates.note_failed_clone(&template, error),
         }
         Ok(started)
+    }
+
+    /// A template, and room for a machine that starts from it.
+    async fn template(
+        &self,
+        templates: &Templates<'_>,
+        promise: &mut Option<Promise>,
+        log: &mut EventLog,
+    ) -> Result<Result<(Arc<Template>, Promise), NoTemplate>, TryError> {
+        // Room may come late, and templates may go meanwhile.
+        while let Some(found) = templates.find().transpose() {
+            let template = match found {
+                Ok(template) => template,
+                Err(error) => return Ok(Err(error)),
+            };
+            let room = self.room(template.expected_use(), log).await?;
+            if matches!(templates.find(), Ok(Some(_))) {
+                return Ok(Ok((template, room)));
+            }
+        }
+        let room = self.room(None, log).await?;
+        if let Some(error) = templates.failure() {
+            *promise = Some(room);
+            return Ok(Err(error));
+        }
+        self.make(templates, room, log).await
     }
 
     async fn make(
@@ -125,22 +152,21 @@ impl Starting<'_> {
     }
 
     /// Waits for room, and says so in the log if there is none at once.
-    async fn room(&self, log: &mut EventLog) -> Result<Promise, TryError> {
+    async fn room(&self, clone: Option<CloneUse>, log: &mut EventLog) -> Result<Promise, TryError> {
         let Shape { instance, cpus, memory, .. } = *self.shape;
-        match instance.reserve(memory, cpus) {
+        let need = Need { memory, cpus, clone };
+        match instance.reserve(&need) {
             Err(HostError::NoRoom(waiting @ NoRoom::Now { .. })) => {
                 log.phase(Phase::Queue, Some(waiting.to_string())).await?;
             }
             promise => return Ok(promise.map_err(|error| host_failure(&error))?),
         }
         let queued = self.request.envelope.deadlines.queued;
-        let promise =
-            timeout(queued, instance.wait_for_room(memory, cpus)).await.map_err(|_| {
-                let hours = queued.as_secs() / 3600;
-                let message =
-                    format!("no room for a machine with {memory} of memory in {hours} hours");
-                Infrastructure::new(Cause::HostMemory, message)
-            })?;
+        let promise = timeout(queued, instance.wait_for_room(&need)).await.map_err(|_| {
+            let hours = queued.as_secs() / 3600;
+            let message = format!("no room for a machine with {memory} of memory in {hours} hours");
+            Infrastructure::new(Cause::HostMemory, message)
+        })?;
         Ok(promise.map_err(|error| host_failure(&error))?)
     }
 
@@ -150,17 +176,26 @@ impl Starting<'_> {
         promise: Promise,
         log: &mut EventLog,
     ) -> Result<MachineSpec, TryError> {
+        self.begin(promise.vm(), matches!(origin, Origin::Clone(_)), log).await?;
+        Ok(MachineSpec {
+            adoptable: self.record.is_durable(),
+            ..self.shape.spec(&self.hostname(), origin, promise)
+        })
+    }
+
+    /// Says that a machine starts, before it does.
+    async fn begin(&self, vm: VmId, is_clone: bool, log: &mut EventLog) -> Result<(), TryError> {
         let Shape { image, cpus, memory, .. } = *self.shape;
-        let from = if matches!(origin, Origin::Clone(_)) { ", from its template" } else { "" };
+        let from = if is_clone { ", from its template" } else { "" };
         let label = &image.entry.label;
         let detail = format!("{label} with {cpus} CPU and {memory} of memory{from}");
         log.phase(Phase::Boot, Some(detail)).await?;
-        self.record.attach_vm(promise.vm()).await?;
-        let hostname = format!("solstice-{}", self.request.envelope.job.short());
-        Ok(MachineSpec {
-            adoptable: self.record.is_durable(),
-            ..self.shape.spec(&hostname, origin, promise)
-        })
+        self.record.attach_vm(vm).await?;
+        Ok(())
+    }
+
+    fn hostname(&self) -> String {
+        format!("solstice-{}", self.request.envelope.job.short())
     }
 }
 

@@ -69,6 +69,9 @@ impl Inner {
         for delivery in deliveries {
             match self.examine(&delivery) {
                 Ok((job, refused)) => {
+                    if refused.is_none() {
+                        self.prefetch(&job);
+                    }
                     jobs.push(job);
                     waiting.push((delivery, refused));
                 }
@@ -87,6 +90,25 @@ impl Inner {
             }
         }
         self.wake.notify_one();
+    }
+
+    /// Restores a clone for a job while it goes through the table. Where hosts share that, another
+    /// may get the job.
+    fn prefetch(self: &Arc<Self>, job: &NewJob) {
+        if !self.is_alone || self.is_draining() {
+            return;
+        }
+        let (label, size) = {
+            let envelope = job.message.envelope();
+            (envelope.label.clone(), (envelope.size.cpus, envelope.size.memory))
+        };
+        let inner = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = inner.machines.prefetch(&label, size) => {}
+                () = inner.stop.cancelled() => {}
+            }
+        });
     }
 
     /// Checks a job as far as that can be done before it runs. One that cannot run, but whose forge

@@ -20,8 +20,6 @@ pub struct ServiceSettings {
     pub database: Database,
     /// How jobs come and events go.
     pub transport: Transport,
-    /// What bodies and events are sealed with.
-    pub keys: Keys,
     /// Days for which the events of finished jobs are kept.
     pub keep_days: u32,
     /// Bytes that the events of finished jobs may take together.
@@ -46,13 +44,4 @@ pub enum Transport {
     Embedded(PathBuf),
     /// Over a RabbitMQ broker.
     Rabbit(queue::rabbit::Settings),
-}
-
-/// What bodies and events are sealed with.
-#[derive(Clone, Debug)]
-pub enum Keys {
-    /// A key of this host, made on first use.
-    Own(PathBuf),
-    /// Keys that the installation shares: the first seals, all open.
-    Given(Vec<PathBuf>),
 }

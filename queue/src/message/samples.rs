@@ -87,6 +87,7 @@ pub(super) fn request() -> JobRequest {
         tree: None,
         has_checkout: true,
         keep: Some(Duration::from_secs(60)),
+        keep_frozen: false,
         services: vec![Service {
             name: "cache".to_owned(),
             base_url: "https://forge.example/cache".to_owned(),

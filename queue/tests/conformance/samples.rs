@@ -52,6 +52,7 @@ pub(crate) fn job() -> JobMessage {
         tree: None,
         has_checkout: true,
         keep: None,
+        keep_frozen: false,
         services: Vec::new(),
         debug: None,
     };

@@ -203,10 +203,16 @@ struct Host<'a> {
 
 impl<'a> Host<'a> {
     fn new(bench: &'a Bench) -> Self {
-        let mut settings = HostSettings::below(&bench.fresh());
-        settings.runtime = bench.sockets();
-        // Ten guests of two processors on whatever host this is.
-        settings.limits = CapacityLimits { cpus: Some(1000), memory: None };
+        let settings = HostSettings {
+            state: bench.fresh(),
+            runtime: bench.sockets(),
+            qemu: "qemu-system-x86_64".into(),
+            qemu_img: "qemu-img".into(),
+            disk_reserve: ByteSize(GIB),
+            acceleration: None,
+            // Ten guests of two processors on whatever host this is.
+            limits: CapacityLimits { cpus: Some(1000), memory: None },
+        };
         let instance = Instance::create(&settings).expect("the directories can be used");
         let runtime = Runtime::new().expect("a runtime");
         Self { bench, runtime, instance }

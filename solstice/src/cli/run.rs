@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use common::plan::Dialect;
 use common::size::ByteSize;
 
@@ -20,11 +20,32 @@ Examples:
   solstice run ci.yml --secret DEPLOY_KEY --var REGION=eu
   solstice run ci.yml --event pull_request --event-file event.json
   solstice run ci.yml --keep            keep the machine of a failed job for 2 hours
+  solstice run ci.yml --keep=frozen     freeze it, so that it holds no memory
   solstice run ci.yml --json | jq .     one event per line
 
 Where a service runs on this host (`solstice serve`), it runs the jobs.
 Ctrl-C cancels the jobs; a second Ctrl-C destroys their machines at once.
 Exit codes: 0 passed, 1 failed, 2 infrastructure, 64 usage, 130 cancelled.";
+
+/// How the machine of a failed job is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KeepHow {
+    /// It runs on.
+    Running,
+    /// It is frozen to files.
+    Frozen,
+}
+
+impl KeepHow {
+    /// For how long.
+    #[must_use]
+    pub fn time(self) -> Duration {
+        match self {
+            Self::Running => Duration::from_secs(2 * 3600),
+            Self::Frozen => Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
 
 /// Options of `solstice run`.
 #[derive(Debug, Default, Args)]
@@ -98,9 +119,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "T", value_parser = timeout, help_heading = "Machine")]
     pub timeout: Option<Duration>,
 
-    /// Keep the machine of a failed job for 2 hours.
-    #[arg(long, help_heading = "Machine")]
-    pub keep: bool,
+    /// Keep the machine of a failed job: running for 2 hours, or frozen to files for 7 days, from
+    /// which `solstice thaw` continues it.
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Machine")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "running")]
+    pub keep: Option<KeepHow>,
 
     /// Run the jobs in this process, also where a service runs on this host.
     #[arg(long, help_heading = "Machine")]
@@ -193,7 +216,7 @@ mod tests {
         assert_eq!(run.matrix, [("os".to_owned(), "x=y".to_owned())]);
         assert_eq!(run.dialect, Some(Dialect::Forgejo));
         assert_eq!(run.timeout, Some(Duration::from_secs(5400)));
-        assert!(run.keep && run.verbose && run.json);
+        assert!(run.keep == Some(KeepHow::Running) && run.verbose && run.json);
     }
 
     #[test]

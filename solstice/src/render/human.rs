@@ -266,8 +266,9 @@ impl Human {
         self.output.styled(Style::new(), &text);
         self.output.end_line()?;
         for kept in report.jobs.iter().filter_map(|job| job.kept.as_ref()) {
+            let (how, command) = if kept.frozen { ("frozen", "thaw") } else { ("kept", "shell") };
             let text = format!(
-                "the failed machine is kept until {}: solstice shell {}",
+                "the failed machine is {how} until {}: solstice {command} {}",
                 humantime::format_rfc3339_seconds(kept.until.into()),
                 clean_name(&kept.machine)
             );

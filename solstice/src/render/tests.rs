@@ -84,7 +84,7 @@ fn one_job() -> Report {
     let until = serde_json::from_str("\"2026-11-01T14:00:00Z\"").unwrap();
     let build = JobReport {
         phases_ms: vec![(Phase::Image, 100), (Phase::Boot, 8_250), (Phase::Steps, 80_000)],
-        kept: Some(Kept { machine: "build-1f2e3d".to_owned(), until }),
+        kept: Some(Kept { machine: "build-1f2e3d".to_owned(), until, frozen: false }),
         ..job("build", JobResult::Failure, 89_500)
     };
     Report {

@@ -21,11 +21,8 @@ use super::called::Library;
 use super::execute::Labels;
 use super::schedule::{Called, Decision, Leg, Legs, Needs, Node, Planner, own_key};
 use super::secrets::Secrets;
-use crate::cli::LONGEST_JOB;
+use crate::cli::{KeepHow, LONGEST_JOB};
 use crate::exit::CommandError;
-
-/// How long the machine of a failed job is kept with `--keep`.
-const KEEP: Duration = Duration::from_secs(2 * 3600);
 
 /// How often one run may call workflows, each leg and each call within a call counted.
 const CALLS: usize = 256;
@@ -72,7 +69,7 @@ pub(crate) struct Wishes {
     /// `--timeout`.
     pub(crate) timeout: Option<Duration>,
     /// `--keep`.
-    pub(crate) keep: bool,
+    pub(crate) keep: Option<KeepHow>,
     /// `--env`.
     pub(crate) env: Vec<(String, String)>,
     /// `--matrix`.
@@ -252,7 +249,8 @@ impl WorkflowPlanner<'_> {
                 masks: Vec::new(),
                 tree: Some(self.wishes.project.clone()),
                 has_checkout: workflow::uses_checkout(job),
-                keep: self.wishes.keep.then_some(KEEP),
+                keep: self.wishes.keep.map(KeepHow::time),
+                keep_frozen: self.wishes.keep == Some(KeepHow::Frozen),
                 services: Vec::new(),
                 debug: None,
             },

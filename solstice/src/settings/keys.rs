@@ -239,6 +239,12 @@ pub(super) const KEYS: &[Key] = &[
         show: |s| Some(s.service.keep_events_size.0.to_string()),
     },
     Key {
+        name: "freeze_failed",
+        about: "service: how long the machines of failed jobs are kept frozen, or off",
+        apply: |s, given| freeze_failed(given).map(|v| s.service.freeze_failed = v),
+        show: |s| Some(s.service.freeze_failed.map_or_else(|| text("off"), time)),
+    },
+    Key {
         name: "forgejo_report_interval",
         about: "Forgejo: how often a running job's log and state are sent",
         apply: |s, given| {
@@ -253,6 +259,15 @@ pub(super) const KEYS: &[Key] = &[
         show: |s| Some(time(s.forgejo.shutdown.unwrap_or(forgejo::SHUTDOWN))),
     },
 ];
+
+/// From a minute to a year, or not at all.
+fn freeze_failed(given: &Given) -> Result<Option<Duration>, String> {
+    let text = given.text()?;
+    if text == "off" {
+        return Ok(None);
+    }
+    given.time(Duration::from_secs(60), Duration::from_secs(366 * 24 * 3600)).map(Some)
+}
 
 fn acceleration(given: &Given) -> Result<Acceleration, String> {
     let text = given.text()?;

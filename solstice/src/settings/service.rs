@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::limits::GIB;
 use common::size::ByteSize;
@@ -50,6 +51,8 @@ pub struct ServiceKeys {
     pub keep_events_days: u32,
     /// Bytes that they may take together.
     pub keep_events_size: ByteSize,
+    /// For how long machines of failed jobs are kept frozen; absent means not at all.
+    pub freeze_failed: Option<Duration>,
 }
 
 /// Where jobs are remembered.
@@ -89,6 +92,7 @@ impl Default for ServiceKeys {
             metrics_listen: Some(METRICS),
             keep_events_days: 14,
             keep_events_size: ByteSize(5 * GIB),
+            freeze_failed: None,
         }
     }
 }

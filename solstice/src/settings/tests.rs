@@ -79,6 +79,7 @@ fn every_key_can_be_set_by_the_environment() {
             "queue" => "amqp://broker",
             "metrics_listen" => "off",
             "forgejo_report_interval" | "forgejo_shutdown" => "7s",
+            "freeze_failed" => "7d",
             _ => "/somewhere",
         };
         let variable = key.variable();

@@ -183,6 +183,15 @@ impl Story {
         instances.flat_map(|instance| below(instance.join("machines"))).next().is_some()
     }
 
+    /// Waits until the last machine is gone.
+    pub(crate) fn wait_until_no_machine(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.has_machine() {
+            assert!(Instant::now() < deadline, "a machine stays");
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
     /// The ends of the consoles of all machines, to be read by people.
     fn consoles(&self) -> String {
         let below = |directory: PathBuf| {

@@ -10,6 +10,7 @@ mod everyday;
 mod examples;
 mod faults;
 mod forgejo;
+mod frozen;
 mod harness;
 mod load;
 mod machines;

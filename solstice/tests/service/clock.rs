@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use common::event::JobResult;
 use common::size::ByteSize;
+use orchestrator::Keys;
 use orchestrator::clock::Clock;
-use orchestrator::service::{Database, Keys, Service, ServiceSettings, Transport};
+use orchestrator::service::{Database, Service, ServiceSettings, Transport};
 use rand::Rng;
 use simulators::BootEnd;
 use simulators::jobs::job;
@@ -49,13 +50,14 @@ pub(crate) fn settings(world: &World, host: &Host, clock: Clock) -> ServiceSetti
             templates: None,
             catalogue: Some(scripted.catalogue()),
             watchdog: None,
+            keys,
+            freeze_failed: None,
             patience: orchestrator::Patience::default(),
         },
         name: "host".to_owned(),
         labels: Some(vec!["scripted".to_owned()]),
         database,
         transport,
-        keys,
         keep_days: 14,
         keep_bytes: 1 << 30,
         state,

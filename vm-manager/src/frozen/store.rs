@@ -60,6 +60,12 @@ impl FrozenMachine {
         &self.facts.shape.image
     }
 
+    /// Its virtual processors and the memory of its guest.
+    #[must_use]
+    pub fn size(&self) -> (u32, ByteSize) {
+        (self.facts.shape.cpus, self.facts.shape.memory)
+    }
+
     /// When it was frozen.
     #[must_use]
     pub fn frozen(&self) -> Timestamp {

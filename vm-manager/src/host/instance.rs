@@ -18,7 +18,7 @@ use super::lock::Lock;
 use super::reconcile::{Pass, Reach, pass};
 use super::service::is_service;
 use super::{
-    Accelerator, HostError, HostSettings, Ledger, ProcessIdentity, Promise, Qemu, Share,
+    Accelerator, HostError, HostSettings, Ledger, Need, ProcessIdentity, Promise, Qemu, Share,
     create_private_directory,
 };
 
@@ -113,8 +113,8 @@ impl Instance {
     /// # Errors
     ///
     /// [`HostError::NoRoom`], or the ledger cannot be used.
-    pub fn reserve(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
-        Ledger::new(&self.settings).reserve(&self.claim(memory, cpus))
+    pub fn reserve(&self, need: &Need) -> Result<Promise, HostError> {
+        Ledger::new(&self.settings).reserve(&self.claim(need))
     }
 
     /// Promises room to one machine as soon as there is some. Waits without a limit: the caller has
@@ -123,8 +123,8 @@ impl Instance {
     /// # Errors
     ///
     /// At once when the host could never give that much, or when the ledger cannot be used.
-    pub async fn wait_for_room(&self, memory: ByteSize, cpus: u32) -> Result<Promise, HostError> {
-        Ledger::new(&self.settings).wait_for_room(&self.claim(memory, cpus)).await
+    pub async fn wait_for_room(&self, need: &Need) -> Result<Promise, HostError> {
+        Ledger::new(&self.settings).wait_for_room(&self.claim(need)).await
     }
 
     /// What this instance's machines may use together beside everything else on this host. Kept
@@ -151,9 +151,10 @@ impl Instance {
     }
 
     /// A new machine's claim to room.
-    fn claim(&self, memory: ByteSize, cpus: u32) -> Claim {
+    fn claim(&self, need: &Need) -> Claim {
         let lock = self.settings.instance_lock(self.id);
-        Claim { instance: self.id, vm: VmId::new(), lock, memory, cpus }
+        let Need { memory, cpus, clone } = need.clone();
+        Claim { instance: self.id, vm: VmId::new(), lock, memory, cpus, clone }
     }
 
     /// Takes the promise to a machine over that runs already, from whoever had it. The room is in
@@ -165,7 +166,7 @@ impl Instance {
         cpus: u32,
         process: ProcessIdentity,
     ) -> Result<Promise, HostError> {
-        let claim = Claim { vm, ..self.claim(memory, cpus) };
+        let claim = Claim { vm, ..self.claim(&Need::whole(memory, cpus)) };
         Ledger::new(&self.settings).take_over(&claim, process)
     }
 

@@ -1,5 +1,6 @@
 //! The one book of what is promised to machines on this host.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -104,6 +105,56 @@ pub(super) struct Claim {
     pub(super) memory: ByteSize,
     /// Its processors.
     pub(super) cpus: u32,
+    /// Present for a clone that is expected to use less than all its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) clone: Option<CloneUse>,
+}
+
+/// What a clone is expected to use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneUse {
+    /// The name of its template.
+    pub template: String,
+    /// What all clones of the template use together, once.
+    pub shared: ByteSize,
+    /// What the clone writes itself.
+    pub own: ByteSize,
+}
+
+/// What is asked for a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The memory of the guest.
+    pub memory: ByteSize,
+    /// Its processors.
+    pub cpus: u32,
+    /// Present for a clone that is expected to use less than all its memory.
+    pub clone: Option<CloneUse>,
+}
+
+impl Need {
+    /// All of the memory.
+    #[must_use]
+    pub fn whole(memory: ByteSize, cpus: u32) -> Self {
+        Self { memory, cpus, clone: None }
+    }
+}
+
+impl Claim {
+    /// What is promised to the machine alone.
+    fn own(&self) -> u64 {
+        let own = self.clone.as_ref().map_or(self.memory, |clone| clone.own.min(self.memory));
+        own.0.saturating_add(MACHINE_OVERHEAD)
+    }
+
+    /// What the host needs for it beside the machines that it has.
+    fn needed(&self, beside: &[Entry]) -> u64 {
+        let shared = self.clone.as_ref().filter(|clone| {
+            let others = beside.iter().filter_map(|entry| entry.claim.clone.as_ref());
+            others.into_iter().all(|other| other.template != clone.template)
+        });
+        self.own().saturating_add(shared.map_or(0, |clone| clone.shared.0))
+    }
 }
 
 /// One promise. `process` appears once the machine runs: what it uses already is no longer part of
@@ -149,7 +200,7 @@ impl Ledger {
         let capacity = Capacity::within(&self.limits)
             .map_err(HostError::io("read", Path::new("/proc/meminfo")))?;
         self.edit(|entries| {
-            room(&uses(entries), &capacity, claim.memory, claim.cpus)?;
+            room(&uses(entries), &capacity, claim, claim.needed(entries))?;
             entries.push(Entry { claim: claim.clone(), process: None });
             Ok(())
         })?;
@@ -179,7 +230,12 @@ impl Ledger {
         })?;
         let (ours, others): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|entry| ours(&entry.claim));
-        Ok(share(&capacity, &uses(&others), promised(&ours), || resident(&uses(&ours))))
+        let ours_used = uses(&ours);
+        let share = share(&capacity, &uses(&others), promised(&ours_used), || resident(&ours_used));
+        Ok(Share {
+            memory: ByteSize(share.memory.0.saturating_add(saved(&ours, &ours_used))),
+            ..share
+        })
     }
 
     /// How many machines run on this host, whoever's they are.
@@ -199,12 +255,15 @@ impl Ledger {
         claim: &Claim,
         process: ProcessIdentity,
     ) -> Result<Promise, HostError> {
+        let mut claim = claim.clone();
         self.edit(|entries| {
+            let before = entries.iter().find(|entry| entry.claim.vm == claim.vm);
+            claim.clone = before.and_then(|entry| entry.claim.clone.clone());
             entries.retain(|entry| entry.claim.vm != claim.vm);
             entries.push(Entry { claim: claim.clone(), process: Some(process) });
             Ok(())
         })?;
-        Ok(Promise { ledger: self.clone(), claim: claim.clone(), released: false })
+        Ok(Promise { ledger: self.clone(), claim, released: false })
     }
 
     /// Takes the promise to a machine back.
@@ -313,33 +372,44 @@ struct Use {
     cpus: u32,
 }
 
+/// What machines use: each, and each template of theirs once. A clone that wrote more than was
+/// expected counts with what it wrote.
 fn uses(entries: &[Entry]) -> Vec<Use> {
-    let resident = |entry: &Entry| {
-        let process = entry.process.filter(|_| entry.runs())?;
-        resident_bytes(process.pid)
-    };
-    entries
-        .iter()
-        .map(|entry| Use {
-            promised: entry.claim.memory.0.saturating_add(MACHINE_OVERHEAD),
-            resident: resident(entry).unwrap_or(0),
-            cpus: entry.claim.cpus,
-        })
-        .collect()
+    let mut uses: Vec<Use> = Vec::new();
+    let mut templates = HashSet::new();
+    for entry in entries {
+        let Entry { claim, process } = entry;
+        let process = process.filter(|_| entry.runs());
+        // What a clone has of its template only is in the template's file for all of them.
+        let what = if claim.clone.is_some() { "RssAnon:" } else { "VmRSS:" };
+        let resident = process.and_then(|process| resident_bytes(process.pid, what)).unwrap_or(0);
+        let promised = if claim.clone.is_some() { claim.own().max(resident) } else { claim.own() };
+        uses.push(Use { promised, resident, cpus: claim.cpus });
+        // The system counts it as memory that it could have back, and should not take it back.
+        if let Some(clone) = claim.clone.as_ref().filter(|clone| templates.insert(&clone.template))
+        {
+            uses.push(Use { promised: clone.shared.0, resident: 0, cpus: 0 });
+        }
+    }
+    uses
 }
 
-/// The resident set of a process (proc(5), `VmRSS`).
-fn resident_bytes(pid: i32) -> Option<u64> {
+/// What the machines of these uses could have and are not expected to use.
+fn saved(entries: &[Entry], uses: &[Use]) -> u64 {
+    let whole = entries.iter().map(|entry| entry.claim.memory.0.saturating_add(MACHINE_OVERHEAD));
+    whole.fold(0, u64::saturating_add).saturating_sub(promised(uses))
+}
+
+/// A line of what the system says of a process' memory (proc(5), `status`).
+pub(crate) fn resident_bytes(pid: i32, what: &str) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(what))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
 
-fn promised(entries: &[Entry]) -> u64 {
-    let promised =
-        entries.iter().map(|entry| entry.claim.memory.0.saturating_add(MACHINE_OVERHEAD));
-    promised.fold(0, u64::saturating_add)
+fn promised(uses: &[Use]) -> u64 {
+    uses.iter().map(|one| one.promised).fold(0, u64::saturating_add)
 }
 
 fn resident(uses: &[Use]) -> u64 {
@@ -361,21 +431,23 @@ fn share(capacity: &Capacity, others: &[Use], ours: u64, resident: impl FnOnce()
     Share { memory: ByteSize(memory), cpus: capacity.cpus.saturating_sub(cpus) }
 }
 
-/// Whether a machine fits beside the others.
-fn room(uses: &[Use], capacity: &Capacity, memory: ByteSize, cpus: u32) -> Result<(), NoRoom> {
-    let asked = memory.0.saturating_add(MACHINE_OVERHEAD);
-    if asked > capacity.memory.0 || cpus > capacity.cpus {
+/// Whether a machine that needs so much fits beside the others.
+fn room(uses: &[Use], capacity: &Capacity, claim: &Claim, needed: u64) -> Result<(), NoRoom> {
+    let Claim { memory, cpus, .. } = *claim;
+    // However little it is expected to write: it may write everywhere.
+    let most = memory.0.saturating_add(MACHINE_OVERHEAD);
+    if most > capacity.memory.0 || cpus > capacity.cpus {
         let most_memory = ByteSize(capacity.memory.0.saturating_sub(MACHINE_OVERHEAD));
         return Err(NoRoom::Never { memory, cpus, most_memory, most_cpus: capacity.cpus });
     }
     let sum = |value: fn(&Use) -> u64| uses.iter().map(value).fold(0, u64::saturating_add);
-    let promised = sum(|other| other.promised);
+    let promised = promised(uses);
     let to_come = sum(|other| other.promised.saturating_sub(other.resident));
     let free = (capacity.memory.0.saturating_sub(promised))
         .min(capacity.available.0.saturating_sub(to_come));
     let used_cpus = uses.iter().map(|other| other.cpus).fold(0, u32::saturating_add);
     let free_cpus = capacity.cpus.saturating_sub(used_cpus);
-    if asked <= free && cpus <= free_cpus {
+    if needed <= free && cpus <= free_cpus {
         return Ok(());
     }
     Err(NoRoom::Now {
@@ -408,7 +480,8 @@ mod tests {
         let idle = |gib: u64| Use { promised: gib * GIB, resident: 0, cpus: 1 };
         let busy = |gib: u64| Use { promised: gib * GIB, resident: gib * GIB, cpus: 1 };
         let check = |uses: &[Use], gib: u64, cpus: u32, expected: &str| {
-            let found = match room(uses, &capacity(), ByteSize(gib * GIB), cpus) {
+            let claim = claim(Path::new("/"), gib * GIB, cpus);
+            let found = match room(uses, &capacity(), &claim, claim.needed(&[])) {
                 Ok(()) => "fits",
                 Err(NoRoom::Never { .. }) => "never",
                 Err(NoRoom::Now { .. }) => "not now",
@@ -485,7 +558,46 @@ mod tests {
 
     fn claim(lock: &Path, memory: u64, cpus: u32) -> Claim {
         let (instance, vm) = (InstanceId::new(), VmId::new());
-        Claim { instance, vm, lock: lock.to_owned(), memory: ByteSize(memory), cpus }
+        Claim { instance, vm, lock: lock.to_owned(), memory: ByteSize(memory), cpus, clone: None }
+    }
+
+    /// A clone of a gibibyte that is expected to write some of it.
+    fn clone_of(template: &str, shared: u64, own: u64) -> Entry {
+        let clone = CloneUse {
+            template: template.to_owned(),
+            shared: ByteSize(shared * MIB),
+            own: ByteSize(own * MIB),
+        };
+        let claim = Claim { clone: Some(clone), ..claim(Path::new("/"), GIB, 1) };
+        Entry { claim, process: None }
+    }
+
+    #[test]
+    fn clones_count_with_what_they_write_and_their_template_once() {
+        let (a, b) = (clone_of("a", 300, 100), clone_of("b", 200, 2000));
+        let overhead = MACHINE_OVERHEAD / MIB;
+        let needed = |entry: &Entry, beside: &[Entry]| entry.claim.needed(beside) / MIB;
+        assert_eq!(needed(&a, &[]), 300 + 100 + overhead);
+        assert_eq!(needed(&a, &[a.clone(), b.clone()]), 100 + overhead);
+        assert_eq!(needed(&b, &[a.clone()]), 200 + 1024 + overhead, "not more than all of it");
+        let all = [a.clone(), a.clone(), b];
+        let sum = 2 * (100 + overhead) + 300 + 1024 + overhead + 200;
+        assert_eq!(promised(&uses(&all)) / MIB, sum);
+        assert_eq!(saved(&all, &uses(&all)) / MIB, 3 * (1024 + overhead) - sum);
+        // Ten clones where three machines that boot would have no room.
+        let ten = vec![a.clone(); 10];
+        let capacity = Capacity { cpus: 64, ..capacity() };
+        room(&uses(&ten), &capacity, &a.claim, a.claim.needed(&ten)).unwrap();
+        let whole = claim(Path::new("/"), 5 * GIB, 1);
+        assert!(room(&uses(&ten), &capacity, &whole, whole.needed(&ten)).is_err());
+    }
+
+    #[test]
+    fn a_clone_that_writes_more_than_expected_counts_with_what_it_wrote() {
+        let process = ProcessIdentity::of(std::process::id().cast_signed()).unwrap();
+        let frugal = Entry { process, ..clone_of("a", 0, 0) };
+        let written = vec![1_u8; 256 * MIB as usize];
+        assert!(uses(&[frugal])[0].promised >= 256 * MIB, "{}", written.len());
     }
 
     fn entries(ledger: &Ledger) -> usize {

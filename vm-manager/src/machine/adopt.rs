@@ -96,6 +96,7 @@ impl Machine {
             keys,
             adoptable: true,
             birth: None,
+            template: None,
             accelerator,
             console,
             ended,

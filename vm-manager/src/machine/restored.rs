@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::ids::VmId;
+
 use super::{Birth, Machine, MachineError, MachineSpec};
 use crate::host::Instance;
 
@@ -20,6 +22,12 @@ impl Restored {
     /// As [`Machine::start`].
     pub async fn new(instance: &Arc<Instance>, spec: MachineSpec) -> Result<Self, MachineError> {
         Machine::set_up(instance, spec).await.map(Self)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> VmId {
+        self.0.id()
     }
 
     /// Lets the guest go on, and makes it a machine of its own of this name: random numbers, clock,

@@ -14,7 +14,7 @@ use super::{
     Birth, Console, Machine, MachineError, MachineSpec, Origin, Privileges, Restored, migration,
 };
 use crate::host::{
-    Adoption, HostError, Instance, MachineName, MachinePaths, Owned, Record, RecordedShape,
+    Adoption, HostError, Instance, MachineName, MachinePaths, Need, Owned, Record, RecordedShape,
     check_reserve, write_private,
 };
 use crate::seed::Seed;
@@ -58,7 +58,7 @@ impl Machine {
             spec;
         let promise = match promise {
             Some(promise) => promise,
-            None => instance.reserve(memory, cpus)?,
+            None => instance.reserve(&Need::whole(memory, cpus))?,
         };
         let vm = promise.vm();
         let name = MachineName { instance: instance.id(), vm };
@@ -131,6 +131,10 @@ impl Machine {
             keys,
             adoptable,
             birth,
+            template: match origin {
+                Origin::Clone(template) => Some(Arc::clone(template)),
+                Origin::Boot | Origin::Mould { .. } | Origin::Thawed(_) => None,
+            },
             accelerator,
             console,
             ended,

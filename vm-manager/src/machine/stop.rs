@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::time::Timestamp;
 
 use super::{Machine, MachineError};
-use crate::host::{Keep, Promise, write_private};
+use crate::host::{Keep, Promise, resident_bytes, write_private};
 
 /// How long a guest may take to shut down after it was asked to.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
@@ -42,6 +42,11 @@ impl Machine {
     /// Ends QEMU at once and removes everything.
     pub async fn destroy(self) {
         self.ended.expect_stop();
+        if let (Some(template), Some(pid)) = (&self.template, self.process_id())
+            && let Some(bytes) = resident_bytes(pid, "RssAnon:")
+        {
+            template.note_dirtied(bytes);
+        }
         // Ending a process and removing a large file block.
         drop(tokio::task::spawn_blocking(move || drop(self)).await);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::size::ByteSize;
 use tempfile::TempDir;
-use vm_manager::host::{Acceleration, HostSettings, Instance};
+use vm_manager::host::{Acceleration, HostSettings, Instance, Need};
 use vm_manager::image::{Catalogue, Entry, Hardware, Image, ImageStore, StoreSettings};
 use vm_manager::machine::{Ended, Machine, MachineSpec};
 use vm_manager::ssh::Guest;
@@ -177,7 +177,8 @@ pub(crate) async fn boot(instance: &Arc<Instance>, spec: MachineSpec) -> (Machin
 }
 
 pub(crate) async fn start(instance: &Arc<Instance>, mut spec: MachineSpec) -> Machine {
-    spec.promise = Some(instance.wait_for_room(spec.memory, spec.cpus).await.unwrap());
+    spec.promise =
+        Some(instance.wait_for_room(&Need::whole(spec.memory, spec.cpus)).await.unwrap());
     Machine::start(instance, spec).await.unwrap()
 }
 

@@ -14,7 +14,7 @@ use common::request::Contexts;
 use common::size::ByteSize;
 use simulators::ScriptedHost;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vm_manager::host::{Acceleration, HostSettings, Instance};
+use vm_manager::host::{Acceleration, HostSettings, Instance, Need};
 use vm_manager::image::{Catalogue, Image, ImageStore, StoreSettings};
 use vm_manager::machine::{Ended, Machine, MachineSpec};
 use vm_manager::ssh::{Completed, Guest, Stdin, StreamReader};
@@ -61,7 +61,8 @@ impl Host {
 
     pub(crate) async fn spec(&self) -> MachineSpec {
         let mut spec = MachineSpec::of(self.image().await, "scripted");
-        spec.promise = Some(self.instance.wait_for_room(spec.memory, spec.cpus).await.unwrap());
+        spec.promise =
+            Some(self.instance.wait_for_room(&Need::whole(spec.memory, spec.cpus)).await.unwrap());
         spec
     }
 

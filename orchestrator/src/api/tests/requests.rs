@@ -31,6 +31,7 @@ fn job_request() -> JobRequest {
             tree: Some("/srv/project".into()),
             has_checkout: true,
             keep: None,
+            keep_frozen: false,
             services: Vec::new(),
             debug: None,
         },

@@ -44,6 +44,7 @@ fn request() -> JobRequest {
             tree: None,
             has_checkout: true,
             keep: None,
+            keep_frozen: false,
             services: Vec::new(),
             debug: None,
         },
