@@ -1,16 +1,7 @@
-#!/bin/sh
-# Gives a clone of a template of Linux its own names, and then, with keys.sh behind it, its own keys.
-# The working directory has them as files.
-set -eu
-umask 022
 
-old=$(hostname)
-new=$(cat hostname)
-hostname "$new"
-cp hostname /etc/hostname
-if [ -f /etc/hosts ]; then
-    # In place, because something may be mounted there.
-    sed "s/$old/$new/g" /etc/hosts >hosts
-    cat hosts >/etc/hosts
-fi
-cp machine-id /etc/machine-id
+# The names of Linux.
+read -r old </proc/sys/kernel/hostname
+echo "$new" >/proc/sys/kernel/hostname
+put hostname /etc/hostname
+rename /etc/hosts
+put machine-id /etc/machine-id

@@ -19,7 +19,7 @@ use common::time::Timestamp;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use vm_manager::frozen::{self, FrozenError, FrozenStore};
+use vm_manager::frozen::{self, FrozenStore};
 use vm_manager::host::watchdog::{self, Watchdog};
 use vm_manager::host::{HostError, HostSettings, Instance, Need, sweep_dead};
 use vm_manager::image::{
@@ -454,7 +454,7 @@ async fn upkeep(instance: Arc<Instance>) {
         let instance = Arc::clone(&instance);
         let upkeep = tokio::task::spawn_blocking(move || {
             instance.maintain()?;
-            FrozenStore::of(instance.settings()).remove_expired().map_err(FrozenError::from)
+            FrozenStore::of(instance.settings()).remove_expired()
         });
         if let Ok(Err(error)) = upkeep.await {
             tracing::warn!(%error, "cannot look after the machines; trying again");

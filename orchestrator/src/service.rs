@@ -124,7 +124,7 @@ pub(crate) struct Inner {
     queue: Queue,
     keys: KeyRing,
     journals: Arc<Journals>,
-    machines: Machines,
+    machines: Arc<Machines>,
     /// Whether no other host has a part in the table of jobs.
     is_alone: bool,
     clock: Clock,
@@ -157,7 +157,7 @@ impl Service {
         let instance: InstanceId = host.to_string().parse().expect("both ids are uuids");
         let limits = settings.machines.host.limits;
         let keys = settings.machines.keys.clone();
-        let machines = Machines::of_service(settings.machines, instance)?;
+        let machines = Arc::new(Machines::of_service(settings.machines, instance)?);
         // First of all: what follows belongs to whoever holds this.
         let acceleration = machines.acceleration().await?;
         let labels = schedule::offers(&machines, settings.labels.as_deref())?;

@@ -324,7 +324,7 @@ impl<'a> Templates<'a> {
 /// Lets a clone go on: it is a machine of its own then, and lets us in and its template not.
 pub(crate) async fn go_on(clone: Restored, hostname: &str) -> Result<Ready, NoTemplate> {
     let machine = clone.become_own(hostname).await?;
-    match machine.wait_ready(CLONE_ANSWER).await {
+    match machine.login_to_clone(CLONE_ANSWER).await {
         Ok(guest) => Ok(Ready { machine, guest }),
         Err(error) => {
             machine.destroy().await;

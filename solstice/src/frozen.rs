@@ -30,7 +30,8 @@ pub(crate) async fn freeze(
 ) -> Result<Exit, CommandError> {
     let host = host_settings(settings);
     let names = kept::list(&host).map_err(|error| failed(&error.into()))?;
-    let name = one_of(name, names.into_iter().map(|(name, ..)| name).collect(), "kept")?;
+    let names: Vec<String> = names.into_iter().map(|(name, ..)| name).collect();
+    let name = one_of(name, &names, "kept")?;
     let until = Timestamp::from(SystemTime::now() + time);
     let waiting = Waiting::start(&format!("freezing {name}"));
     let frozen = frozen::freeze(&host, &name, until, cipher(settings)?).await;
@@ -52,15 +53,15 @@ pub(crate) async fn thaw(
 ) -> Result<Exit, CommandError> {
     let store = FrozenStore::of(&host_settings(settings));
     let names = store.list().map_err(|error| failed(&error))?;
-    let names = names.iter().map(|machine| machine.name().to_owned()).collect();
-    let name = one_of(name, names, "frozen")?;
+    let names: Vec<String> = names.iter().map(|machine| machine.name().to_owned()).collect();
+    let name = one_of(name, &names, "frozen")?;
     let machine = store.find(&name).map_err(|error| failed(&error))?;
     let image = image_of(settings, &machine).await?;
     let until = Timestamp::from(SystemTime::now() + time);
     let waiting = Waiting::start(&format!("thawing {name}"));
     let claim = Claim::make(settings).await?;
     let thawed = start(&claim, image, machine.clone(), cipher(settings)?).await;
-    let thawed = thawed.and_then(|started| Ok(started.keep(&name, until)?));
+    let thawed = thawed.and_then(|started| started.keep(&name, until));
     claim.give_back().await;
     drop(waiting);
     thawed.map_err(|error| CommandError::infrastructure(error.to_string()))?;
@@ -144,8 +145,8 @@ pub(crate) fn list(settings: &Settings, json: bool) -> Result<Exit, CommandError
 }
 
 /// The name that was given, or the only one that there is.
-fn one_of(given: Option<&str>, names: Vec<String>, what: &str) -> Result<String, CommandError> {
-    match (given, names.as_slice()) {
+fn one_of(given: Option<&str>, names: &[String], what: &str) -> Result<String, CommandError> {
+    match (given, names) {
         (Some(name), _) => Ok(name.to_owned()),
         (None, [name]) => Ok(name.clone()),
         (None, []) => Err(CommandError::usage(format!("no machine is {what} on this host"))),

@@ -3,16 +3,18 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use common::time::Timestamp;
 use orchestrator::Orchestrator;
 use serde::Serialize;
 use vm_manager::image::{
     Catalogue, Confirm, Entry, FirstPull, Image, ImageError, ImageStore, Progress, Source,
     StoreSettings,
 };
+use vm_manager::template::{self, StoredTemplate, TemplateError, TemplateStore};
 
 use crate::cli::ImageCommand;
 use crate::exit::{CommandError, Exit};
-use crate::host::{image_directory, orchestrator_settings};
+use crate::host::{image_directory, orchestrator_settings, template_directory};
 use crate::message;
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -139,7 +141,13 @@ async fn warm(settings: &Settings, entries: &[Arc<Entry>]) -> Result<Exit, Comma
 
 fn remove(settings: &Settings, entries: &[Arc<Entry>]) -> Result<Exit, CommandError> {
     let store = open(settings, None)?;
+    let templates = open_templates(settings)?;
     for entry in entries {
+        for (store, template) in all_of(templates.as_ref(), &entry.label)? {
+            store.remove(&template.key).map_err(|error| template_failed(&error))?;
+            let (label, bytes) = (&entry.label, template.bytes);
+            message::notice(&format!("removed a template of the image {label} ({bytes})"));
+        }
         let removed = store.remove(&entry.label).map_err(|error| failed(&error))?;
         if removed.is_empty() {
             message::notice(&format!("the image {} is not on this host", entry.label));
@@ -149,6 +157,32 @@ fn remove(settings: &Settings, entries: &[Arc<Entry>]) -> Result<Exit, CommandEr
         }
     }
     Ok(Exit::Passed)
+}
+
+/// The templates of this host; looking must not make the directories of a store.
+fn open_templates(settings: &Settings) -> Result<Option<TemplateStore>, CommandError> {
+    let directory = template_directory(settings);
+    if !directory.is_dir() {
+        return Ok(None);
+    }
+    let limits =
+        template::StoreSettings { quota: settings.template_quota, reserve: settings.disk_reserve };
+    TemplateStore::open(&directory, limits).map(Some).map_err(|error| template_failed(&error))
+}
+
+/// Those of a label, with their store.
+fn all_of<'a>(
+    store: Option<&'a TemplateStore>,
+    label: &str,
+) -> Result<Vec<(&'a TemplateStore, StoredTemplate)>, CommandError> {
+    let Some(store) = store else { return Ok(Vec::new()) };
+    let all = store.list().map_err(|error| template_failed(&error))?;
+    let of_label = all.into_iter().filter(|template| template.facts.label == label);
+    Ok(of_label.map(|template| (store, template)).collect())
+}
+
+fn template_failed(error: &TemplateError) -> CommandError {
+    CommandError::infrastructure(error.to_string())
 }
 
 /// A row of `image list`.
@@ -167,14 +201,42 @@ struct Row {
     /// Whether it is on this host.
     present: bool,
     digest: Option<String>,
+    /// The templates from which its machines start.
+    templates: Vec<TemplateRow>,
     note: Option<String>,
+}
+
+/// A template, in a row of `image list --json`.
+#[derive(Debug, Serialize)]
+struct TemplateRow {
+    key: String,
+    cpus: u32,
+    memory: u64,
+    bytes: u64,
+    made: Timestamp,
+    used: Timestamp,
+}
+
+impl TemplateRow {
+    fn of(template: &StoredTemplate) -> Self {
+        Self {
+            key: template.key.to_string(),
+            cpus: template.facts.cpus,
+            memory: template.facts.memory.0,
+            bytes: template.bytes.0,
+            made: template.facts.made,
+            used: template.used.into(),
+        }
+    }
 }
 
 fn list(settings: &Settings, catalogue: &Catalogue, json: bool) -> Result<Exit, CommandError> {
     // Looking must not make the directories of a store.
     let store = if image_directory(settings).is_dir() { Some(open(settings, None)?) } else { None };
+    let templates = open_templates(settings)?;
     let mut rows = Vec::new();
     for entry in catalogue.entries() {
+        let found = all_of(templates.as_ref(), &entry.label)?;
         let image = match &store {
             Some(store) => store.find(entry).map_err(|error| failed(&error))?,
             None => None,
@@ -191,15 +253,17 @@ fn list(settings: &Settings, catalogue: &Catalogue, json: bool) -> Result<Exit, 
             verified: entry.verified,
             present: image.is_some(),
             digest: image.map(|image| image.digest),
+            templates: found.iter().map(|(_, template)| TemplateRow::of(template)).collect(),
             note: entry.note.clone(),
         });
     }
     if json { table::print_json(&rows) } else { table::print(&HEADINGS, rows.iter().map(cells)) }
 }
 
-const HEADINGS: [&str; 7] = ["LABEL", "SYSTEM", "CPUS", "MEMORY", "HERE", "VERIFIED", "DIGEST"];
+const HEADINGS: [&str; 8] =
+    ["LABEL", "SYSTEM", "CPUS", "MEMORY", "HERE", "TEMPLATES", "VERIFIED", "DIGEST"];
 
-fn cells(row: &Row) -> [String; 7] {
+fn cells(row: &Row) -> [String; 8] {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     [
         row.label.clone(),
@@ -207,6 +271,10 @@ fn cells(row: &Row) -> [String; 7] {
         row.cpus.to_string(),
         common::size::ByteSize(row.memory).to_string(),
         yes(row.present),
+        match row.templates.iter().map(|template| template.bytes).sum() {
+            0 => "-".to_owned(),
+            bytes => common::size::ByteSize(bytes).to_string(),
+        },
         yes(row.verified),
         row.digest.as_deref().map_or("-", short).to_owned(),
     ]

@@ -89,6 +89,8 @@ configure() {
     # The driver that tells the host of a panic.
     printf 'pvpanic-pci\n' >"$root/etc/modules-load.d/solstice.conf"
     cp "$here/sshd_config" "$root/etc/ssh/sshd_config"
+    # No program is started anew for each connection: that takes an emulated machine a while.
+    echo 'SSHD_OPTS=-r' >"$root/etc/default/ssh"
     cp "$here/pam-sshd" "$root/etc/pam.d/sshd"
     rm -f "$root"/etc/ssh/ssh_host_*
     echo 'LANG=C.UTF-8' >"$root/etc/default/locale"

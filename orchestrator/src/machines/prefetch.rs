@@ -6,9 +6,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::size::ByteSize;
+use common::request::{Envelope, MachineSize};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use vm_manager::host::Need;
+use vm_manager::image::Entry;
 use vm_manager::machine::{MachineSpec, Origin, Restored};
 use vm_manager::template::{Template, TemplateKey};
 
@@ -17,20 +19,27 @@ use crate::program;
 use crate::templates::{Shape, Templates};
 
 /// How long a clone waits for its job.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// So many wait at most.
 const MOST: usize = 4;
 
-/// The clones that wait for their jobs.
+/// The clones that wait for their jobs, and those that are being restored.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Mutex<Vec<One>>);
 
 #[derive(Debug)]
 struct One {
-    key: TemplateKey,
-    template: Arc<Template>,
+    label: String,
     since: Instant,
-    clone: Restored,
+    clone: AbortOnDropHandle<Option<Ahead>>,
+}
+
+/// A clone that was restored ahead of its job.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    key: TemplateKey,
+    pub(super) template: Arc<Template>,
+    pub(super) clone: Restored,
 }
 
 impl Waiting {
@@ -39,56 +48,82 @@ impl Waiting {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A clone of this template, if one waits.
-    pub(super) fn take(&self, key: &TemplateKey) -> Option<(Arc<Template>, Restored)> {
-        let mut all = self.all();
-        let found = all.iter().position(|one| one.key == *key)?;
-        let One { template, clone, .. } = all.remove(found);
-        Some((template, clone))
+    /// A clone of this template, if one waits or is about to.
+    pub(super) async fn take(&self, label: &str, key: &TemplateKey) -> Option<Ahead> {
+        let one = {
+            let mut all = self.all();
+            let found = all.iter().position(|one| one.label == label)?;
+            all.remove(found)
+        };
+        let ahead = one.clone.await.ok()??;
+        if ahead.key == *key {
+            tracing::debug!(vm.id = %ahead.clone.id(), "the job of a waiting clone has come");
+            return Some(ahead);
+        }
+        remove(vec![ahead]).await;
+        None
     }
 
     /// Those for which no job came in time, or all.
-    pub(super) fn remove(&self, whole: bool) -> Vec<Restored> {
+    fn left(&self, whole: bool) -> Vec<One> {
         let old = |one: &mut One| whole || one.since.elapsed() >= PATIENCE;
-        self.all().extract_if(.., old).map(|one| one.clone).collect()
+        self.all().extract_if(.., old).collect()
     }
+}
+
+/// Ending a process blocks.
+async fn remove(clones: Vec<Ahead>) {
+    drop(tokio::task::spawn_blocking(move || drop(clones)).await);
 }
 
 impl Machines {
     /// Restores a clone for a job that is about to be claimed, if there is a template and room for it
     /// at once. What fails here fails again, and is told, when the job has it.
-    pub(crate) async fn prefetch(&self, label: &str, size: (Option<u32>, Option<ByteSize>)) {
-        if self.waiting.all().len() >= MOST {
+    pub(crate) fn prefetch(self: &Arc<Self>, envelope: &Envelope) {
+        if self.settings.templates.is_none() {
             return;
         }
-        if let Some(one) = self.restore_ahead(label, size).await {
-            self.waiting.all().push(one);
-            tokio::time::sleep(PATIENCE).await;
-            self.remove_waiting(false).await;
+        let mut all = self.waiting.all();
+        if all.len() >= MOST {
+            return;
         }
+        let (machines, label) = (Arc::clone(self), envelope.label.clone());
+        let size = envelope.size;
+        let restore = async move {
+            let entry = machines.image(&label).ok()?;
+            machines.restore_ahead(&entry, size).await
+        };
+        let clone = AbortOnDropHandle::new(tokio::spawn(restore));
+        all.push(One { label: envelope.label.clone(), since: Instant::now(), clone });
+        drop(all);
+        let machines = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            if let Some(machines) = machines.upgrade() {
+                machines.remove_waiting(false).await;
+            }
+        });
     }
 
     /// Removes clones that no job came for.
     pub(super) async fn remove_waiting(&self, whole: bool) {
-        let left = self.waiting.remove(whole);
-        if !left.is_empty() {
-            // Ending a process blocks.
-            drop(tokio::task::spawn_blocking(move || drop(left)).await);
+        let mut clones = Vec::new();
+        for one in self.waiting.left(whole) {
+            clones.extend(one.clone.await.ok().flatten());
+        }
+        if !clones.is_empty() {
+            remove(clones).await;
         }
     }
 
-    async fn restore_ahead(
-        &self,
-        label: &str,
-        (cpus, memory): (Option<u32>, Option<ByteSize>),
-    ) -> Option<One> {
+    async fn restore_ahead(&self, entry: &Arc<Entry>, size: MachineSize) -> Option<Ahead> {
         let settings = self.settings.templates.as_ref()?;
-        let entry = self.image(label).ok()?;
-        let image = Arc::new(self.images().ok()?.find(&entry).ok()??);
+        let image = Arc::new(self.images().ok()?.find(entry).ok()??);
         let instance = self.instance().await.ok()?;
         let programs = &self.settings.guest_programs;
         let program = program::find(programs, &entry.runner_os, &entry.runner_arch).ok()?;
-        let (cpus, memory) = (cpus.unwrap_or(entry.cpus), memory.unwrap_or(entry.memory));
+        let cpus = size.cpus.unwrap_or(entry.cpus);
+        let memory = size.memory.unwrap_or(entry.memory);
         let shape = Shape { instance: &instance, image: &image, cpus, memory, program: &program };
         let templates = Templates::of(&shape, settings).await.ok()??;
         let template = templates.find().ok()??;
@@ -98,6 +133,7 @@ impl Machines {
         let spec = shape.spec("solstice", Origin::Clone(Arc::clone(&template)), promise);
         let spec = MachineSpec { adoptable: self.service.is_some(), ..spec };
         let clone = Restored::new(&instance, spec).await.ok()?;
-        Some(One { key: templates.key().clone(), template, since: Instant::now(), clone })
+        tracing::debug!(vm.id = %clone.id(), label = entry.label, "a restored clone waits for its job");
+        Some(Ahead { key: templates.key().clone(), template, clone })
     }
 }

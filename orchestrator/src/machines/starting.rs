@@ -14,7 +14,7 @@ use vm_manager::machine::{Machine, MachineSpec, Origin, Restored};
 use vm_manager::ssh::Guest;
 use vm_manager::template::Template;
 
-use super::prefetch::Waiting;
+use super::prefetch::{Ahead, Waiting};
 use super::{WAITING_PROGRESS, host_failure};
 use crate::events::{EventLog, ReceiverGone};
 use crate::job::TryError;
@@ -74,8 +74,9 @@ impl Starting<'_> {
         log: &mut EventLog,
     ) -> Result<Result<Ready, NoTemplate>, TryError> {
         let begun = Instant::now();
-        let (template, started) = match self.waiting.take(templates.key()) {
-            Some((template, clone)) => {
+        let label = &self.request.envelope.label;
+        let (template, started) = match self.waiting.take(label, templates.key()).await {
+            Some(Ahead { template, clone, .. }) => {
                 self.begin(clone.id(), true, log).await?;
                 (template, templates::go_on(clone, &self.hostname()).await)
             }

@@ -94,21 +94,11 @@ impl Inner {
 
     /// Restores a clone for a job while it goes through the table. Where hosts share that, another
     /// may get the job.
-    fn prefetch(self: &Arc<Self>, job: &NewJob) {
+    fn prefetch(&self, job: &NewJob) {
         if !self.is_alone || self.is_draining() {
             return;
         }
-        let (label, size) = {
-            let envelope = job.message.envelope();
-            (envelope.label.clone(), (envelope.size.cpus, envelope.size.memory))
-        };
-        let inner = Arc::clone(self);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = inner.machines.prefetch(&label, size) => {}
-                () = inner.stop.cancelled() => {}
-            }
-        });
+        self.machines.prefetch(job.message.envelope());
     }
 
     /// Checks a job as far as that can be done before it runs. One that cannot run, but whose forge

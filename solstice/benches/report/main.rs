@@ -147,7 +147,6 @@ fn main() -> ExitCode {
                 "clone_qemu_ms",
                 "clone_restore_debian12_ms",
                 "clone_personal_ms",
-                "clone_answer_ms",
                 "clone_login_ms",
                 "clone_command_ms",
             ],

@@ -15,9 +15,10 @@ use vm_manager::host::{
     Acceleration, Accelerator, Capacity, HostSettings, MINIMUM_QEMU, Qemu, check_reserve,
     is_on_tmpfs, kept, sweep_dead,
 };
+use vm_manager::template::{StoreSettings, TemplateStore};
 
 use super::{Check, forgejo, image_tools, service};
-use crate::host::host_settings;
+use crate::host::{host_settings, template_directory};
 use crate::image::catalogue;
 use crate::settings::Settings;
 
@@ -51,6 +52,7 @@ pub(super) async fn all(settings: &Settings) -> Vec<Check> {
     }
     checks.push(leftovers(host.clone()).await);
     checks.push(kept_machines(&host));
+    checks.push(templates(settings));
     checks.extend(service::all(settings).await);
     checks.extend(forgejo::all(settings).await);
     checks
@@ -245,6 +247,39 @@ async fn leftovers(host: HostSettings) -> Check {
             "remove what the finding names, or end the process that it names",
         ),
         Err(error) => Check::failed(id, error.to_string(), "report this as a defect"),
+    }
+}
+
+/// Looks only: nothing is made here.
+fn templates(settings: &Settings) -> Check {
+    let id = "templates";
+    let quota = settings.template_quota;
+    if quota.0 == 0 {
+        return Check::warning(
+            id,
+            "`template_quota` is 0, so every machine boots".to_owned(),
+            "give it some gigabytes, and jobs start in a second or two",
+        );
+    }
+    let directory = template_directory(settings);
+    let limits = StoreSettings { quota, reserve: settings.disk_reserve };
+    let found = match directory.is_dir() {
+        true => TemplateStore::open(&directory, limits).and_then(|store| store.list()),
+        false => Ok(Vec::new()),
+    };
+    match found {
+        Ok(found) if found.is_empty() => {
+            Check::ok(id, "there is none yet; the first job of an image makes one".to_owned())
+        }
+        Ok(found) => {
+            let bytes = ByteSize(found.iter().map(|template| template.bytes.0).sum());
+            Check::ok(id, format!("{} with {bytes} of {quota}", found.len()))
+        }
+        Err(error) => Check::warning(
+            id,
+            error.to_string(),
+            "correct `template_dir`; until then machines boot",
+        ),
     }
 }
 

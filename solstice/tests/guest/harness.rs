@@ -257,6 +257,11 @@ impl Story {
         service
     }
 
+    /// What services of this story wrote to their log.
+    pub(crate) fn service_says(&self) -> String {
+        fs::read_to_string(self.service_log()).unwrap_or_default()
+    }
+
     fn service_log(&self) -> PathBuf {
         self.directory.join("service.log")
     }

@@ -30,6 +30,18 @@ fn a_service_that_is_killed_in_mid_step_goes_on_with_its_guest() {
 }
 
 #[test]
+fn a_clone_is_restored_while_its_job_is_claimed() {
+    let story = steps("- run: hostname").env("SOLSTICE_LOG", "info,orchestrator=debug");
+    let service = story.serve();
+    let ended = story.start().end().code(0).shows("solstice-").shows("from its template");
+    service.stop();
+    let log = ended.story.service_says();
+    assert!(log.contains("a restored clone waits for its job"), "{log}");
+    // It was that clone, under the job's name.
+    assert!(log.contains("the job of a waiting clone has come"), "{log}");
+}
+
+#[test]
 fn a_cut_connection_of_a_service_loses_nothing() {
     let story = cut();
     let service = story.serve();

@@ -1,13 +1,13 @@
 //! The scripts that make a clone of a frozen guest a machine of its own, one for each system.
 
-/// The script of a system: its names, then the keys, which are the same everywhere.
+/// The script of a system: the keys, which are the same everywhere, then its names.
 macro_rules! script {
     ($name:literal) => {
         (
             $name,
             concat!(
-                include_str!(concat!("../../../images/personalise/", $name, ".sh")),
-                include_str!("../../../images/personalise/keys.sh")
+                include_str!("../../../images/personalise/keys.sh"),
+                include_str!(concat!("../../../images/personalise/", $name, ".sh"))
             ),
         )
     };

@@ -16,6 +16,13 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two logins meanwhile.
 const LOGIN_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long a login to a clone may take before it is tried once more: it may have met an SSH server
+/// that is about to start anew.
+const CLONE_ATTEMPT: Duration = Duration::from_secs(10);
+
+/// Between two of those.
+const CLONE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// How often the console is asked for a panic meanwhile.
 const CONSOLE_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -61,6 +68,43 @@ impl Machine {
             result = self.try_login() => {
                 result.map_err(|source| MachineError::Login { source, console: self.console_tail() })
             }
+        }
+    }
+
+    /// Logs in to a clone, whose SSH server listens already, or will in a moment. One connection, and
+    /// no other before it, because each costs the guest a process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::wait_ready`]; at once where the clone lets its template's key in.
+    pub async fn login_to_clone(&self, ceiling: Duration) -> Result<Guest, MachineError> {
+        let failed = |source| MachineError::Login { source, console: self.console_tail() };
+        let until = Instant::now() + ceiling;
+        let connect = async {
+            loop {
+                // One that reached nobody is not waited for.
+                match tokio::time::timeout(CLONE_ATTEMPT, self.connect()).await {
+                    Ok(Ok(guest)) => return Ok(guest),
+                    Ok(Err(error @ SshError::ForeignKey { .. })) => return Err(failed(error)),
+                    Ok(Err(error)) if Instant::now() >= until => return Err(failed(error)),
+                    Err(_) if Instant::now() >= until => {
+                        return Err(MachineError::BootTimeout {
+                            ceiling,
+                            console: self.console_tail(),
+                        });
+                    }
+                    Ok(Err(error)) => {
+                        tracing::debug!(vm.id = %self.id(), %error, "the clone does not let us in yet");
+                    }
+                    Err(_) => {}
+                }
+                tokio::time::sleep(CLONE_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            error = self.boot_failure() => Err(error),
+            guest = connect => guest,
         }
     }
 

@@ -56,7 +56,9 @@ impl Machine {
                     port.nudge().await?;
                     continue;
                 };
-                match answer? {
+                let answer = answer?;
+                tracing::trace!(vm.id = %self.id(), ?answer, "the clone says");
+                match answer {
                     // What arrived damaged is said once more when the guest waits long enough.
                     None => {}
                     Some(Answer::Again) => port.say(&word).await?,

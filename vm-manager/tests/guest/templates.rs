@@ -183,7 +183,7 @@ async fn a_clone_that_lets_its_template_in_is_refused_and_a_damaged_template_is_
     let instance = host.instance();
     // Of one name both keys may log in, of another the script fails.
     let lax = script().replace(
-        "cat authorized-key >",
+        "put authorized-key ",
         "[ $(cat hostname) != broken ] || { echo no such thing >&2; exit 3; }\n\
          cat authorized-key >>",
     );

@@ -1,13 +1,14 @@
 //! `workflow-runner personal PORT SCRIPT`: makes a clone of a template a machine of its own.
 //!
-//! The program is frozen into the template while it waits for its word on the serial port; the
-//! image's script is in its memory by then. What is said is described in [`common::personal`].
+//! The program is frozen into the template while it waits for its word on the serial port. The image's
+//! script has begun by then and waits too, so that a clone has no shell to start: that takes an
+//! emulated one a tenth of a second. What is said is described in [`common::personal`].
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::personal::{Answer, GREETING, LINE_BYTES, Personal, SEED_BYTES, Word, line, read};
@@ -21,8 +22,9 @@ use super::random;
 
 /// Where the files of the script lie, below the run directories.
 const DIRECTORY: &str = "personal";
-/// Scripts have some hundred lines at most.
-const SCRIPT_BYTES: u64 = 256 * 1024;
+/// What the script writes when it waits, and what it waits for.
+const READY: &str = "ready";
+const GO: &[u8] = b"go\n";
 /// How much of a script's complaint is passed on.
 const COMPLAINT_BYTES: usize = 2048;
 /// How many times of the host are compared, at most.
@@ -36,16 +38,16 @@ const CLOCK_GOOD: Duration = Duration::from_millis(20);
 /// does it, and ends.
 ///
 /// `script` is the image's POSIX shell script that puts names and keys in their places. It runs as
-/// root in a directory with the files `hostname`, `machine-id`, `user`, `authorized-key`, `host-key`
-/// and `host-key.pub`.
+/// root. What it does before it writes `ready` is done in the template; then it reads a line, and its
+/// directory has the files `hostname`, `machine-id`, `user`, `authorized-key`, `host-key` and
+/// `host-key.pub`.
 ///
 /// # Errors
 /// The port or the script cannot be used. What else fails is answered on the port.
 pub fn personal(base: &Path, port: &Path, script: &Path) -> Result<(), GuestError> {
-    let mut text = String::new();
-    File::open(script)
-        .and_then(|file| file.take(SCRIPT_BYTES).read_to_string(&mut text))
-        .map_err(GuestError::io("read", script))?;
+    let directory = base.join(DIRECTORY);
+    make_directory(&directory).map_err(GuestError::io("create", &directory))?;
+    let script = Script::begin(script, &directory).map_err(GuestError::io("run", script))?;
     let used = |error| GuestError::io("use", port)(error);
     let mut port = Port::open(port).map_err(used)?;
     port.send(format!("{GREETING}\n").as_bytes()).map_err(used)?;
@@ -56,7 +58,7 @@ pub fn personal(base: &Path, port: &Path, script: &Path) -> Result<(), GuestErro
             _ => port.say(&Answer::Again).map_err(used)?,
         }
     };
-    let answer = match become_another(base, &personal, &text, &mut port) {
+    let answer = match become_another(&directory, &personal, script, &mut port) {
         Ok(sample) => Answer::Done { sample },
         Err(reason) => Answer::Failed { reason },
     };
@@ -142,9 +144,9 @@ impl Port {
 /// Does it, in the order that the random numbers ask for: whatever makes a key or a name comes after
 /// the seed.
 fn become_another(
-    base: &Path,
+    directory: &Path,
     personal: &Personal,
-    script: &str,
+    script: Script,
     port: &mut Port,
 ) -> Result<String, String> {
     let seed = hex::decode(personal.seed.expose()).unwrap_or_default();
@@ -156,13 +158,11 @@ fn become_another(
         random::sample().map_err(|error| format!("cannot read random numbers: {error}"))?;
     let time = port.host_time().map_err(|error| format!("cannot ask for the clock: {error}"))?;
     set_clock(time).map_err(|error| format!("cannot set the clock: {error}"))?;
-    let directory = base.join(DIRECTORY);
-    let placed = place(&directory, personal, script);
-    let done = placed
+    let done = place(directory, personal)
         .map_err(|error| format!("cannot write below {}: {error}", directory.display()))
-        .and_then(|script| run(&directory, &script));
+        .and_then(|()| script.go_on());
     // The private host key is in it.
-    let removed = fs::remove_dir_all(&directory)
+    let removed = fs::remove_dir_all(directory)
         .map_err(|error| format!("cannot remove {}: {error}", directory.display()));
     done.and(removed).map(|()| sample)
 }
@@ -171,50 +171,75 @@ fn set_clock(since_1970: Duration) -> nix::Result<()> {
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(since_1970))
 }
 
-/// Writes the files that the script reads; gives the script's own.
-fn place(directory: &Path, personal: &Personal, script: &str) -> io::Result<PathBuf> {
+/// An empty directory for the script's files.
+fn make_directory(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Writes the files that the script reads.
+fn place(directory: &Path, personal: &Personal) -> io::Result<()> {
     let write = |name: &str, text: &str| {
-        let path = directory.join(name);
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file =
+            options.write(true).create_new(true).mode(0o600).open(directory.join(name))?;
         file.write_all(text.as_bytes())?;
-        if !text.ends_with('\n') {
-            file.write_all(b"\n")?;
-        }
-        Ok::<_, io::Error>(path)
+        if text.ends_with('\n') { Ok(()) } else { file.write_all(b"\n") }
     };
     write("hostname", &personal.hostname)?;
     write("machine-id", &personal.machine_id)?;
     write("user", &personal.user)?;
     write("authorized-key", &personal.authorized_key)?;
     write("host-key", personal.host_key.expose())?;
-    write("host-key.pub", &personal.host_public_key)?;
-    write("script", script)
+    write("host-key.pub", &personal.host_public_key)
 }
 
-fn run(directory: &Path, script: &Path) -> Result<(), String> {
-    let output = Command::new("/bin/sh")
-        .arg(script)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(|error| format!("cannot run /bin/sh: {error}"))?;
-    if output.status.success() {
-        return Ok(());
+/// The image's script, which has begun and waits.
+struct Script {
+    child: Child,
+}
+
+impl Script {
+    /// Starts it, and waits until it waits.
+    fn begin(script: &Path, directory: &Path) -> io::Result<Self> {
+        let mut child = Command::new("/bin/sh")
+            .arg(script)
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut said = Vec::new();
+        if let Some(stdout) = &mut child.stdout {
+            // No further: what comes behind the line is read later.
+            stdout.take(READY.len() as u64 + 1).read_to_end(&mut said)?;
+        }
+        if said.strip_suffix(b"\n") == Some(READY.as_bytes()) {
+            return Ok(Self { child });
+        }
+        drop(child.stdin.take());
+        let output = child.wait_with_output()?;
+        Err(io::Error::other(ended(&output)))
     }
+
+    /// Lets it do the rest.
+    fn go_on(mut self) -> Result<(), String> {
+        if let Some(mut stdin) = self.child.stdin.take() {
+            // One that has ended says by itself why.
+            drop(stdin.write_all(GO));
+        }
+        let output = self.child.wait_with_output();
+        let output = output.map_err(|error| format!("cannot wait for the script: {error}"))?;
+        if output.status.success() { Ok(()) } else { Err(ended(&output)) }
+    }
+}
+
+fn ended(output: &Output) -> String {
     let said = &output.stderr[..output.stderr.len().min(COMPLAINT_BYTES)];
-    Err(format!(
-        "the script ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(said).trim()
-    ))
+    format!("the script ended with {}: {}", output.status, String::from_utf8_lossy(said).trim())
 }
 
 #[cfg(test)]
@@ -263,6 +288,25 @@ mod tests {
         assert!((5..60).contains(&time.as_secs()), "{time:?}");
         drop(port);
         assert!(host.join().unwrap() >= 3);
+    }
+
+    #[test]
+    fn a_script_waits_for_its_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("script");
+        let run = |text: &str| {
+            fs::write(&path, text).unwrap();
+            Script::begin(&path, directory.path())
+        };
+        let script = run("echo ready; read -r go; [ $go = go ] && cat name >copy").unwrap();
+        fs::write(directory.path().join("name"), "late").unwrap();
+        script.go_on().unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join("copy")).unwrap(), "late");
+        let script = run("echo ready; read -r go; echo wrong >&2; exit 3").unwrap();
+        let error = script.go_on().unwrap_err();
+        assert!(error.contains("3: wrong"), "{error}");
+        let error = run("echo no such thing >&2; exit 4").err().unwrap().to_string();
+        assert!(error.contains("4: no such thing"), "{error}");
     }
 
     #[test]
