@@ -83,6 +83,16 @@ pub(crate) async fn program(guest: &Guest, file: &Path) -> Result<(), Infrastruc
     guest.upload(bytes.as_slice(), size, &program_path(), 0o755, UPLOAD).await.map_err(sent)
 }
 
+/// The beginning of a command that writes its standard input to a file: a script of known size, which
+/// shall not run where a connection cut it off.
+fn placed_by_cat(path: &str, script: &str) -> String {
+    let (path, size) = (quote(path), script.len());
+    format!(
+        "umask 077; if cat >{path} && [ \"$(($(wc -c <{path})))\" -eq {size} ]; then umask 022; \
+         else echo 'it did not arrive' >&2; exit 1; fi"
+    )
+}
+
 /// Does in a guest what is prepared for all jobs of its label.
 pub(crate) async fn prepare(
     guest: &Guest,
@@ -94,16 +104,17 @@ pub(crate) async fn prepare(
     };
     let Preparation { script, deadline } = preparation;
     let path = format!("{RUN_DIRECTORY}/prepare");
-    let size = script.len() as u64;
-    let placed = guest.upload(script.as_bytes(), size, &path, 0o600, COMMAND).await;
-    placed.map_err(|error| failed(&error))?;
+    let place = placed_by_cat(&path, script);
     let path = quote(&path);
-    let command = format!("/bin/sh {path} </dev/null 2>&1; code=$?; rm -f {path}; exit $code");
-    let done = guest.run(&command, None, *deadline).await.map_err(|error| failed(&error))?;
+    let command =
+        format!("{place}; /bin/sh {path} </dev/null 2>&1; code=$?; rm -f {path}; exit $code");
+    let done = guest.run(&command, Some(script.as_bytes()), *deadline).await;
+    let done = done.map_err(|error| failed(&error))?;
     if done.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&done.stdout);
+    let said = [&done.stdout[..], &done.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said);
     let lines: Vec<&str> = said.lines().collect();
     let last = lines[lines.len().saturating_sub(COMPLAINT_LINES)..].join("\n    ");
     Err(failed(&format!("it ended with {}; its last lines:\n    {last}", done.status)))
@@ -118,12 +129,11 @@ pub(crate) async fn listen(guest: &Guest, templating: &Templating) -> Result<(),
     };
     let program = program_path();
     let path = format!("{RUN_DIRECTORY}/personalise");
-    let size = script.len() as u64;
-    let placed = guest.upload(script.as_bytes(), size, &path, 0o600, COMMAND).await;
-    placed.map_err(|error| failed(&error))?;
+    let place = placed_by_cat(&path, script);
     let listen = format!("trap '' HUP; exec {program} personal {} {}", quote(port), quote(&path));
-    let command = format!("sync; ({listen}) >/dev/null 2>&1 </dev/null &");
-    let done = guest.run(&command, None, COMMAND).await.map_err(|error| failed(&error))?;
+    let command = format!("{place}; sync; ({listen}) >/dev/null 2>&1 </dev/null &");
+    let done = guest.run(&command, Some(script.as_bytes()), COMMAND).await;
+    let done = done.map_err(|error| failed(&error))?;
     if done.success() { Ok(()) } else { Err(failed(&done.complaint())) }
 }
 

@@ -198,7 +198,9 @@ impl Inner {
         only: Option<HostId>,
     ) -> Result<Accepted, StoreError> {
         let size = self.size_of(&message);
-        let accepted = self.store.accept(&[NewJob { message, size, only }]).await?;
+        let job = NewJob { message, size, only };
+        self.prefetch(&job);
+        let accepted = self.store.accept(&[job]).await?;
         self.wake.notify_one();
         accepted.first().copied().ok_or(StoreError::Malformed {
             reason: "one job was given and none accepted".to_owned(),

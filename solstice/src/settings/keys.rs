@@ -260,13 +260,16 @@ pub(super) const KEYS: &[Key] = &[
     },
 ];
 
-/// From a minute to a year, or not at all.
+/// The longest time for which machines are kept frozen.
+const LONGEST_FROZEN: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A time, or not at all.
 fn freeze_failed(given: &Given) -> Result<Option<Duration>, String> {
     let text = given.text()?;
     if text == "off" {
         return Ok(None);
     }
-    given.time(Duration::from_secs(60), Duration::from_secs(366 * 24 * 3600)).map(Some)
+    given.time(Duration::from_secs(1), LONGEST_FROZEN).map(Some)
 }
 
 fn acceleration(given: &Given) -> Result<Acceleration, String> {

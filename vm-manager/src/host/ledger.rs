@@ -579,7 +579,11 @@ mod tests {
         let needed = |entry: &Entry, beside: &[Entry]| entry.claim.needed(beside) / MIB;
         assert_eq!(needed(&a, &[]), 300 + 100 + overhead);
         assert_eq!(needed(&a, &[a.clone(), b.clone()]), 100 + overhead);
-        assert_eq!(needed(&b, &[a.clone()]), 200 + 1024 + overhead, "not more than all of it");
+        assert_eq!(
+            needed(&b, std::slice::from_ref(&a)),
+            200 + 1024 + overhead,
+            "not more than all of it"
+        );
         let all = [a.clone(), a.clone(), b];
         let sum = 2 * (100 + overhead) + 300 + 1024 + overhead + 200;
         assert_eq!(promised(&uses(&all)) / MIB, sum);

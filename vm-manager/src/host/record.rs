@@ -33,7 +33,7 @@ pub(crate) struct Record {
     /// Present when another owner can adopt the machine.
     pub(crate) adoption: Option<Adoption>,
     /// What it was started with; older programs did not write it down.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shape: Option<RecordedShape>,
 }
 

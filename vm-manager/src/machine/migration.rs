@@ -34,7 +34,16 @@ pub(super) async fn restore(qmp: &Qmp, file: &Path) -> Result<(), TemplateError>
 }
 
 async fn leave_memory(qmp: &Qmp) -> Result<(), TemplateError> {
-    let capability = json!({ "capability": "x-ignore-shared", "state": true });
+    leave_shared(qmp, true).await
+}
+
+/// Has all memory saved, as it is unless it was asked to be left.
+pub(super) async fn whole_memory(qmp: &Qmp) -> Result<(), TemplateError> {
+    leave_shared(qmp, false).await
+}
+
+async fn leave_shared(qmp: &Qmp, leave: bool) -> Result<(), TemplateError> {
+    let capability = json!({ "capability": "x-ignore-shared", "state": leave });
     let arguments = json!({ "capabilities": [capability] });
     qmp.execute("migrate-set-capabilities", arguments, COMMAND_DEADLINE).await?;
     Ok(())

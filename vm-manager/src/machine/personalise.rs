@@ -14,7 +14,7 @@ use crate::template::TemplateError;
 
 /// How long a restored guest may take to become a machine of its own: an emulated one on a busy host
 /// needs seconds.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(45);
 
 /// How long a guest that is at it may say nothing before it is asked to.
 const SILENCE: Duration = Duration::from_secs(3);

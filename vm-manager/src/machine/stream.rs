@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::migration::completion;
+use super::migration::{completion, whole_memory};
 use super::qmp::{COMMAND_DEADLINE, Qmp, QmpError};
 use crate::frozen::FrozenError;
 use crate::host::{HostError, MachineName, MachinePaths};
@@ -88,6 +88,8 @@ pub(crate) async fn save(
     let path = socket(runtime);
     let listener = UnixListener::bind(&path).map_err(HostError::io("create", &path))?;
     let saved = async {
+        // A clone was restored without the memory that is in its template's file.
+        whole_memory(&monitor.0).await?;
         monitor.0.execute("migrate", uri(&path), COMMAND_DEADLINE).await?;
         let accepted = timeout(OPEN, listener.accept()).await;
         let accepted = accepted.map_err(|_| late("QEMU's way to the file of a frozen machine"))?;
@@ -126,7 +128,11 @@ pub(crate) async fn restore(
     let given = given.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let completed = completion(qmp, "restore").await;
     drop(std::fs::remove_file(&path));
-    // A file that was changed explains more than what QEMU says of its end.
-    given?;
-    Ok(completed?)
+    match given {
+        // QEMU knows why it takes no more.
+        Err(FrozenError::Host(error)) if completed.is_ok() => Err(error.into()),
+        Err(FrozenError::Host(_)) | Ok(()) => Ok(completed?),
+        // A file that was changed explains more than what QEMU says of its end.
+        Err(error) => Err(error),
+    }
 }
