@@ -59,9 +59,9 @@ done </etc/passwd
 if [ -d /etc/dropbear ]; then
     read -r pid </run/dropbear.pid
     dropbearconvert openssh dropbear host-key /etc/dropbear/host-key 2>/dev/null
-    kill "$pid"
-    # It listens until it is gone.
-    while kill -0 "$pid" 2>/dev/null; do :; done
+    # It listens until it is gone, and may miss a signal that comes just before it waits for the next
+    # connection.
+    while kill "$pid" 2>/dev/null; do :; done
     dropbear -s -j -k -r /etc/dropbear/host-key -p 22 -P /run/dropbear.pid
 else
     umask 077

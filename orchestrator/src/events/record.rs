@@ -88,6 +88,8 @@ impl EventLog {
         self.count_other()?;
         self.flush_lines();
         let name = self.clean_name(&started.name);
+        // The guest starts its first process when this is on the host's disk.
+        self.urgent |= !self.state.user_step_started;
         self.state.user_step_started = true;
         self.state.counts.annotations = 0;
         self.state.running =

@@ -73,6 +73,18 @@ async fn a_secret_that_cannot_be_masked_is_told_of() {
     assert_eq!(text.matches("Not every value can be masked").count(), 1, "{text}");
 }
 
+/// The guest waits until the first is on disk; nobody waits for the others.
+#[tokio::test]
+async fn the_first_step_of_a_job_is_not_kept_waiting() {
+    let mut story = story(&[]);
+    story.log.record(started(0)).unwrap();
+    assert!(story.log.urgent);
+    story.log.urgent = false;
+    story.log.record(finished(0, Conclusion::Success)).unwrap();
+    story.log.record(started(1)).unwrap();
+    assert!(!story.log.urgent);
+}
+
 #[tokio::test]
 async fn a_phase_ends_with_its_try_and_its_job() {
     let mut story = story(&[]);
