@@ -93,6 +93,13 @@ fn placed_by_cat(path: &str, script: &str) -> String {
     )
 }
 
+/// Lets what was started in a guest before come to its end. Dropbear may close a fresh channel when a
+/// process of another one ends at that moment, such as the server of an upload, and may have started
+/// by then what was asked for on it, so that it is started twice. This does no harm twice.
+async fn settle(guest: &Guest) -> Result<(), SshError> {
+    guest.run("true", None, COMMAND).await.map(drop)
+}
+
 /// Does in a guest what is prepared for all jobs of its label.
 pub(crate) async fn prepare(
     guest: &Guest,
@@ -103,6 +110,7 @@ pub(crate) async fn prepare(
         Infrastructure::new(Cause::Prepare, text)
     };
     let Preparation { script, deadline } = preparation;
+    settle(guest).await.map_err(|error| failed(&error))?;
     let path = format!("{RUN_DIRECTORY}/prepare");
     let place = placed_by_cat(&path, script);
     let path = quote(&path);
@@ -127,6 +135,7 @@ pub(crate) async fn listen(guest: &Guest, templating: &Templating) -> Result<(),
         let text = format!("the guest program does not listen on {port}: {reason}");
         Infrastructure::new(Cause::GuestProgram, text)
     };
+    settle(guest).await.map_err(|error| failed(&error))?;
     let program = program_path();
     let path = format!("{RUN_DIRECTORY}/personalise");
     let place = placed_by_cat(&path, script);

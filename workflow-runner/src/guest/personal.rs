@@ -171,13 +171,13 @@ fn set_clock(since_1970: Duration) -> nix::Result<()> {
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(since_1970))
 }
 
-/// An empty directory for the script's files.
+/// An empty directory for the script's files. One that is there is another program's that waits on the
+/// port: two would take each other's lines.
 fn make_directory(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    DirBuilder::new().mode(0o700).create(directory)
 }
 
 /// Writes the files that the script reads.
