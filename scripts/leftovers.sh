@@ -50,7 +50,7 @@ while read -r line; do
 done < <(grep -F -e "$directory/" -e "$runtime" /proc/mounts || true)
 while read -r path; do
     found "file: $path"
-done < <(find "$directory" -path "$directory/images" -prune -o \( -type s -o -name '*.qcow2' -o -name lock \) -print)
+done < <(find "$directory" \( -path "$directory/images" -o -path "$directory/templates/ready" \) -prune -o \( -type s -o -name '*.qcow2' -o -name lock \) -print)
 for path in "$runtime"*; do
     if [ -e "$path" ]; then found "runtime directory: $path"; fi
 done
