@@ -179,7 +179,7 @@ impl Machines {
     /// Gives the host's resources back. Machines that are kept, or left to be adopted, stay, guarded
     /// by the watchdog.
     pub(crate) async fn shutdown(&self) {
-        self.remove_waiting(true).await;
+        self.waiting.remove(true).await;
         let claim = self.claim.lock().await.take();
         let Some(Claim { instance, watchdog, upkeep }) = claim else { return };
         upkeep.abort();

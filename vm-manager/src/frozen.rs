@@ -5,7 +5,7 @@
 //! frozen/
 //!   <name>/          machine.json (no secret), and sealed: `login-key`, `seed`, `disk`, `guest`
 //!                    for a clone also template.qcow2 (and base.qcow2): the disks below its own
-//!   .<name>.<id>/    one in the making
+//!   partial/<id>/    one in the making; partial/<id>.lock is held by its maker
 //! ```
 //!
 //! What was in the guest is on the host's disk only as a caller's [`Cipher`] sealed it. A frozen

@@ -30,6 +30,7 @@ pub(super) struct Waiting(Mutex<Vec<One>>);
 #[derive(Debug)]
 struct One {
     label: String,
+    size: MachineSize,
     since: Instant,
     clone: AbortOnDropHandle<Option<Ahead>>,
 }
@@ -49,10 +50,11 @@ impl Waiting {
     }
 
     /// A clone of this template, if one waits or is about to.
-    pub(super) async fn take(&self, label: &str, key: &TemplateKey) -> Option<Ahead> {
+    pub(super) async fn take(&self, envelope: &Envelope, key: &TemplateKey) -> Option<Ahead> {
         let one = {
             let mut all = self.all();
-            let found = all.iter().position(|one| one.label == label)?;
+            let same = |one: &One| one.label == envelope.label && one.size == envelope.size;
+            let found = all.iter().position(same)?;
             all.remove(found)
         };
         let ahead = one.clone.await.ok()??;
@@ -64,7 +66,17 @@ impl Waiting {
         None
     }
 
-    /// Those for which no job came in time, or all.
+    /// Removes clones that no job came for in time, or all.
+    pub(super) async fn remove(&self, whole: bool) {
+        let mut clones = Vec::new();
+        for one in self.left(whole) {
+            clones.extend(one.clone.await.ok().flatten());
+        }
+        if !clones.is_empty() {
+            remove(clones).await;
+        }
+    }
+
     fn left(&self, whole: bool) -> Vec<One> {
         let old = |one: &mut One| whole || one.since.elapsed() >= PATIENCE;
         self.all().extract_if(.., old).collect()
@@ -94,26 +106,15 @@ impl Machines {
             machines.restore_ahead(&entry, size).await
         };
         let clone = AbortOnDropHandle::new(tokio::spawn(restore));
-        all.push(One { label: envelope.label.clone(), since: Instant::now(), clone });
+        all.push(One { label: envelope.label.clone(), size, since: Instant::now(), clone });
         drop(all);
         let machines = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(PATIENCE).await;
             if let Some(machines) = machines.upgrade() {
-                machines.remove_waiting(false).await;
+                machines.waiting.remove(false).await;
             }
         });
-    }
-
-    /// Removes clones that no job came for.
-    pub(super) async fn remove_waiting(&self, whole: bool) {
-        let mut clones = Vec::new();
-        for one in self.waiting.left(whole) {
-            clones.extend(one.clone.await.ok().flatten());
-        }
-        if !clones.is_empty() {
-            remove(clones).await;
-        }
     }
 
     async fn restore_ahead(&self, entry: &Arc<Entry>, size: MachineSize) -> Option<Ahead> {

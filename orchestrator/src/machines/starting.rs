@@ -73,11 +73,12 @@ impl Starting<'_> {
         promise: &mut Option<Promise>,
         log: &mut EventLog,
     ) -> Result<Result<Ready, NoTemplate>, TryError> {
-        let begun = Instant::now();
-        let label = &self.request.envelope.label;
-        let (template, started) = match self.waiting.take(label, templates.key()).await {
+        let envelope = &self.request.envelope;
+        let begun;
+        let (template, started) = match self.waiting.take(envelope, templates.key()).await {
             Some(Ahead { template, clone, .. }) => {
                 self.begin(clone.id(), true, log).await?;
+                begun = Instant::now();
                 (template, templates::go_on(clone, &self.hostname()).await)
             }
             None => {
@@ -86,6 +87,7 @@ impl Starting<'_> {
                     Err(error) => return Ok(Err(error)),
                 };
                 let spec = self.spec(Origin::Clone(Arc::clone(&template)), room, log).await?;
+                begun = Instant::now();
                 let clone = Restored::new(self.shape.instance, spec).await;
                 let started = match clone {
                     Ok(clone) => templates::go_on(clone, &self.hostname()).await,
@@ -156,7 +158,13 @@ impl Starting<'_> {
     async fn room(&self, clone: Option<CloneUse>, log: &mut EventLog) -> Result<Promise, TryError> {
         let Shape { instance, cpus, memory, .. } = *self.shape;
         let need = Need { memory, cpus, clone };
-        match instance.reserve(&need) {
+        let mut promise = instance.reserve(&need);
+        if matches!(promise, Err(HostError::NoRoom(NoRoom::Now { .. }))) {
+            // Whoever has been claimed comes before those that are about to be.
+            self.waiting.remove(true).await;
+            promise = instance.reserve(&need);
+        }
+        match promise {
             Err(HostError::NoRoom(waiting @ NoRoom::Now { .. })) => {
                 log.phase(Phase::Queue, Some(waiting.to_string())).await?;
             }

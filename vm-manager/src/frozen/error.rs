@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::{DiskShort, HostError};
+use crate::image::ImageError;
 use crate::machine::qmp::QmpError;
 use crate::template::TemplateError;
 
@@ -35,6 +36,9 @@ pub enum FrozenError {
         /// Why.
         reason: String,
     },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] ImageError),
     /// QEMU's monitor failed.
     #[error(transparent)]
     Qmp(#[from] QmpError),

@@ -48,38 +48,28 @@ pub async fn freeze(
         return Err(unable("`template_dir` and `state_dir` lie on different file systems"));
     }
     let store = FrozenStore::of(settings);
-    let partial = store.begin(name)?;
-    let monitor = Monitor::connect(kept.machine_name(), &paths).await;
-    let frozen = async {
-        let monitor = monitor?;
-        check_room(settings, &paths, &shape)?;
-        let saved = save(&monitor, &paths, &partial, name, cipher).await;
-        match saved {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // It goes on as if nothing had been.
-                drop(monitor.go_on().await);
-                Err(error)
-            }
+    let work = store.begin(name)?;
+    check_room(settings, &paths, &shape)?;
+    let monitor = Monitor::connect(kept.machine_name(), &paths).await?;
+    let Found { keep, record, .. } = kept;
+    let facts = Facts {
+        name: name.to_owned(),
+        label: record.label,
+        user: keep.user,
+        host_key: keep.host_key,
+        shape,
+        frozen: Timestamp::now(),
+        until,
+    };
+    let saved = save(&monitor, &paths, work.path(), name, cipher).await;
+    let frozen = match saved.and_then(|()| store.finish(&work, facts)) {
+        Ok(frozen) => frozen,
+        Err(error) => {
+            // As if nothing had been. The first error is the one to tell.
+            drop(monitor.go_on().await);
+            return Err(error);
         }
     };
-    if let Err(error) = frozen.await {
-        drop(fs::remove_dir_all(&partial));
-        return Err(error);
-    }
-    let Found { keep, record, .. } = kept;
-    let frozen = store.finish(
-        &partial,
-        Facts {
-            name: name.to_owned(),
-            label: record.label,
-            user: keep.user,
-            host_key: keep.host_key,
-            shape,
-            frozen: Timestamp::now(),
-            until,
-        },
-    )?;
     // From here on it is the files that count.
     kept::release(settings, name)?;
     Ok(frozen)

@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::ids::VmId;
 use common::size::ByteSize;
 use common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::FrozenError;
-use crate::host::{HostError, HostSettings, RecordedShape, Trust, make_directory, read_bounded};
+use crate::host::{
+    HostError, HostSettings, RecordedShape, Trust, make_directory, read_bounded, write_private,
+};
+use crate::image::{WorkDirectory, remove_stale};
 
 /// What is written down, without a secret.
 pub(super) const FACTS: &str = "machine.json";
@@ -109,9 +111,8 @@ impl FrozenStore {
         };
         for entry in entries.flatten() {
             let directory = entry.path();
-            let hidden = entry.file_name().to_string_lossy().starts_with('.');
             // One that nobody understands is left to its owner.
-            if let (false, Some(facts)) = (hidden, read(&directory)) {
+            if let Some(facts) = read(&directory) {
                 found.push(FrozenMachine { directory, facts });
             }
         }
@@ -135,19 +136,22 @@ impl FrozenStore {
     /// # Errors
     /// It cannot be removed.
     pub fn remove(&self, machine: &FrozenMachine) -> Result<(), FrozenError> {
-        // Out of sight in one step.
-        let gone = self.partial(machine.name());
-        fs::rename(&machine.directory, &gone)
+        // Out of sight in one step; the working directory then removes it.
+        let work = WorkDirectory::create(&self.partial())?;
+        fs::rename(&machine.directory, work.path().join("removed"))
             .map_err(HostError::io("remove", &machine.directory))?;
-        Ok(fs::remove_dir_all(&gone).map_err(HostError::io("remove", &gone))?)
+        Ok(())
     }
 
-    /// Removes those whose time is over, and gives their names.
+    /// Removes those whose time is over, and gives their names; and what dead makers left.
     ///
     /// # Errors
     /// One cannot be removed.
     pub fn remove_expired(&self) -> Result<Vec<String>, FrozenError> {
         let mut removed = Vec::new();
+        if self.partial().is_dir() {
+            remove_stale(&self.partial())?;
+        }
         for machine in self.list()? {
             if machine.until() <= Timestamp::now() {
                 self.remove(&machine)?;
@@ -158,35 +162,91 @@ impl FrozenStore {
     }
 
     /// A directory for a machine that is to be frozen under a name.
-    pub(super) fn begin(&self, name: &str) -> Result<PathBuf, FrozenError> {
+    pub(super) fn begin(&self, name: &str) -> Result<WorkDirectory, FrozenError> {
         if self.directory.join(name).exists() {
             return Err(FrozenError::There { name: name.to_owned() });
         }
         make_directory(&self.directory, Trust::Ours)?;
-        let path = self.partial(name);
-        make_directory(&path, Trust::Ours)?;
-        Ok(path)
+        make_directory(&self.partial(), Trust::Ours)?;
+        remove_stale(&self.partial())?;
+        Ok(WorkDirectory::create(&self.partial())?)
     }
 
     /// Makes it one.
     pub(super) fn finish(
         &self,
-        partial: &Path,
+        work: &WorkDirectory,
         facts: Facts,
     ) -> Result<FrozenMachine, FrozenError> {
         let text = serde_json::to_vec_pretty(&facts).expect("facts have a JSON form");
-        crate::host::write_private(&partial.join(FACTS), &text)?;
+        write_private(&work.path().join(FACTS), &text)?;
         let directory = self.directory.join(&facts.name);
-        fs::rename(partial, &directory).map_err(HostError::io("create", &directory))?;
+        fs::rename(work.path(), &directory).map_err(HostError::io("create", &directory))?;
         Ok(FrozenMachine { directory, facts })
     }
 
-    fn partial(&self, name: &str) -> PathBuf {
-        self.directory.join(format!(".{name}.{}", VmId::new().short()))
+    fn partial(&self) -> PathBuf {
+        self.directory.join("partial")
     }
 }
 
 fn read(directory: &Path) -> Option<Facts> {
     let text = read_bounded(&directory.join(FACTS), FACTS_BYTES).ok()??;
     serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::host::Acceleration;
+
+    fn freeze(store: &FrozenStore, name: &str, until: SystemTime) -> FrozenMachine {
+        let work = store.begin(name).unwrap();
+        fs::write(work.path().join("guest"), "sealed").unwrap();
+        let shape = RecordedShape {
+            image: "sha256:1".to_owned(),
+            cpus: 1,
+            memory: ByteSize(1),
+            acceleration: Acceleration::Tcg,
+            clone: false,
+        };
+        let facts = Facts {
+            name: name.to_owned(),
+            label: "tiny".to_owned(),
+            user: "root".to_owned(),
+            host_key: "ssh-ed25519 AAAA".to_owned(),
+            shape,
+            frozen: Timestamp::now(),
+            until: until.into(),
+        };
+        store.finish(&work, facts).unwrap()
+    }
+
+    #[test]
+    fn frozen_machines_go_when_their_time_is_over_and_not_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FrozenStore::of(&HostSettings::below(directory.path()));
+        assert!(store.list().unwrap().is_empty() && store.remove_expired().unwrap().is_empty());
+        fs::create_dir(directory.path().join("state")).unwrap();
+        let now = SystemTime::now();
+        let old = freeze(&store, "old", now - Duration::from_secs(1));
+        let new = freeze(&store, "new", now + Duration::from_secs(3600));
+        let error = store.begin("new").err().unwrap();
+        assert!(matches!(error, FrozenError::There { .. }), "{error}");
+        // One that was being made when its maker died.
+        let dead = store.partial().join("dead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.with_extension("lock"), "").unwrap();
+
+        assert_eq!(store.remove_expired().unwrap(), ["old"]);
+        assert!(!old.directory.exists() && new.directory.exists() && !dead.exists());
+        assert_eq!(store.find("new").unwrap().bytes(), new.bytes());
+        let error = store.find("old").unwrap_err();
+        assert!(error.to_string().contains("frozen are new"), "{error}");
+        store.remove(&new).unwrap();
+        assert!(store.list().unwrap().is_empty());
+        assert_eq!(fs::read_dir(store.partial()).unwrap().count(), 0, "nothing stays");
+    }
 }
