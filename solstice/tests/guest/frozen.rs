@@ -108,3 +108,18 @@ fn a_machine_that_booted_is_frozen_and_a_changed_file_is_refused() {
     done(&story, &["rm", &name]);
     assert_eq!(done(&story, &["frozen", "--json"]).trim(), "[]");
 }
+
+#[test]
+fn a_service_freezes_the_machines_of_failed_jobs() {
+    let story = failing().env("SOLSTICE_FREEZE_FAILED", "1h");
+    let service = story.serve();
+    let ended = story.start().end().code(1).shows("is frozen until");
+    let name = name(&ended, "thaw");
+    let story = ended.story;
+    story.wait_until_no_machine();
+    hides_canary(&story);
+    service.stop();
+    done(&story, &["thaw", &name]);
+    goes_on(&story, &name);
+    done(&story, &["rm", &name]);
+}
