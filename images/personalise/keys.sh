@@ -31,6 +31,29 @@ rename() {
     put renamed "$1"
 }
 
+# Debian's OpenSSH server, started anew so that it waits for its configuration, which it reads before
+# its keys: a clone's has only to go on. It takes no random numbers before that which it would use
+# later: each connection is another process, and such a one asks the kernel again.
+gate=
+wait_at_gate() {
+    [ -f /etc/default/ssh ] && [ -f /etc/ssh/sshd_config ] && [ -d /run/systemd/system ] || return 0
+    systemctl is-active --quiet ssh.service || return 0
+    gate=/run/sshd_config
+    rm -f "$gate"
+    mkfifo -m 600 "$gate"
+    mkdir -p /run/systemd/system/ssh.service.d
+    # Its ordinary start would first have the configuration checked by another process.
+    cat >/run/systemd/system/ssh.service.d/gate.conf <<EOF
+[Service]
+ExecStartPre=
+ExecStart=
+ExecStart=/usr/sbin/sshd -D \$SSHD_OPTS -f $gate
+EOF
+    systemctl daemon-reload
+    # The connections that are open stay so.
+    systemctl restart --no-block ssh.service
+}
+
 # In the template: other keys than the one that each clone gets are nobody's.
 for key in /etc/ssh/ssh_host_*; do
     case $key in
@@ -39,6 +62,7 @@ for key in /etc/ssh/ssh_host_*; do
     esac
 done
 rm -f /etc/dropbear/host-key
+wait_at_gate
 
 # From here on in each clone. The working directory has its names and keys as files.
 echo ready
@@ -68,9 +92,15 @@ else
     put host-key /etc/ssh/ssh_host_ed25519_key
     umask 022
     put host-key.pub /etc/ssh/ssh_host_ed25519_key.pub
-    # It reads its keys again, and is the same process.
-    read -r pid </var/run/sshd.pid
-    kill -HUP "$pid"
+    if [ -n "$gate" ]; then
+        put /etc/ssh/sshd_config "$gate"
+        # What starts it from now on finds what it would.
+        ln -sf /etc/ssh/sshd_config "$gate" >/dev/null 2>&1 &
+    else
+        # It reads its keys again, and is the same process.
+        read -r pid </var/run/sshd.pid
+        kill -HUP "$pid"
+    fi
 fi
 
 read -r new <hostname
