@@ -57,6 +57,8 @@ impl Instance {
             .env("SOLSTICE_STATE_DIR", directory.join("state"))
             .env("SOLSTICE_RUNTIME_DIR", sockets)
             .env("SOLSTICE_METRICS_LISTEN", "off")
+            // A console is watched, and that of a machine that becomes a template comes first.
+            .env("SOLSTICE_TEMPLATE_QUOTA", "0")
             .env("SOLSTICE_LOG", "error")
             .env("SOLSTICE_FORGEJO_MAIN_URL", forge.url())
             .env("SOLSTICE_FORGEJO_MAIN_UUID", &identity.uuid)

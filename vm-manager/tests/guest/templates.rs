@@ -1,6 +1,7 @@
 //! A template of the tiny guest, and its clones.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,8 @@ use common::size::ByteSize;
 use common::time::Timestamp;
 use futures_util::StreamExt;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use vm_manager::host::Instance;
 use vm_manager::machine::{Machine, MachineSpec, Origin};
 use vm_manager::ssh::{Guest, Keys, SshError};
@@ -99,6 +102,7 @@ fn script() -> &'static str {
 /// What a clone tells of itself.
 struct Told {
     sample: String,
+    cookie: String,
     machine_id: String,
     host_key: String,
 }
@@ -108,6 +112,7 @@ async fn live(frozen: &Frozen, instance: &Arc<Instance>, number: usize) -> Told 
     let hostname = format!("clone-{number}");
     let machine = start(instance, frozen.clone(&hostname)).await;
     let sample = machine.birth().unwrap().sample.clone();
+    let cookie = cookie(machine.address()).await;
     let guest = machine.wait_ready(BOOT).await.unwrap();
 
     let before = SystemTime::now();
@@ -128,9 +133,24 @@ async fn live(frozen: &Frozen, instance: &Arc<Instance>, number: usize) -> Told 
     assert!(matches!(refused, Err(SshError::Refused { .. })), "{refused:?}");
 
     let machine_id = said(&guest, "cat /etc/machine-id").await;
-    let told = Told { sample, machine_id, host_key: host_line };
+    let told = Told { sample, cookie, machine_id, host_key: host_line };
     machine.destroy().await;
     told
+}
+
+/// The random bytes with which a server begins a key exchange (RFC 4253, section 7.1): those of the
+/// machine's first connection, by a process that may be older than the clone.
+async fn cookie(address: SocketAddr) -> String {
+    let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+    stream.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+    let mut banner = String::new();
+    stream.read_line(&mut banner).await.unwrap();
+    assert!(banner.starts_with("SSH-2.0-"), "{banner:?}");
+    // Two lengths, the kind of the message, the cookie.
+    let mut packet = [0; 4 + 1 + 1 + 16];
+    stream.read_exact(&mut packet).await.unwrap();
+    assert_eq!(packet[5], 20, "a server begins with SSH_MSG_KEXINIT");
+    hex::encode(&packet[6..])
 }
 
 async fn said(guest: &Guest, command: &str) -> String {
@@ -166,6 +186,7 @@ async fn clones_have_nothing_of_each_other_and_nothing_of_their_template() {
     told.extend(together.collect::<Vec<Told>>().await);
     for what in [
         |told: &Told| told.sample.clone(),
+        |told: &Told| told.cookie.clone(),
         |told: &Told| told.machine_id.clone(),
         |told: &Told| told.host_key.clone(),
     ] {
