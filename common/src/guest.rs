@@ -16,6 +16,9 @@
 //! from which sequence number it wants the events, and the guest sends them again. An attach that
 //! was answered replaces the connection before it, which the guest closes without a word.
 //!
+//! Beside the events the guest program makes calls, which are described in [`crate::call`]. They came
+//! later than this version of the conversation: a guest program that knows none makes none.
+//!
 //! After the host has acknowledged [`GuestEvent::Finished`] the guest closes the connection,
 //! removes its run directory and ends. A later attach is refused.
 
@@ -23,6 +26,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::call::{Ask, Reply};
 use crate::event::{Annotation, JobResult, LogBatch, StepFinished, StepStarted, Summary};
 use crate::ids::JobId;
 use crate::plan::Plan;
@@ -128,6 +132,13 @@ pub enum ToGuest {
         /// Sequence number.
         seq: u64,
     },
+    /// About a call that the guest has made.
+    Call {
+        /// Its number.
+        call: u32,
+        /// What there is to say.
+        reply: Reply,
+    },
     /// End the job: the running step by the dialect's ladder, then the steps whose condition asks
     /// to run after a cancel.
     Cancel,
@@ -153,6 +164,13 @@ pub enum FromGuest {
         seq: u64,
         /// What happened.
         event: GuestEvent,
+    },
+    /// About a call to the host.
+    Call {
+        /// Its number. Those of one connection rise.
+        call: u32,
+        /// What there is to say.
+        ask: Ask,
     },
     /// The guest program cannot serve this connection and closes it; the reason is for people.
     Refused {

@@ -6,6 +6,7 @@
 //! bound on untrusted bytes ([`limits`]). It knows no forge protocol, no virtual machine and no
 //! queue.
 
+pub mod call;
 pub mod event;
 pub mod frame;
 pub mod guest;

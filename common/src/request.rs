@@ -112,6 +112,10 @@ pub struct JobBody {
     /// Whether it is kept frozen, in files instead of memory.
     #[serde(default, skip_serializing_if = "is_no")]
     pub keep_frozen: bool,
+    /// Where actions are that name no host, where the forge says so; absent means the place of the
+    /// plan's dialect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions_url: Option<String>,
     /// The services that the job may reach through the host: of its forge, and none of ours. No part
     /// of this version forwards to them yet.
     #[serde(default)]

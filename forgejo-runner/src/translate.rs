@@ -212,6 +212,7 @@ fn work(
             has_checkout,
             keep: None,
             keep_frozen: false,
+            actions_url: context.actions_url.clone(),
             services,
             debug: None,
         },

@@ -7,6 +7,7 @@
 
 mod silence;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::JobId;
@@ -18,6 +19,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::{Calls, JobServices};
 use crate::events::{EventLog, HOLD_LINES, ReceiverGone, Violation};
 pub(crate) use silence::Silence;
 
@@ -70,6 +72,14 @@ impl From<Violation> for Interrupted {
     }
 }
 
+/// What comes from a guest on one connection.
+struct Incoming<'a, R> {
+    reader: &'a mut R,
+    decoder: Decoder,
+    buffer: &'a mut [u8],
+    calls: Calls,
+}
+
 /// How far the conversation about one job has come.
 #[derive(Debug)]
 pub struct Conversation {
@@ -78,6 +88,8 @@ pub struct Conversation {
     result: Option<JobResult>,
     last_contact: Instant,
     silence: Silence,
+    /// What the host does for the guest, if anything.
+    services: Option<Arc<JobServices>>,
     /// Since when and of how many bytes there are guest's events to commit that caused none of ours.
     quiet: Option<(Instant, usize)>,
 }
@@ -93,8 +105,16 @@ impl Conversation {
             result: None,
             last_contact: Instant::now(),
             silence: Silence::default(),
+            services: None,
             quiet: None,
         }
+    }
+
+    /// The same, with something that answers the guest's calls.
+    #[must_use]
+    pub(crate) fn serving(mut self, services: Arc<JobServices>) -> Self {
+        self.services = Some(services);
+        self
     }
 
     /// Whose conversation it is.
@@ -156,10 +176,21 @@ impl Conversation {
         };
         let acknowledged = watch::Sender::new(0);
         let acknowledge = acknowledge(&writer, log.synced(), &acknowledged);
+        let (calls, mut replies) = Calls::new(self.services.clone());
+        let pass_replies = async {
+            while let Some(reply) = replies.recv().await {
+                if let Err(error) = write(&writer, &reply).await {
+                    return error;
+                }
+            }
+            std::future::pending().await
+        };
+        let mut stream = Incoming { reader: &mut reader, decoder, buffer: &mut buffer, calls };
         let ended = tokio::select! {
-            ended = self.read_events(&mut reader, decoder, &mut buffer, acknowledged.subscribe(), log, &heard) => ended,
+            ended = self.read_events(&mut stream, acknowledged.subscribe(), log, &heard) => ended,
             error = pass_cancel => Err(error),
             error = acknowledge => Err(error),
+            error = pass_replies => Err(error),
         };
         match (ended, self.result) {
             // The guest has nothing more to say that a new stream could bring.
@@ -170,16 +201,19 @@ impl Conversation {
 
     async fn read_events<R: AsyncRead + Unpin>(
         &mut self,
-        reader: &mut R,
-        mut decoder: Decoder,
-        buffer: &mut [u8],
+        stream: &mut Incoming<'_, R>,
         mut acknowledged: watch::Receiver<u64>,
         log: &mut EventLog,
         heard: &impl Fn() -> Instant,
     ) -> Result<JobResult, Interrupted> {
         loop {
-            while let Some(frame) = decoder.next_frame::<FromGuest>()? {
-                self.take(frame, log)?;
+            while let Some(frame) = stream.decoder.next_frame::<FromGuest>()? {
+                match frame {
+                    FromGuest::Call { call, ask } => {
+                        stream.calls.take(call, ask).await.map_err(Interrupted::Violation)?;
+                    }
+                    frame => self.take(frame, log)?,
+                }
                 if log.pending_bytes() >= COMMIT_BYTES {
                     self.commit(log).await?;
                 }
@@ -196,11 +230,11 @@ impl Conversation {
                 self.quiet.get_or_insert_with(|| (Instant::now(), 0));
             }
             tokio::select! {
-                read = reader.read(buffer) => match read {
+                read = stream.reader.read(stream.buffer) => match read {
                     Ok(0) => return Err(lost("end of stream")),
                     Ok(count) => {
                         self.last_contact = Instant::now();
-                        decoder.push(&buffer[..count]);
+                        stream.decoder.push(&stream.buffer[..count]);
                         if let Some((_, bytes)) = &mut self.quiet {
                             *bytes += count;
                         }
@@ -322,6 +356,7 @@ fn name(frame: &FromGuest) -> String {
             format!("version {version} of job {job} at event {next}")
         }
         FromGuest::Event { seq, .. } => format!("event {seq}"),
+        FromGuest::Call { call, .. } => format!("a part of call {call}"),
         FromGuest::Refused { .. } => "a refusal".to_owned(),
     }
 }

@@ -381,7 +381,7 @@ impl Work<'_> {
                 guest,
                 log,
                 &control.cancel,
-                self.machines.patience().ssh_lost,
+                (self.machines.services(self.request), self.machines.patience().ssh_lost),
             );
             tokio::select! {
                 end = steps => end?,

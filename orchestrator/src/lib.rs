@@ -9,8 +9,10 @@
 
 pub mod api;
 pub mod attach;
+mod calls;
 pub mod clock;
 pub mod events;
+mod fetch;
 mod freezing;
 mod job;
 pub mod journal;
@@ -29,6 +31,7 @@ pub mod store;
 mod templates;
 pub mod tree;
 
+pub use fetch::{ActionSettings, Origin};
 pub use freezing::Keys;
 pub use job::JobControl;
 pub use machines::{Patience, Settings};

@@ -29,7 +29,9 @@ use vm_manager::image::{
 use vm_manager::machine::Machine;
 use vm_manager::ssh::Guest;
 
+use crate::calls::JobServices;
 use crate::events::{EventLog, ReceiverGone};
+use crate::fetch::{ActionSettings, ActionStore};
 use crate::freezing::Keys;
 use crate::job::{AFTER_LIMIT, TryError};
 use crate::record::Recorder;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub guest_programs: Vec<PathBuf>,
     /// Where templates are; absent means that every machine boots.
     pub templates: Option<TemplateSettings>,
+    /// Where the actions of jobs come from and are kept.
+    pub actions: ActionSettings,
     /// A file of further images.
     pub catalogue: Option<PathBuf>,
     /// The program and arguments of the watchdog; the instance's id is added behind them. Absent
@@ -94,6 +98,7 @@ impl Default for Patience {
 pub(crate) struct Machines {
     settings: Settings,
     catalogue: Catalogue,
+    actions: Arc<ActionStore>,
     /// Present for a service, whose machines outlive it.
     service: Option<InstanceId>,
     /// Made when the first machine is needed.
@@ -127,11 +132,18 @@ impl Machines {
         Self::new(settings, Some(id))
     }
 
+    /// What this host does for the guest of a job.
+    pub(crate) fn services(&self, request: &JobRequest) -> Arc<JobServices> {
+        Arc::new(JobServices::new(request, Arc::clone(&self.actions)))
+    }
+
     fn new(settings: Settings, service: Option<InstanceId>) -> Result<Self, CatalogueError> {
         let catalogue = Catalogue::load(settings.catalogue.as_deref())?;
+        let actions = ActionStore::new(settings.actions.clone());
         Ok(Self {
             settings,
             catalogue,
+            actions,
             service,
             claim: Mutex::default(),
             waiting: Default::default(),

@@ -1,6 +1,7 @@
 //! The steps of a job: the conversation with the guest program, across lost connections, until the
 //! job or its machine ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::event::JobResult;
@@ -12,6 +13,7 @@ use vm_manager::machine::{ConsoleCause, Machine};
 use vm_manager::ssh::{Guest, Stdin, StreamReader};
 
 use crate::attach::{Conversation, Interrupted};
+use crate::calls::JobServices;
 use crate::events::{EventLog, ReceiverGone};
 use crate::job::TryError;
 use crate::placing;
@@ -37,21 +39,23 @@ pub(crate) enum StepsEnd {
 }
 
 /// Follows the job in its machine until either ends. Without a connection, such as to a machine that
-/// was adopted, one is made; one that is lost is made again for as long as `ssh_lost`, or for half a
-/// minute after a kernel's farewell.
+/// was adopted, one is made; one that is lost is made again for as long as the second part of `help`
+/// says, or for half a minute after a kernel's farewell. The first part answers the guest's calls.
 pub(crate) async fn run(
     request: &JobRequest,
     machine: &Machine,
     guest: Option<Guest>,
     log: &mut EventLog,
     cancel: &CancellationToken,
-    ssh_lost: Duration,
+    help: (Arc<JobServices>, Duration),
 ) -> Result<StepsEnd, TryError> {
+    let (services, ssh_lost) = help;
     if let Some(result) = log.result() {
         // It was the last that a process before this one took from the guest.
         return Ok(StepsEnd::Finished(result));
     }
-    let mut conversation = Conversation::new(request.envelope.job, log.next_guest_event());
+    let next = log.next_guest_event();
+    let mut conversation = Conversation::new(request.envelope.job, next).serving(services);
     let mut ended = machine.ended();
     let followed = {
         let follow = follow(&mut conversation, ssh_lost, machine, guest, log, cancel);

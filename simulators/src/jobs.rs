@@ -49,6 +49,7 @@ pub fn job(label: &str, scripts: &[&str]) -> JobRequest {
             has_checkout: true,
             keep: None,
             keep_frozen: false,
+            actions_url: None,
             services: Vec::new(),
             debug: None,
         },

@@ -12,6 +12,7 @@ mod account;
 mod dice;
 mod error;
 pub mod forgejo;
+mod git;
 mod installation;
 pub mod jobs;
 mod place;
@@ -22,6 +23,7 @@ mod scripted;
 
 pub use dice::dice;
 pub use error::ServerError;
+pub use git::GitServer;
 pub use installation::{Installation, Server};
 pub use postgres::PostgresServer;
 pub use rabbit::RabbitServer;

@@ -101,6 +101,7 @@ fn placeholder(key: &str) -> &'static str {
     match key {
         "image_dir" => "\"/var/lib/solstice/images\"",
         "template_dir" => "\"/var/lib/solstice/templates\"",
+        "action_dir" => "\"/var/lib/solstice/actions\"",
         "catalogue" => "\"/etc/solstice/catalogue.toml\"",
         "qemu" => "\"qemu-system-x86_64\"",
         "qemu_img" => "\"qemu-img\"",

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use common::ids::InstanceId;
-use orchestrator::{Keys, TemplateSettings};
+use orchestrator::{ActionSettings, Keys, TemplateSettings};
 use vm_manager::host::{HostSettings, watchdog};
 
 use crate::exit::CommandError;
-use crate::settings::{self, Settings};
+use crate::settings::{self, ActionKeys, Settings};
 
 /// What vm-manager wants to know.
 pub(crate) fn host_settings(settings: &Settings) -> HostSettings {
@@ -47,6 +47,19 @@ pub(crate) fn template_settings(settings: &Settings) -> Option<TemplateSettings>
     (quota.0 > 0).then_some(TemplateSettings { directory, quota })
 }
 
+/// Where the actions of jobs come from and are kept.
+pub(crate) fn action_settings(settings: &Settings) -> ActionSettings {
+    let ActionKeys { directory, quota, github, forgejo, gitea, allow } = settings.actions.clone();
+    ActionSettings {
+        directory: directory.unwrap_or_else(|| settings.state_dir.join("actions")),
+        quota,
+        github,
+        forgejo,
+        gitea,
+        trusted: allow,
+    }
+}
+
 /// What everything is sealed with that outlives a machine.
 pub(crate) fn keys(settings: &Settings) -> Keys {
     match &settings.service.seal_keys {
@@ -62,6 +75,7 @@ pub(crate) fn orchestrator_settings(settings: &Settings) -> orchestrator::Settin
         images: image_directory(settings),
         guest_programs: settings.guest_programs.clone(),
         templates: template_settings(settings),
+        actions: action_settings(settings),
         catalogue: settings.catalogue.clone(),
         watchdog: watchdog_command(settings),
         keys: keys(settings),

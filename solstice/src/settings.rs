@@ -3,6 +3,7 @@
 //! One table, [`KEYS`], names the keys; the file, the environment, the error for an unknown key and
 //! the test of the document all read it.
 
+mod actions;
 mod defaults;
 mod file;
 mod forgejo;
@@ -19,6 +20,7 @@ use crate::exit::CommandError;
 use file::Given;
 use keys::{KEYS, Key};
 
+pub use actions::ActionKeys;
 pub use forgejo::{ConnectionKeys, ForgejoKeys, connection_key_names, is_connection_name};
 pub(crate) use forgejo::{ONE_IDENTITY, REPORT_INTERVAL, SHUTDOWN, name_rule, parse_labels};
 pub use keys::{Entry, Section, entries, example_sections, key_names, sections};
@@ -37,6 +39,8 @@ pub struct Settings {
     pub template_dir: Option<PathBuf>,
     /// What templates may have of the disk together; zero means that every machine boots.
     pub template_quota: ByteSize,
+    /// Where the actions of jobs come from and are kept.
+    pub actions: ActionKeys,
     /// Sockets and keys of running machines; must be on tmpfs.
     pub runtime_dir: PathBuf,
     /// A file of further images.

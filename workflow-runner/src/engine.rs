@@ -15,6 +15,7 @@
 //! Steps follow github-runner-protocol 7 and forgejo-runner-protocol 8; where they differ, the
 //! plan's dialect decides.
 
+mod action;
 mod checkout;
 mod command;
 mod contexts;
@@ -51,6 +52,7 @@ use common::plan::Dialect;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::host::Host;
 use crate::system::System;
 
 use dialect::DialectRules;
@@ -73,12 +75,13 @@ use matcher::Matchers;
 pub async fn run(
     document: JobDocument,
     system: Arc<dyn System>,
+    host: Arc<dyn Host>,
     events: mpsc::Sender<GuestEvent>,
     cancel: CancellationToken,
 ) -> JobResult {
     let masks = document.secrets.values().map(|secret| secret.expose().to_owned());
     let mut events = Events::new(events, LogLimits::JOB, masks);
-    let result = match Job::set_up(&document, &*system, &mut events, cancel).await {
+    let result = match Job::set_up(&document, (&*system, &*host), &mut events, cancel).await {
         Ok(job) => job.run().await,
         Err(fault) => {
             // The host says what a failure of the machine is.

@@ -15,10 +15,12 @@
 //! tree before the job starts. [`personal()`] waits in a template for the clone that it will be.
 
 mod attach;
+mod calls;
 mod connection;
 mod daemon;
 mod document;
 mod error;
+mod host;
 mod house;
 #[cfg(test)]
 mod house_tests;

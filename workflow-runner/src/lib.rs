@@ -2,7 +2,7 @@
 //!
 //! [`yaml`] and [`workflow`] read what a user wrote and turn a job into a [`common::plan::Plan`];
 //! [`expression`] and [`template`] evaluate `${{ }}`; [`engine`] runs a plan against the small
-//! interface in [`system`]; [`guest`] is the program that does so inside a machine.
+//! interfaces in [`system`] and [`host`]; [`guest`] is the program that does so inside a machine.
 //! Nothing here knows a forge's protocol, a virtual machine, C or TLS.
 
 pub mod diagnostic;
@@ -10,6 +10,7 @@ pub mod engine;
 pub mod expression;
 pub mod fuzz;
 pub mod guest;
+pub mod host;
 pub mod system;
 pub mod template;
 pub mod workflow;

@@ -5,6 +5,7 @@
 //! whether it runs, [`expand`] in which legs, [`labels`] on which image, and [`plan()`] makes the
 //! [`common::plan::Plan`] that the engine runs. Where the forges differ, the table in `rules` decides.
 
+mod action;
 mod call;
 mod check;
 mod condition;
@@ -18,6 +19,7 @@ mod matrix;
 mod model;
 mod places;
 mod planning;
+mod reference;
 mod rules;
 mod scope;
 mod secrets;
@@ -30,6 +32,7 @@ use common::plan::Dialect;
 use crate::diagnostic::Diagnostic;
 use crate::yaml;
 
+pub use action::{Action, ActionInput, DockerAction, NodeAction, Runs, action};
 pub use call::{call_inputs, call_outputs, call_secrets, check_call};
 pub use condition::job_condition;
 pub use data::{Data, Field};
@@ -44,6 +47,7 @@ pub use planning::{
     StrategyValues, continues_on_error, display_name, entered_file, enters_kdl, labels,
     literal_labels, plan, strategy_values, timeout_minutes, unsupported_actions, uses_checkout,
 };
+pub(crate) use reference::Reference;
 pub use scope::JobScope;
 pub use secrets::{secrets_used, secrets_used_by};
 

@@ -34,6 +34,8 @@ pub(super) struct TaskContext {
     /// The workflow's file, for messages.
     pub(super) file: String,
     pub(super) server_version: Option<String>,
+    /// Where actions are that name no host (forgejo-runner-protocol 8.7).
+    pub(super) actions_url: Option<String>,
     /// Tokens that are no secret of the job.
     pub(super) tokens: Vec<String>,
     runtime_token: Option<String>,
@@ -44,6 +46,7 @@ impl TaskContext {
     pub(super) fn of(task: &Task, origin: &Origin<'_>) -> Self {
         let mut github = task.context.as_option().map(object).unwrap_or_default();
         let server_version = for_runner(&mut github, "server_version");
+        let actions_url = for_runner(&mut github, "default_actions_url");
         let dialect = match origin.kind {
             Some(Kind::Gitea) => Dialect::Gitea,
             Some(Kind::Forgejo) | None => Dialect::Forgejo,
@@ -71,6 +74,7 @@ impl TaskContext {
             event_inputs,
             file: file.unwrap_or_else(|| "workflow".to_owned()),
             server_version,
+            actions_url,
             tokens: tokens.filter(|token| !token.is_empty()).collect(),
             runtime_token,
             id_token,

@@ -53,6 +53,7 @@ pub(crate) fn job() -> JobMessage {
         has_checkout: true,
         keep: None,
         keep_frozen: false,
+        actions_url: None,
         services: Vec::new(),
         debug: None,
     };

@@ -251,6 +251,7 @@ impl WorkflowPlanner<'_> {
                 has_checkout: workflow::uses_checkout(job),
                 keep: self.wishes.keep.map(KeepHow::time),
                 keep_frozen: self.wishes.keep == Some(KeepHow::Frozen),
+                actions_url: None,
                 services: Vec::new(),
                 debug: None,
             },

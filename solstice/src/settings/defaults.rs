@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use common::limits::GIB;
 use common::size::ByteSize;
 
-use super::{Acceleration, ForgejoKeys, ServiceKeys, Settings, Surroundings};
+use super::{Acceleration, ActionKeys, ForgejoKeys, ServiceKeys, Settings, Surroundings};
 use crate::exit::CommandError;
 
 /// The file for all users.
@@ -23,6 +23,7 @@ pub(super) fn settings(surroundings: &Surroundings) -> Result<Settings, CommandE
         image_dir: None,
         template_dir: None,
         template_quota: ByteSize(10 * GIB),
+        actions: ActionKeys::default(),
         runtime_dir,
         catalogue: None,
         disk_reserve: ByteSize(2 * GIB),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::actions;
 use super::file::Given;
 use super::forgejo;
 use super::service::{self, Database, Queue};
@@ -101,6 +102,45 @@ pub(super) const KEYS: &[Key] = &[
         about: "what frozen guests may have of the disk; 0 lets every machine boot",
         apply: |s, given| given.size().map(|v| s.template_quota = v),
         show: |s| Some(s.template_quota.0.to_string()),
+    },
+    Key {
+        name: "action_dir",
+        about: "the files of actions that jobs use",
+        apply: |s, given| given.path().map(|v| s.actions.directory = Some(v)),
+        show: |s| s.actions.directory.as_deref().map(path),
+    },
+    Key {
+        name: "action_quota",
+        about: "what the files of actions may have of the disk",
+        apply: |s, given| given.size().map(|v| s.actions.quota = v),
+        show: |s| Some(s.actions.quota.0.to_string()),
+    },
+    Key {
+        name: "actions_github",
+        about: "where actions are that name no host, in jobs of GitHub's dialect",
+        apply: |s, given| actions::origin(given).map(|v| s.actions.github = v),
+        show: |s| Some(text(&s.actions.github.to_string())),
+    },
+    Key {
+        name: "actions_forgejo",
+        about: "the same in jobs of Forgejo, unless the server says where",
+        apply: |s, given| actions::origin(given).map(|v| s.actions.forgejo = v),
+        show: |s| Some(text(&s.actions.forgejo.to_string())),
+    },
+    Key {
+        name: "actions_gitea",
+        about: "the same in jobs of Gitea, unless the server says where",
+        apply: |s, given| actions::origin(given).map(|v| s.actions.gitea = v),
+        show: |s| Some(text(&s.actions.gitea.to_string())),
+    },
+    Key {
+        name: "actions_allow",
+        about: "places from which actions may come although they are private or not https",
+        apply: |s, given| actions::origins(given).map(|v| s.actions.allow = v),
+        show: |s| {
+            let origins: Vec<String> = s.actions.allow.iter().map(ToString::to_string).collect();
+            Some(texts(&origins))
+        },
     },
     Key {
         name: "runtime_dir",

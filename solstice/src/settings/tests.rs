@@ -72,7 +72,11 @@ fn every_key_can_be_set_by_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     for key in KEYS {
         let value = match key.name {
-            "disk_reserve" | "max_memory" | "keep_events_size" | "template_quota" => "1G",
+            "disk_reserve" | "max_memory" | "keep_events_size" | "template_quota"
+            | "action_quota" => "1G",
+            "actions_github" | "actions_forgejo" | "actions_gitea" | "actions_allow" => {
+                "https://forge.example"
+            }
             "acceleration" => "tcg",
             "labels" | "host_name" | "queue_prefix" => "other",
             "max_cpus" | "keep_events_days" => "3",
@@ -258,6 +262,7 @@ fn effective(settings: &Settings) -> BTreeMap<Cow<'static, str>, Option<String>>
         let value = match entry.name.as_ref() {
             "image_dir" => path(crate::host::image_directory(settings)),
             "template_dir" => path(crate::host::template_directory(settings)),
+            "action_dir" => path(crate::host::action_settings(settings).directory),
             "qemu" => path(host.qemu.clone()),
             "qemu_img" => path(host.qemu_img.clone()),
             "database" => settings.database_path().and_then(path),

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use workflow_runner::engine;
+use workflow_runner::host::NoHost;
 use workflow_runner::system::Local;
 
 /// How long a job may take.
@@ -78,7 +79,13 @@ async fn serve(document: JobDocument, mut stream: DuplexStream) {
     let attached = FromGuest::Attached { version: ATTACH_VERSION, job: document.job, next: 1 };
     stream.write_all(&encode(&attached).unwrap()).await.unwrap();
     let (sender, mut events) = mpsc::channel(4);
-    let job = engine::run(document, Arc::new(Local::new()), sender, CancellationToken::new());
+    let job = engine::run(
+        document,
+        Arc::new(Local::new()),
+        Arc::new(NoHost),
+        sender,
+        CancellationToken::new(),
+    );
     let send = async {
         let mut seq = 0;
         while let Some(event) = events.recv().await {

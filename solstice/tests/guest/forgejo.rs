@@ -12,7 +12,7 @@ use simulators::forgejo::{Forge, JobView, Profile, RunId, RunView, Scope, Status
 use crate::harness::{Story, empty};
 
 /// How long a run of several machines may take.
-const RUN: Duration = Duration::from_secs(300);
+pub(crate) const RUN: Duration = Duration::from_secs(300);
 const REPOSITORY: &str = "team/project";
 
 /// Every part of a page: lines, folds, environment, secrets, outputs, a matrix, failures, skips.
@@ -66,7 +66,7 @@ jobs:
     steps: [{ name: Nothing, run: echo never }]
 "#;
 
-fn connected(forge: &Forge) -> Story {
+pub(crate) fn connected(forge: &Forge) -> Story {
     let identity = forge.create_runner("solstice", Scope::Global);
     let story = empty().file("forge.token", &identity.token);
     let token = story.repository().join("forge.token");
@@ -80,7 +80,7 @@ fn connected(forge: &Forge) -> Story {
 }
 
 /// What a step printed, after the fold with its script.
-fn printed<'a>(job: &'a JobView, step: &str) -> Vec<&'a str> {
+pub(crate) fn printed<'a>(job: &'a JobView, step: &str) -> Vec<&'a str> {
     let mut lines = job.step(step).lines();
     // Solstice itself says so where one was killed.
     lines.retain(|line| !line.starts_with("The orchestrator was restarted"));

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
+mod actions;
 mod bad_input;
 mod everyday;
 mod examples;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use common::event::JobResult;
 use common::size::ByteSize;
-use orchestrator::Keys;
 use orchestrator::clock::Clock;
 use orchestrator::service::{Database, Service, ServiceSettings, Transport};
+use orchestrator::{ActionSettings, Keys, Origin};
 use rand::Rng;
 use simulators::BootEnd;
 use simulators::jobs::job;
@@ -34,6 +34,7 @@ pub(crate) fn settings(world: &World, host: &Host, clock: Clock) -> ServiceSetti
             Keys::Given(vec![shared.key_file()]),
         ),
     };
+    let nowhere = Origin::parse("https://forge.invalid").expect("it is an address");
     ServiceSettings {
         machines: orchestrator::Settings {
             host: HostSettings {
@@ -48,6 +49,14 @@ pub(crate) fn settings(world: &World, host: &Host, clock: Clock) -> ServiceSetti
             images: scripted.images(),
             guest_programs: vec![scripted.programs()],
             templates: None,
+            actions: ActionSettings {
+                directory: state.join("actions"),
+                quota: ByteSize(1 << 20),
+                github: nowhere.clone(),
+                forgejo: nowhere.clone(),
+                gitea: nowhere,
+                trusted: Vec::new(),
+            },
             catalogue: Some(scripted.catalogue()),
             watchdog: None,
             keys,

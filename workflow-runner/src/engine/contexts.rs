@@ -140,6 +140,16 @@ impl JobScope {
         &self.github
     }
 
+    /// Sets members of the `github` context.
+    pub(super) fn extend_github(&mut self, members: impl IntoIterator<Item = (String, String)>) {
+        let Value::Object(known) = &self.github else { return };
+        let mut object: Object = known.as_ref().clone();
+        for (name, value) in members {
+            object.insert(name, Value::from(value));
+        }
+        self.github = Value::from(object);
+    }
+
     /// Sets a context.
     pub(super) fn set(&mut self, name: &'static str, value: Value) {
         self.contexts.retain(|(known, _)| *known != name);

@@ -51,7 +51,15 @@ pub(super) struct Events {
     /// Annotations of each level in this step.
     annotations: [usize; 3],
     /// The step inside which whole jobs run, and the name of the one that runs.
-    within: Option<(u32, String)>,
+    within: Option<Inner>,
+}
+
+/// A job inside a step.
+#[derive(Debug)]
+pub(super) struct Inner {
+    step: u32,
+    /// What its steps are announced by; those of an action are not.
+    name: Option<String>,
 }
 
 /// The limits of a job's log.
@@ -97,13 +105,15 @@ impl Events {
 
     /// What follows is of a job inside this step, up to [`Self::end_within`]: its lines, findings and
     /// summaries are the step's, and the begin and the end of its own steps are lines.
-    pub(super) fn begin_within(&mut self, step: u32, name: &str) {
-        self.within = Some((step, name.to_owned()));
+    /// Without a name its steps are not announced. Gives what to end it with.
+    pub(super) fn begin_within(&mut self, step: u32, name: Option<String>) -> Option<Inner> {
+        let step = self.within.as_ref().map_or(step, |outer| outer.step);
+        self.within.replace(Inner { step, name })
     }
 
-    /// What follows is of the step itself again.
-    pub(super) fn end_within(&mut self) {
-        self.within = None;
+    /// What follows is again of what was before.
+    pub(super) fn end_within(&mut self, before: Option<Inner>) {
+        self.within = before;
     }
 
     /// Says to which step the lines that follow belong.
@@ -217,7 +227,7 @@ impl Events {
     pub(super) async fn event(&mut self, event: GuestEvent) {
         let event = match &self.within {
             None => event,
-            Some((step, name)) => match within(*step, name, event) {
+            Some(Inner { step, name }) => match within(*step, name.as_deref(), event) {
                 Within::Event(event) => event,
                 Within::Line(time, line) => return self.say(time, &line).await,
                 Within::Nothing => return,
@@ -267,17 +277,24 @@ enum Within {
     Nothing,
 }
 
-fn within(step: u32, job: &str, event: GuestEvent) -> Within {
-    match event {
-        GuestEvent::StepStarted(begin) => {
+fn within(step: u32, job: Option<&str>, event: GuestEvent) -> Within {
+    match (event, job) {
+        (GuestEvent::StepStarted(begin), Some(job)) => {
             Within::Line(begin.time, format!("##[section]{job}: {}", begin.name))
         }
-        GuestEvent::StepFinished(end) if end.conclusion == Conclusion::Skipped => {
+        (GuestEvent::StepFinished(end), Some(job)) if end.conclusion == Conclusion::Skipped => {
             Within::Line(end.time, format!("##[section]{job}: {} is skipped", end.name))
         }
-        GuestEvent::StepFinished(_) | GuestEvent::Outputs(_) | GuestEvent::Finished(_) => {
-            Within::Nothing
-        }
+        (event, _) => within_any(step, event),
+    }
+}
+
+fn within_any(step: u32, event: GuestEvent) -> Within {
+    match event {
+        GuestEvent::StepStarted(_)
+        | GuestEvent::StepFinished(_)
+        | GuestEvent::Outputs(_)
+        | GuestEvent::Finished(_) => Within::Nothing,
         GuestEvent::Annotation(found) => {
             Within::Event(GuestEvent::Annotation(Annotation { step, ..found }))
         }

@@ -13,8 +13,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::expression::{Object, Value};
+use crate::host::Host;
 use crate::system::{Control, Facts, Signal, System};
 
+use super::action::{Fetched, Later};
 use super::contexts::{JobContexts, JobScope};
 use super::dialect::{ActionNames, DialectRules};
 use super::environment::Layers;
@@ -38,6 +40,8 @@ pub(super) struct Job<'a> {
     pub(super) rules: &'static DialectRules,
     /// The world.
     pub(super) system: &'a dyn System,
+    /// Whoever gets what no machine can.
+    pub(super) host: &'a dyn Host,
     /// Where everything is reported.
     pub(super) events: &'a mut Events,
     /// The wish of the host to end the job.
@@ -86,6 +90,18 @@ pub(super) struct Job<'a> {
     pub(super) is_checked_out: bool,
     /// How often each generated name was given.
     action_names: HashMap<String, u32>,
+    /// What all steps see in the `github` context of the action whose steps they are.
+    github: Vec<(String, String)>,
+    /// The actions whose files are here.
+    pub(super) fetched: Fetched,
+    /// What of actions runs behind the last step.
+    pub(super) later: Vec<Later>,
+    /// What actions told themselves before the first step, by the steps' indices.
+    pub(super) states: HashMap<u32, Vec<(String, String)>>,
+    /// In how many actions this job is.
+    pub(super) depth: usize,
+    /// What has run inside this job with files of its own.
+    insides: usize,
 }
 
 /// `defaults.run`; empty where the workflow says nothing.
@@ -97,11 +113,35 @@ pub(super) struct RunDefaults {
     pub(super) working_directory: String,
 }
 
+/// A job that is to run inside a step.
+pub(super) struct Inside<'a> {
+    /// What to do.
+    pub(super) document: &'a JobDocument,
+    /// What its steps see in the `github` context beside what all steps see.
+    pub(super) github: Vec<(String, String)>,
+    /// What ends it.
+    pub(super) cancel: CancellationToken,
+}
+
+/// Process groups in which something was left, and the readers of what it prints.
+type Processes = (Vec<Box<dyn Control>>, JoinSet<()>);
+
+/// What is left of a job inside a step.
+pub(super) struct Left {
+    pub(super) processes: Processes,
+    written: Variables,
+    paths: Vec<String>,
+    matchers: Matchers,
+    fetched: Fetched,
+    later: Vec<Later>,
+    output_bytes: usize,
+}
+
 impl<'a> Job<'a> {
     /// Prepares directories, contexts and `env`.
     pub(super) async fn set_up(
         document: &'a JobDocument,
-        system: &'a dyn System,
+        (system, host): (&'a dyn System, &'a dyn Host),
         events: &'a mut Events,
         cancel: CancellationToken,
     ) -> Result<Self, Fault> {
@@ -147,9 +187,16 @@ impl<'a> Job<'a> {
             document,
             rules,
             system,
+            host,
             events,
             cancel,
             facts,
+            github: Vec::new(),
+            fetched: Fetched::default(),
+            later: Vec::new(),
+            states: HashMap::new(),
+            depth: 0,
+            insides: 0,
             contexts: JobContexts::new(document, rules, &directories, debug),
             directories,
             env,
@@ -179,7 +226,18 @@ impl<'a> Job<'a> {
         if self.document.checkout_first {
             self.check_out_first().await;
         }
-        self.steps().await;
+        match self.prepare_actions().await {
+            Ok(first) => {
+                self.run_before(first).await;
+                self.steps().await;
+            }
+            Err(fault) => {
+                self.failed = true;
+                self.error(&fault.sentence()).await;
+                skip_all(self.document, self.system, self.events).await;
+            }
+        }
+        self.run_behind().await;
         self.outputs().await;
         self.clean_up().await;
         let result = self.result();
@@ -211,17 +269,21 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// The directories of what runs inside this job with files of its own.
+    pub(super) fn next_directories(&mut self) -> Directories {
+        self.insides += 1;
+        self.directories.for_job_inside(self.insides)
+    }
+
     /// A job that runs inside a step of this one, in the same directories: with a plan and contexts of
     /// its own, and with the variables that the step has.
-    ///
-    /// `number` is one that no other job inside this one has.
     pub(super) async fn inside<'b>(
         &'b mut self,
-        document: &'b JobDocument,
+        inside: Inside<'b>,
         performing: &Performing<'_>,
-        number: usize,
     ) -> Result<Job<'b>, Fault> {
-        let directories = self.directories.for_job_inside(number);
+        let Inside { document, github, cancel } = inside;
+        let directories = self.next_directories();
         let contexts = JobContexts::new(document, self.rules, &directories, self.debug);
         let mut scope = contexts.scope(self.rules);
         let mut env = performing.env.clone();
@@ -246,9 +308,16 @@ impl<'a> Job<'a> {
             document,
             rules: self.rules,
             system: self.system,
+            host: self.host,
             events: &mut *self.events,
-            cancel: self.cancel.clone(),
+            cancel,
             facts: self.facts.clone(),
+            github,
+            fetched: Fetched::default(),
+            later: Vec::new(),
+            states: HashMap::new(),
+            depth: self.depth,
+            insides: 0,
             contexts,
             directories,
             env,
@@ -273,8 +342,38 @@ impl<'a> Job<'a> {
         })
     }
 
+    /// What is left of a job inside a step when it is over.
+    pub(super) fn leave(mut self) -> Left {
+        Left {
+            processes: (std::mem::take(&mut self.groups), std::mem::take(&mut self.readers)),
+            written: std::mem::take(&mut self.written),
+            paths: std::mem::take(&mut self.paths),
+            matchers: std::mem::take(&mut self.matchers),
+            fetched: std::mem::take(&mut self.fetched),
+            later: std::mem::take(&mut self.later),
+            output_bytes: self.output_bytes,
+        }
+    }
+
+    /// Takes over the processes that such a job has left.
+    pub(super) fn take_processes(&mut self, (groups, mut readers): Processes) {
+        self.groups.extend(groups);
+        self.readers.spawn(async move { while readers.join_next().await.is_some() {} });
+    }
+
+    /// Takes over what the steps of an action have left, which is as if the step had left it.
+    pub(super) fn take_from_action(&mut self, left: Left) {
+        self.take_processes(left.processes);
+        self.written = left.written;
+        self.paths = left.paths;
+        self.matchers = left.matchers;
+        self.fetched = left.fetched;
+        self.later.extend(left.later);
+        self.output_bytes = left.output_bytes;
+    }
+
     /// Looks between two steps whether the job was cancelled or has reached its limit.
-    async fn notice_end(&mut self) {
+    pub(super) async fn notice_end(&mut self) {
         if self.cancelled.is_some() {
             return;
         }
@@ -330,7 +429,11 @@ impl<'a> Job<'a> {
         let files = COMMAND_FILES
             .map(|(key, kind)| (key.to_owned(), self.directories.command_file(kind, step.index)));
         let action = ("action".to_owned(), self.action_name(step));
-        let github = files.into_iter().chain(std::iter::once(action));
+        let mut github: Vec<_> = files.into_iter().chain(std::iter::once(action)).collect();
+        if self.depth > 0 {
+            github.extend(self.github.iter().cloned());
+            github.push(("action_status".to_owned(), self.status().name().to_owned()));
+        }
         let mut scope = self.contexts.step_scope(self.rules, github, &self.directories);
         // The step's own env is evaluated with what was set before it.
         self.set_so_far(&mut scope);
@@ -390,9 +493,7 @@ impl<'a> Job<'a> {
         if self.status() != JobResult::Success && !self.rules.failed_jobs_have_outputs {
             return;
         }
-        let mut scope = self.contexts.step_scope(self.rules, [], &self.directories);
-        self.set_so_far(&mut scope);
-        let texts = match scope.texts(&self.document.plan.outputs, self.system).await {
+        let texts = match self.evaluate_outputs(&self.document.plan.outputs).await {
             Ok(texts) => texts,
             Err(error) => {
                 self.failed = true;
@@ -413,6 +514,16 @@ impl<'a> Job<'a> {
         if !outputs.is_empty() {
             self.events.event(GuestEvent::Outputs(outputs)).await;
         }
+    }
+
+    /// The outputs of the job, or of the action whose steps it has.
+    pub(super) async fn evaluate_outputs(
+        &self,
+        outputs: &Planned,
+    ) -> Result<Vec<(String, String)>, String> {
+        let mut scope = self.contexts.step_scope(self.rules, [], &self.directories);
+        self.set_so_far(&mut scope);
+        scope.texts(outputs, self.system).await
     }
 
     /// Ends what steps left running and removes temporary files.

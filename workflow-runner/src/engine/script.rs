@@ -84,6 +84,16 @@ impl Job<'_> {
             directory,
             identity: self.facts.identity.clone(),
         };
+        self.start_and_attend(performing, command, &environment).await
+    }
+
+    /// Runs the process of a step.
+    pub(super) async fn start_and_attend(
+        &mut self,
+        performing: &Performing<'_>,
+        command: Command,
+        environment: &Variables,
+    ) -> Result<Performed, Fault> {
         let process = self.system.start(command).await.map_err(|error| match error.kind() {
             io::ErrorKind::ArgumentListTooLong => format!(
                 "the environment of this step has {} KiB, more than this system allows a process; \
@@ -92,11 +102,11 @@ impl Job<'_> {
             ),
             _ => error.to_string(),
         })?;
-        Ok(self.attend(performing, process, &environment).await)
+        Ok(self.attend(performing, process, environment).await)
     }
 
     /// The environment of a step's process.
-    fn environment(&self, performing: &Performing<'_>) -> Variables {
+    pub(super) fn environment(&self, performing: &Performing<'_>) -> Variables {
         let layers = Layers { job: &self.env, written: &self.written, step: &performing.step_env };
         let runner = RunnerLayer {
             facts: &self.facts,

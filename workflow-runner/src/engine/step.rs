@@ -141,7 +141,7 @@ impl Job<'_> {
     }
 
     /// Says why a step was ended, and takes its result from that.
-    async fn after(
+    pub(super) async fn after(
         &mut self,
         mut performing: Performing<'_>,
         performed: Result<Performed, Fault>,
@@ -195,11 +195,9 @@ impl Job<'_> {
             StepAction::Uses { reference, with } if workflow::enters_kdl(reference) => {
                 self.run_workflow(performing, reference, with).await
             }
-            StepAction::Uses { reference, .. } => Err(format!(
-                "the action {reference} cannot run here yet: of all actions only actions/checkout \
-                 is supported; write what it does as a \"run\" step"
-            )
-            .into()),
+            StepAction::Uses { reference, with } => {
+                Box::pin(self.run_action(performing, reference, with)).await
+            }
             StepAction::Unsupported { reason } => Err(reason.clone().into()),
         }
     }
@@ -306,7 +304,7 @@ impl Job<'_> {
     }
 
     /// What ends a step that begins now.
-    fn limits(&self, minutes: Option<f64>, survives_cancel: bool) -> Limits {
+    pub(super) fn limits(&self, minutes: Option<f64>, survives_cancel: bool) -> Limits {
         let step = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
         match self.cancelled {
             None => Limits {

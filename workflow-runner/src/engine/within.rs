@@ -20,7 +20,7 @@ use crate::workflow::{self, Inspection, JobScope, KDL_FILE, Workflow};
 use super::fault::Fault;
 use super::header::{self, Header};
 use super::interpreter::Said;
-use super::job::Job;
+use super::job::{Inside, Job};
 use super::step::{Performed, Performing};
 use super::supervise::{Limits, Stop};
 use super::workspace::inside;
@@ -66,8 +66,8 @@ impl Job<'_> {
             .map(|job| (job.key.clone(), JobResult::Success))
             .collect();
         let mut outcome = Conclusion::Success;
-        for (number, job) in chosen.iter().enumerate() {
-            let result = self.run_chosen(&workflow, job, &results, performing, number).await?;
+        for job in &chosen {
+            let result = self.run_chosen(&workflow, job, &results, performing).await?;
             if result == JobResult::Failure {
                 outcome = Conclusion::Failure;
             }
@@ -88,7 +88,7 @@ impl Job<'_> {
     }
 
     /// Why the step must end, if it must.
-    fn stop_of(&self, limits: &Limits) -> Option<Stop> {
+    pub(super) fn stop_of(&self, limits: &Limits) -> Option<Stop> {
         let now = Instant::now();
         if limits.cancel.as_ref().is_some_and(tokio_util::sync::CancellationToken::is_cancelled) {
             Some(Stop::Cancelled)
@@ -183,7 +183,6 @@ impl Job<'_> {
         job: &Chosen,
         results: &BTreeMap<String, JobResult>,
         performing: &Performing<'_>,
-        number: usize,
     ) -> Result<JobResult, Fault> {
         let Some(model) = workflow.job(&job.key) else { return Ok(JobResult::Skipped) };
         let mut document = job.document.clone();
@@ -202,9 +201,9 @@ impl Job<'_> {
             self.events.say(self.system.now(), &text).await;
             return Ok(JobResult::Skipped);
         }
-        self.events.begin_within(performing.step.index, &job.name);
-        let ended = self.steps_of(&document, performing, number).await;
-        self.events.end_within();
+        let within = self.events.begin_within(performing.step.index, Some(job.name.clone()));
+        let ended = self.steps_of(&document, performing).await;
+        self.events.end_within(within);
         ended
     }
 
@@ -213,17 +212,15 @@ impl Job<'_> {
         &'b mut self,
         document: &'b JobDocument,
         performing: &'b Performing<'_>,
-        number: usize,
     ) -> Pin<Box<dyn Future<Output = Result<JobResult, Fault>> + Send + 'b>> {
         Box::pin(async move {
-            let mut job = self.inside(document, performing, number).await?;
+            let cancel = self.cancel.clone();
+            let inside = Inside { document, github: Vec::new(), cancel };
+            let mut job = self.inside(inside, performing).await?;
             job.steps().await;
             let result = job.result();
-            let groups = std::mem::take(&mut job.groups);
-            let mut readers = std::mem::take(&mut job.readers);
-            drop(job);
-            self.groups.extend(groups);
-            self.readers.spawn(async move { while readers.join_next().await.is_some() {} });
+            let left = job.leave();
+            self.take_processes(left.processes);
             Ok(result)
         })
     }

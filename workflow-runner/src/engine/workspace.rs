@@ -16,6 +16,8 @@ pub(super) struct Directories {
     pub(super) temp: String,
     /// `RUNNER_TOOL_CACHE`.
     pub(super) tool_cache: String,
+    /// Where the files of actions lie, a directory for each.
+    pub(super) actions: String,
     /// `GITHUB_EVENT_PATH`.
     pub(super) event_path: String,
     /// The directory of the command files.
@@ -60,6 +62,7 @@ impl Directories {
         Self {
             workspace: format!("{work}/{name}/{name}"),
             runner_workspace: format!("{work}/{name}"),
+            actions: format!("{work}/_actions"),
             event_path: format!("{temp}/_github_workflow/event.json"),
             file_commands: format!("{temp}/_runner_file_commands"),
             temp,

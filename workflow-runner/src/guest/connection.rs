@@ -19,8 +19,8 @@ const GREETING_DEADLINE: Duration = Duration::from_secs(10);
 /// The bytes of frames that are gathered for one write.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// The bytes that one read takes: what the host sends is short.
-const READ_BYTES: usize = 4 * 1024;
+/// The bytes that one read takes: about those of one part of a call.
+const READ_BYTES: usize = 32 * 1024;
 
 /// A connection that said which events it wants.
 pub(super) struct Greeted {
@@ -101,6 +101,8 @@ pub(super) struct Connection {
     written: usize,
     /// The next event to put into `out`.
     next: u64,
+    /// The bytes of other messages in `out`.
+    said: usize,
     /// Nothing is sent or heard after what is in `out`.
     refused: bool,
 }
@@ -119,6 +121,7 @@ impl Connection {
             out: Vec::new(),
             written: 0,
             next,
+            said: 0,
             refused: false,
         };
         if next > spool.next() {
@@ -138,12 +141,26 @@ impl Connection {
         }
         self.out.clear();
         self.written = 0;
+        self.said = 0;
         // One large event must not hold its memory for the rest of the job.
         self.out.shrink_to(4 * WRITE_BYTES);
         match spool.read(self.next, WRITE_BYTES, &mut self.out) {
             Ok(next) => self.next = next,
             Err(error) => self.refuse(format!("the spool cannot be read: {error}")),
         }
+    }
+
+    /// Whether another message may go with the events that are on their way: about as much as of
+    /// those, so that neither keeps the other waiting.
+    pub(super) fn has_room(&self) -> bool {
+        !self.refused && self.said < WRITE_BYTES
+    }
+
+    /// Sends a message that is no event.
+    pub(super) fn say(&mut self, message: &FromGuest) {
+        let before = self.out.len();
+        frame::encode_into(&mut self.out, message).expect("parts of calls fit in a frame");
+        self.said += self.out.len() - before;
     }
 
     /// The next frame that the host sent. A stream that makes no sense is refused.

@@ -24,6 +24,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::calls::calls;
+use super::host::Orchestrator;
 use super::house::House;
 use super::run_directory::{Claim, RunDirectory};
 use super::spool::{Folder, Spool, SpoolLimits};
@@ -79,8 +81,10 @@ pub fn daemon(base: &Path, input: impl Read) -> Result<(), GuestError> {
         let heard = watch::Sender::new(false);
         let system = Local::new().held_until(heard.subscribe());
         let (linger, grace) = (LINGER, TERMINATE_GRACE);
-        let house = House { job, spool, listener, linger, grace, terminate, heard };
-        let run = |events, cancel| engine::run(document, Arc::new(system), events, cancel);
+        let (calls, switchboard) = calls();
+        let host = Arc::new(Orchestrator::new(calls));
+        let house = House { job, spool, listener, linger, grace, terminate, heard, switchboard };
+        let run = |events, cancel| engine::run(document, Arc::new(system), host, events, cancel);
         house.run(run).await;
         Ok(())
     });

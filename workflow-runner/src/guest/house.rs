@@ -17,6 +17,7 @@ use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::calls::Switchboard;
 use super::connection::{Connection, Greeted, Turn, greet};
 use super::spool::Spool;
 
@@ -52,6 +53,8 @@ pub(super) struct House {
     pub(super) terminate: CancellationToken,
     /// Becomes true once a host has acknowledged that a step began.
     pub(super) heard: watch::Sender<bool>,
+    /// Between the calls to the host and the connection.
+    pub(super) switchboard: Switchboard,
 }
 
 impl House {
@@ -139,14 +142,27 @@ impl House {
                         if begun.is_some_and(knows) {
                             self.heard.send_replace(true);
                         }
-                        hear(&mut host, &mut self.spool, &cancel);
+                        self.switchboard.attach();
+                        hear(&mut host, &mut self.spool, &mut self.switchboard, &cancel);
                         connection = Some(host);
                     }
                 }
                 turn = turn_of(&mut connection) => match (turn, &mut connection) {
-                    (Turn::Moved, Some(host)) => hear(host, &mut self.spool, &cancel),
-                    _ => connection = None,
+                    (Turn::Moved, Some(host)) => {
+                        hear(host, &mut self.spool, &mut self.switchboard, &cancel);
+                    }
+                    _ => {
+                        connection = None;
+                        self.switchboard.detach();
+                    }
                 },
+                message = self.switchboard.next(), if connection.as_ref().is_some_and(Connection::has_room) => {
+                    let mut message = Some(message);
+                    while let (Some(host), Some(frame)) = (&mut connection, message.take()) {
+                        host.say(&frame);
+                        message = host.has_room().then(|| self.switchboard.try_next()).flatten();
+                    }
+                }
                 () = sleep(DISK_RETRY), if !has_room => self.spool.relieve(),
                 () = until(&phase) => return,
                 () = &mut terminated => return,
@@ -192,11 +208,17 @@ fn keep(spool: &mut Spool, event: GuestEvent, begun: &mut Option<u64>) {
 }
 
 /// Acts on every frame that a host has sent.
-fn hear(host: &mut Connection, spool: &mut Spool, cancel: &CancellationToken) {
+fn hear(
+    host: &mut Connection,
+    spool: &mut Spool,
+    switchboard: &mut Switchboard,
+    cancel: &CancellationToken,
+) {
     while let Some(frame) = host.next_frame() {
         match frame {
             ToGuest::Ack { seq } if host.has_sent(seq) => spool.acknowledge(seq),
             ToGuest::Ack { seq } => host.refuse(format!("event {seq} was not sent yet")),
+            ToGuest::Call { call, reply } => switchboard.take(call, reply),
             ToGuest::Cancel => cancel.cancel(),
             ToGuest::Attach { .. } => host.refuse("this connection is attached".to_owned()),
         }

@@ -15,6 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::calls::calls;
 use super::house::House;
 use super::spool::{Folder, Spool, SpoolLimits};
 
@@ -73,6 +74,7 @@ where
         grace: GRACE,
         terminate: machine.terminate.clone(),
         heard: machine.heard.clone(),
+        switchboard: calls().1,
     };
     let machine = Rc::new(machine);
     let both = async { tokio::join!(house.run(engine), story(machine)) };

@@ -21,7 +21,7 @@ use nix::sys::time::TimeSpec;
 use tar::{Archive, Entry, EntryType};
 
 use super::GuestError;
-use owner::Owner;
+use crate::system::Owner;
 use tail::Tail;
 
 /// The bytes that are read and written at once.
@@ -47,10 +47,18 @@ const MODE_BITS: u32 = 0o777;
 /// The archive is damaged or cut off, an entry must not be unpacked or cannot be written. What was
 /// unpacked before stays.
 pub fn unpack(input: impl Read, directory: &Path, owner: Option<&str>) -> Result<(), GuestError> {
-    let owner = owner.map(Owner::of_user).transpose()?;
+    unpack_for(input, directory, owner.map(owner::of_user).transpose()?)
+}
+
+/// The same for a user that is known by number.
+pub(super) fn unpack_for(
+    input: impl Read,
+    directory: &Path,
+    owner: Option<Owner>,
+) -> Result<(), GuestError> {
     fs::create_dir_all(directory).map_err(GuestError::io("create", directory))?;
     if let Some(owner) = owner {
-        owner.give(directory).map_err(GuestError::io("change the owner of", directory))?;
+        owner::give(owner, directory).map_err(GuestError::io("change the owner of", directory))?;
     }
     let mut tree = Tree {
         root: directory.to_owned(),
@@ -242,7 +250,7 @@ impl Tree {
     }
 
     fn give(&self, path: &Path) -> io::Result<()> {
-        self.owner.map_or(Ok(()), |owner| owner.give(path))
+        self.owner.map_or(Ok(()), |owner| owner::give(owner, path))
     }
 }
 

@@ -1,5 +1,6 @@
 //! From the tree of a file to the model.
 
+mod action;
 mod call;
 mod context;
 mod job;
@@ -16,6 +17,7 @@ use super::model::{Job, Workflow};
 use super::suggest;
 use crate::diagnostic::Diagnostic;
 use crate::yaml::{Document, Node};
+pub(super) use action::action;
 pub(super) use context::Findings;
 use context::{Context, RefusedBy};
 

@@ -1,6 +1,6 @@
 //! From a job and a leg to the plan, its name and its labels.
 
-use common::plan::{Dialect, Location, PLAN_VERSION, Plan, StepAction, Value as PlanValue};
+use common::plan::{Dialect, Location, PLAN_VERSION, Plan, Step, StepAction, Value as PlanValue};
 use common::request::Contexts;
 use serde_json::{Map, Value as Json};
 
@@ -8,7 +8,7 @@ use super::matrix::Leg;
 use super::model::{Job, Steps, Workflow};
 use super::rules::Rules;
 use super::scope::{JobScope, LegScope, NoContexts};
-use super::{KDL_FILE, suggest};
+use super::{KDL_FILE, Reference, suggest};
 use crate::diagnostic::Diagnostic;
 use crate::expression::{Scope, Value};
 use crate::template;
@@ -241,17 +241,21 @@ pub fn uses_checkout(job: &Job) -> bool {
     })
 }
 
-/// The steps whose action no machine runs yet: each fails when it is reached.
+/// The steps whose action cannot run, whatever machine they get: each fails when it is reached.
 pub fn unsupported_actions(job: &Job) -> Vec<Diagnostic> {
-    let steps = job.steps().iter().filter_map(|step| match &step.action {
-        StepAction::Uses { reference, .. } if !is_checkout(reference) && !enters_kdl(reference) => {
-            let message = format!("the action {reference} cannot run here yet");
-            let at = step.location.unwrap_or(job.location);
-            Some(job.diagnostic(at, message).hint("write what it does as a `run` step"))
-        }
-        _ => None,
-    });
-    steps.collect()
+    let finding = |step: &Step| {
+        let StepAction::Uses { reference, .. } = &step.action else { return None };
+        let message = match Reference::parse(reference) {
+            Ok(Reference::Container(_)) => format!(
+                "{reference} is a container, and no machine here has a container engine; write what \
+                 it does as a `run` step"
+            ),
+            Ok(_) => return None,
+            Err(message) => message,
+        };
+        Some(job.diagnostic(step.location.unwrap_or(job.location), message))
+    };
+    job.steps().iter().filter_map(finding).collect()
 }
 
 /// The action that runs the jobs of the repository's workflow in KDL, without its version.

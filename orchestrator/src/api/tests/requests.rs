@@ -32,6 +32,7 @@ fn job_request() -> JobRequest {
             has_checkout: true,
             keep: None,
             keep_frozen: false,
+            actions_url: None,
             services: Vec::new(),
             debug: None,
         },

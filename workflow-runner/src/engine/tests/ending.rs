@@ -215,7 +215,8 @@ async fn a_step_whose_output_nobody_reads_can_still_be_cancelled() {
     let mut document = job().run(&script).into_document();
     document.work_directory = directory.path().to_str().unwrap().to_owned();
     let system = std::sync::Arc::new(crate::system::Local::new());
-    let engine = tokio::spawn(crate::engine::run(document, system, sender, cancel.clone()));
+    let host = std::sync::Arc::new(crate::host::NoHost);
+    let engine = tokio::spawn(crate::engine::run(document, system, host, sender, cancel.clone()));
 
     // Reading stops at the first output; from then on the channel is full.
     let noticed = CancellationToken::new();

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::system::{Local, System};
+use crate::host::{FetchedAction, Host, HostError};
+use crate::system::{Local, Owner, Pending, System};
 use crate::template;
 
 /// The longest that a test waits for a job.
@@ -30,6 +31,34 @@ const CAPACITY: usize = 4;
 pub(super) struct JobBuilder {
     document: JobDocument,
     tree: Vec<(String, String)>,
+    actions: Vec<(String, String, String)>,
+}
+
+/// A host that has these actions: the reference, and the path and the text of a file.
+struct Actions {
+    files: Vec<(String, String, String)>,
+}
+
+impl Host for Actions {
+    fn fetch_action<'a>(
+        &'a self,
+        reference: &'a str,
+        to: &'a str,
+        _owner: Owner,
+    ) -> Pending<'a, Result<FetchedAction, HostError>> {
+        Box::pin(async move {
+            let files = self.files.iter().filter(|(known, _, _)| known == reference);
+            let mut commit = None;
+            for (_, path, text) in files {
+                let path = PathBuf::from(to).join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+                commit = Some("c0ffee".to_owned());
+            }
+            let absent = || HostError(format!("cannot fetch the action {reference}: not found"));
+            Ok(FetchedAction { commit: commit.ok_or_else(absent)? })
+        })
+    }
 }
 
 /// A step to build.
@@ -74,7 +103,7 @@ pub(super) fn job() -> JobBuilder {
         checkout_first: false,
         tree: None,
     };
-    JobBuilder { document, tree: Vec::new() }
+    JobBuilder { document, tree: Vec::new(), actions: Vec::new() }
 }
 
 /// A step that runs a script.
@@ -196,6 +225,12 @@ impl JobBuilder {
         self
     }
 
+    /// A file of an action that the host has.
+    pub(super) fn action(mut self, reference: &str, path: &str, text: &str) -> Self {
+        self.actions.push((reference.to_owned(), path.to_owned(), text.to_owned()));
+        self
+    }
+
     pub(super) fn run_as(mut self, user: &str) -> Self {
         self.document.run_as = Some(user.to_owned());
         self
@@ -220,6 +255,24 @@ impl JobBuilder {
         let mut step = run("");
         step.0.action = StepAction::Uses { reference: reference.to_owned(), with: mapping(with) };
         self.step(step)
+    }
+
+    /// A step with an id that uses an action.
+    pub(super) fn step_uses(self, id: &str, reference: &str, with: &[(&str, &str)]) -> Self {
+        let mut job = self.uses(reference, with);
+        if let Some(step) = job.document.plan.steps.last_mut() {
+            step.id = Some(id.to_owned());
+        }
+        job
+    }
+
+    /// A step with a condition that uses an action.
+    pub(super) fn step_uses_when(self, reference: &str, condition: &str) -> Self {
+        let mut job = self.uses(reference, &[]);
+        if let Some(step) = job.document.plan.steps.last_mut() {
+            step.condition = Some(condition.to_owned());
+        }
+        job
     }
 
     /// The document as it stands.
@@ -261,7 +314,9 @@ impl JobBuilder {
         }
         let (sender, mut receiver) = mpsc::channel(CAPACITY);
         let cancel = CancellationToken::new();
-        let engine = crate::engine::run(self.document, Arc::new(system), sender, cancel.clone());
+        let host = Arc::new(Actions { files: self.actions });
+        let engine =
+            crate::engine::run(self.document, Arc::new(system), host, sender, cancel.clone());
         let collect = async {
             let mut events = Vec::new();
             while let Some(event) = receiver.recv().await {

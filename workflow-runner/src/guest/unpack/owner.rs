@@ -6,30 +6,22 @@ use std::os::unix::fs::lchown;
 use std::path::Path;
 
 use super::super::GuestError;
+use crate::system::Owner;
 
 /// The table of users, on every system that has a guest program.
 const USERS: &str = "/etc/passwd";
 
-/// A user and its group, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    user: u32,
-    group: u32,
+/// Finds a user in the machine's table. The table is read here because a static program cannot rely on
+/// the system's name service.
+pub(super) fn of_user(name: &str) -> Result<Owner, GuestError> {
+    let table = fs::read(USERS).map_err(GuestError::io("read", USERS))?;
+    find(&String::from_utf8_lossy(&table), name)
+        .ok_or_else(|| GuestError::Usage(format!("there is no user {name:?} in {USERS}")))
 }
 
-impl Owner {
-    /// Finds a user in the machine's table. The table is read here because a static program cannot
-    /// rely on the system's name service.
-    pub(super) fn of_user(name: &str) -> Result<Self, GuestError> {
-        let table = fs::read(USERS).map_err(GuestError::io("read", USERS))?;
-        find(&String::from_utf8_lossy(&table), name)
-            .ok_or_else(|| GuestError::Usage(format!("there is no user {name:?} in {USERS}")))
-    }
-
-    /// Makes the user the owner of a file, or of a link itself.
-    pub(super) fn give(self, path: &Path) -> io::Result<()> {
-        lchown(path, Some(self.user), Some(self.group))
-    }
+/// Makes the user the owner of a file, or of a link itself.
+pub(super) fn give(owner: Owner, path: &Path) -> io::Result<()> {
+    lchown(path, Some(owner.uid), Some(owner.gid))
 }
 
 /// The line `name:password:user:group:...` of a user.
@@ -40,7 +32,7 @@ fn find(table: &str, name: &str) -> Option<Owner> {
             return None;
         }
         let (user, group) = (fields.nth(1)?, fields.next()?);
-        Some(Owner { user: user.parse().ok()?, group: group.parse().ok()? })
+        Some(Owner { uid: user.parse().ok()?, gid: group.parse().ok()? })
     })
 }
 
@@ -51,7 +43,7 @@ mod tests {
     #[test]
     fn users_are_found_by_their_whole_name() {
         let table = "root:x:0:0::/root:/bin/sh\nbuilder:x:1000:100::/home/b:/bin/sh\nbad:x:u:g\n";
-        assert_eq!(find(table, "builder"), Some(Owner { user: 1000, group: 100 }));
+        assert_eq!(find(table, "builder"), Some(Owner { uid: 1000, gid: 100 }));
         assert_eq!(find(table, "build"), None);
         assert_eq!(find(table, "bad"), None);
     }

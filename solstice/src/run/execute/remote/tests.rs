@@ -45,6 +45,7 @@ fn request() -> JobRequest {
             has_checkout: true,
             keep: None,
             keep_frozen: false,
+            actions_url: None,
             services: Vec::new(),
             debug: None,
         },

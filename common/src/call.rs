@@ -1,0 +1,116 @@
+//! Calls of the guest program to its host, on the connection on which the job's events go.
+//!
+//! ```text
+//!  orchestrator                                  guest
+//!      │◀──────────────── Ask::Begin {call} ───────│  a number that the guest chose
+//!      │◀──────────────── Ask::Data, Ask::End ─────│  the body, as far as there is room
+//!      │── Reply::Room ───────────────────────────▶│  more of it
+//!      │── Reply::Head {answer or error} ─────────▶│
+//!      │── Reply::Data, Reply::End ───────────────▶│  the body of the answer
+//!      │◀──────────────── Ask::Room ───────────────│
+//!      │◀──────────────── Ask::Drop ───────────────│  the guest wants no more of it
+//! ```
+//!
+//! Each side may send [`CALL_ROOM_BYTES`] of a body, and then as much as the other grants. A call ends
+//! with its answer: behind an error as its head, behind [`Reply::End`], [`Reply::Broken`] or
+//! [`Ask::Drop`]. What the guest still had on its way then is no fault.
+//!
+//! Calls live on one connection. When it is lost, so are they, and the guest makes them again: whatever
+//! a call does may be done twice.
+
+use serde::{Deserialize, Serialize};
+
+/// The bytes of a body that may be sent before room was granted.
+pub const CALL_ROOM_BYTES: u32 = 256 * 1024;
+/// The bytes of a body in one message.
+pub const CALL_DATA_BYTES: usize = 32 * 1024;
+/// Calls that may be open at the same time. Further ones are answered with [`CallErrorKind::Busy`].
+pub const OPEN_CALLS: usize = 64;
+
+/// What a guest asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostCall {
+    /// The files of an action, as an uncompressed tar archive without a directory around them.
+    Action {
+        /// What stands in `uses` without the path inside the repository: `owner/name@version`, or an
+        /// address with the version behind it.
+        reference: String,
+    },
+}
+
+/// The head of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallAnswer {
+    /// The archive follows.
+    Action {
+        /// The commit that the version stands for.
+        commit: String,
+    },
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct CallError {
+    /// Of which kind the reason is.
+    pub kind: CallErrorKind,
+    /// A sentence without a full stop: what happened, and what to do.
+    pub message: String,
+}
+
+impl CallError {
+    /// An error of this kind.
+    pub fn new(kind: CallErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// The kinds of reasons why a call has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallErrorKind {
+    /// What was asked for does not exist.
+    NotFound,
+    /// The host must not do it.
+    Refused,
+    /// It may work another time.
+    Unavailable,
+    /// The call makes no sense.
+    Invalid,
+    /// There are [`OPEN_CALLS`] already.
+    Busy,
+}
+
+/// A message about a call to the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// A new call.
+    Begin(HostCall),
+    /// A part of its body, up to [`CALL_DATA_BYTES`].
+    Data(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Its body is complete.
+    End,
+    /// So many more bytes of the answer may be sent.
+    Room(u32),
+    /// The guest wants nothing more of it.
+    Drop,
+}
+
+/// A message about a call to the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The answer begins, or there is none.
+    Head(Result<CallAnswer, CallError>),
+    /// A part of its body, up to [`CALL_DATA_BYTES`].
+    Data(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// It is complete.
+    End,
+    /// It will never be complete.
+    Broken(CallError),
+    /// So many more bytes of the call's body may be sent.
+    Room(u32),
+}

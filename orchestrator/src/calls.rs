@@ -1,0 +1,164 @@
+//! The host's end of the calls that guests make (see [`common::call`]).
+//!
+//! A guest is not trusted: how many calls it may have open, how much it may send before it is asked to
+//! go on, and how long an answer may wait for a guest that does not read it, is bounded here. What the
+//! calls do is in [`JobServices`].
+
+mod services;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::call::{
+    Ask, CALL_DATA_BYTES, CALL_ROOM_BYTES, CallAnswer, CallError, CallErrorKind, HostCall,
+    OPEN_CALLS, Reply,
+};
+use common::guest::ToGuest;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use services::JobServices;
+
+/// How long an answer may wait for its guest to read on.
+const UNREAD: Duration = Duration::from_secs(10 * 60);
+
+/// Messages that wait for the connection.
+const CHANNEL_MESSAGES: usize = 16;
+
+/// The calls of one connection. Dropping this ends them.
+pub(crate) struct Calls {
+    services: Option<Arc<JobServices>>,
+    open: HashMap<u32, Open>,
+    /// The highest number that the guest has used.
+    last: u32,
+    messages: mpsc::Sender<ToGuest>,
+}
+
+struct Open {
+    /// How much of the answer the guest takes.
+    room: Arc<Semaphore>,
+    work: AbortOnDropHandle<()>,
+}
+
+impl Calls {
+    /// The calls of a new connection, and what is to be sent on it.
+    /// Without services each is answered by an error.
+    pub(crate) fn new(services: Option<Arc<JobServices>>) -> (Self, mpsc::Receiver<ToGuest>) {
+        let (messages, receiver) = mpsc::channel(CHANNEL_MESSAGES);
+        (Self { services, open: HashMap::new(), last: 0, messages }, receiver)
+    }
+
+    /// Takes what the guest says about a call.
+    ///
+    /// # Errors
+    /// The guest breaks the rules: a sentence.
+    pub(crate) async fn take(&mut self, call: u32, ask: Ask) -> Result<(), String> {
+        match ask {
+            Ask::Begin(wish) => self.begin(call, wish).await,
+            Ask::Data(_) => Err(format!("call {call} has no body, and some of one came")),
+            Ask::End => Ok(()),
+            Ask::Room(bytes) => match self.open.get(&call) {
+                Some(open) if open.room.available_permits() + bytes as usize > most_room() => {
+                    Err(format!("call {call} grants more room than there was"))
+                }
+                Some(open) => {
+                    open.room.add_permits(bytes as usize);
+                    Ok(())
+                }
+                // Its answer was complete already.
+                None => Ok(()),
+            },
+            Ask::Drop => {
+                self.open.remove(&call);
+                Ok(())
+            }
+        }
+    }
+
+    async fn begin(&mut self, call: u32, wish: HostCall) -> Result<(), String> {
+        if call <= self.last {
+            return Err(format!("call {call} came after call {}", self.last));
+        }
+        self.last = call;
+        self.open.retain(|_, open| !open.work.is_finished());
+        let messages = self.messages.clone();
+        if self.open.len() >= OPEN_CALLS {
+            let text = format!("{OPEN_CALLS} calls are open already");
+            let busy = Reply::Head(Err(CallError::new(CallErrorKind::Busy, text)));
+            // Waits for the connection, and so the guest does.
+            drop(messages.send(ToGuest::Call { call, reply: busy }).await);
+            return Ok(());
+        }
+        let room = Arc::new(Semaphore::new(CALL_ROOM_BYTES as usize));
+        let mut line = Line { call, messages, room: Arc::clone(&room) };
+        let services = self.services.clone();
+        let work = tokio::spawn(async move {
+            let answer = match services {
+                Some(services) => services.serve(wish).await,
+                None => Err(CallError::new(CallErrorKind::Refused, "this host serves no calls")),
+            };
+            let last = match answer {
+                Ok(answer) => line.answer(answer).await,
+                Err(error) => Reply::Head(Err(error)),
+            };
+            line.say(last).await;
+        });
+        self.open.insert(call, Open { room, work: AbortOnDropHandle::new(work) });
+        Ok(())
+    }
+}
+
+/// The room that a guest may have granted at one time.
+const fn most_room() -> usize {
+    2 * CALL_ROOM_BYTES as usize
+}
+
+/// An answer that can be sent.
+pub(crate) struct Answer {
+    pub(crate) head: CallAnswer,
+    pub(crate) body: Box<dyn AsyncRead + Send + Unpin>,
+}
+
+/// One call on its connection.
+struct Line {
+    call: u32,
+    messages: mpsc::Sender<ToGuest>,
+    room: Arc<Semaphore>,
+}
+
+impl Line {
+    async fn say(&mut self, reply: Reply) {
+        // Nobody takes it when the connection is gone, and this with it.
+        drop(self.messages.send(ToGuest::Call { call: self.call, reply }).await);
+    }
+
+    /// Sends an answer; gives how it ends.
+    async fn answer(&mut self, Answer { head, mut body }: Answer) -> Reply {
+        self.say(Reply::Head(Ok(head))).await;
+        let mut buffer = vec![0; CALL_DATA_BYTES];
+        loop {
+            let count = match body.read(&mut buffer).await {
+                Ok(0) => return Reply::End,
+                Ok(count) => count,
+                Err(error) => {
+                    let text = format!("the host cannot read what it has fetched: {error}");
+                    return Reply::Broken(CallError::new(CallErrorKind::Unavailable, text));
+                }
+            };
+            let room = u32::try_from(count).unwrap_or(u32::MAX);
+            match timeout(UNREAD, self.room.acquire_many(room)).await {
+                Ok(Ok(permit)) => permit.forget(),
+                Ok(Err(_)) | Err(_) => {
+                    let text = format!("the answer was not read for {UNREAD:?}");
+                    return Reply::Broken(CallError::new(CallErrorKind::Unavailable, text));
+                }
+            }
+            self.say(Reply::Data(buffer[..count].to_vec())).await;
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Guests that keep to the rules of calls, and guests that do not.
+
+use std::io::Cursor;
+
+use common::size::ByteSize;
+
+use super::*;
+use crate::fetch::{ActionSettings, ActionStore, Origin};
+
+fn wish(reference: &str) -> Ask {
+    Ask::Begin(HostCall::Action { reference: reference.to_owned() })
+}
+
+/// The calls of a guest whose job has no forge that may be asked.
+fn calls(directory: &std::path::Path) -> (Calls, mpsc::Receiver<ToGuest>) {
+    let origin = Origin::parse("https://127.0.0.1").unwrap();
+    let store = ActionStore::new(ActionSettings {
+        directory: directory.to_owned(),
+        quota: ByteSize(1 << 20),
+        github: Origin::parse("https://forge.invalid").unwrap(),
+        forgejo: origin.clone(),
+        gitea: origin,
+        trusted: Vec::new(),
+    });
+    let request = simulators::jobs::job("tiny", &["true"]);
+    Calls::new(Some(Arc::new(JobServices::new(&request, store))))
+}
+
+async fn reply(replies: &mut mpsc::Receiver<ToGuest>) -> (u32, Reply) {
+    match timeout(Duration::from_secs(30), replies.recv()).await.expect("an answer comes") {
+        Some(ToGuest::Call { call, reply }) => (call, reply),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_an_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut calls, mut replies) = calls(directory.path());
+    for (number, (reference, kind)) in [
+        ("own/name", CallErrorKind::Invalid),
+        ("own@v1", CallErrorKind::Invalid),
+        ("../name@v1", CallErrorKind::Invalid),
+        ("file:///etc/passwd@v1", CallErrorKind::Invalid),
+        ("https://127.0.0.2/own/name@v1", CallErrorKind::Refused),
+        ("http://forge.invalid/own/name@v1", CallErrorKind::Refused),
+        ("https://me:secret@127.0.0.1/own/name@v1", CallErrorKind::Invalid),
+        ("https://169.254.169.254/latest/meta-data@v1", CallErrorKind::Refused),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let number = u32::try_from(number).unwrap() + 1;
+        calls.take(number, wish(reference)).await.unwrap();
+        let (call, reply) = reply(&mut replies).await;
+        let Reply::Head(Err(error)) = reply else { panic!("{reference}: {reply:?}") };
+        assert_eq!((call, error.kind), (number, kind), "{reference}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_breaks_the_rules_is_told_which() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut calls, _replies) = calls(directory.path());
+    calls.take(5, wish("own/name@v1")).await.unwrap();
+    for (call, ask, expected) in [
+        (5, wish("own/name@v1"), "call 5 came after call 5"),
+        (4, wish("own/name@v1"), "call 4 came after call 5"),
+        (5, Ask::Data(vec![0]), "call 5 has no body"),
+        (5, Ask::Room(u32::MAX), "grants more room"),
+    ] {
+        let error = calls.take(call, ask).await.unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+    // What was on its way when a call ended is no fault.
+    for ask in [Ask::End, Ask::Room(1), Ask::Drop] {
+        calls.take(77, ask).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_calls_are_answered_and_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut calls, mut replies) = calls(directory.path());
+    let answered = tokio::spawn(async move {
+        let mut busy = 0;
+        for _ in 0..10_000 {
+            let (_, reply) = reply(&mut replies).await;
+            let Reply::Head(Err(error)) = reply else { panic!("{reply:?}") };
+            busy += usize::from(error.kind == CallErrorKind::Busy);
+        }
+        busy
+    });
+    for number in 1..=10_000 {
+        calls.take(number, wish("own/name@v1")).await.unwrap();
+        assert!(calls.open.len() <= OPEN_CALLS);
+    }
+    assert!(answered.await.unwrap() <= 10_000 - OPEN_CALLS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_waits_for_room_and_not_for_ever() {
+    let (messages, mut receiver) = mpsc::channel(1000);
+    let room = Arc::new(Semaphore::new(CALL_ROOM_BYTES as usize));
+    let mut line = Line { call: 1, messages, room: Arc::clone(&room) };
+    let body = vec![7; 3 * CALL_ROOM_BYTES as usize];
+    let head = CallAnswer::Action { commit: "c".to_owned() };
+    let answer = Answer { head, body: Box::new(Cursor::new(body)) };
+    let sending = tokio::spawn(async move { line.answer(answer).await });
+    let mut bytes = 0;
+    let mut count = async |upto: usize| {
+        while bytes < upto {
+            if let Some(ToGuest::Call { reply: Reply::Data(data), .. }) = receiver.recv().await {
+                assert!(data.len() <= CALL_DATA_BYTES);
+                bytes += data.len();
+            }
+        }
+        tokio::task::yield_now().await;
+        assert!(receiver.try_recv().is_err(), "no more than there is room for");
+        bytes
+    };
+    assert_eq!(count(CALL_ROOM_BYTES as usize).await, CALL_ROOM_BYTES as usize);
+    room.add_permits(CALL_DATA_BYTES);
+    count(CALL_ROOM_BYTES as usize + CALL_DATA_BYTES).await;
+    // Nobody grants more: the clock goes on by itself, because nothing else does.
+    let end = sending.await.unwrap();
+    assert!(matches!(end, Reply::Broken(error) if error.message.contains("was not read")));
+}

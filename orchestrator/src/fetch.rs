@@ -1,0 +1,19 @@
+//! What the host fetches for jobs: by which rules, and where it is kept.
+//!
+//! A job may name any place. So that it cannot make the host look into its own networks, [`Policy`]
+//! decides which addresses may be asked, and everything that is asked goes there and nowhere else:
+//! names are resolved once, here, and each step of a redirect is decided anew.
+
+mod git;
+mod origin;
+mod policy;
+mod refs;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use origin::Origin;
+pub(crate) use origin::Repository;
+pub(crate) use policy::Policy;
+pub use store::ActionSettings;
+pub(crate) use store::ActionStore;

@@ -1,0 +1,51 @@
+//! The keys about the actions of jobs.
+
+use std::path::PathBuf;
+
+use common::limits::GIB;
+use common::size::ByteSize;
+use orchestrator::Origin;
+
+use super::file::Given;
+
+/// Where actions come from and are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionKeys {
+    /// Where they are kept; absent means `actions` in `state_dir`.
+    pub directory: Option<PathBuf>,
+    /// What they may have of the disk.
+    pub quota: ByteSize,
+    /// Where actions are that name no host, in jobs of GitHub's dialect.
+    pub github: Origin,
+    /// In those of Forgejo's, unless the server says so.
+    pub forgejo: Origin,
+    /// In those of Gitea's, unless the server says so.
+    pub gitea: Origin,
+    /// Further places that may be asked wherever they are.
+    pub allow: Vec<Origin>,
+}
+
+impl Default for ActionKeys {
+    fn default() -> Self {
+        let origin = |text: &str| Origin::parse(text).expect("it is an address");
+        Self {
+            directory: None,
+            quota: ByteSize(2 * GIB),
+            github: origin("https://github.com"),
+            // forgejo-runner-protocol 8.7.
+            forgejo: origin("https://data.forgejo.org"),
+            gitea: origin("https://github.com"),
+            allow: Vec::new(),
+        }
+    }
+}
+
+/// A place that may be asked.
+pub(super) fn origin(given: &Given) -> Result<Origin, String> {
+    Origin::parse(given.text()?)
+}
+
+/// Several, which a variable separates by blanks.
+pub(super) fn origins(given: &Given) -> Result<Vec<Origin>, String> {
+    given.texts_by(' ')?.iter().map(|text| Origin::parse(text)).collect()
+}

@@ -1,0 +1,280 @@
+//! `uses:` of an action: finding its files, reading what it is, and giving it its inputs
+//! (github-runner-protocol 8, forgejo-runner-protocol 8.7).
+
+mod composite;
+mod node;
+
+use std::collections::HashMap;
+use std::io;
+
+use common::plan::{Step, StepAction, Value as Planned};
+
+use crate::workflow::{self, Action, Reference, Runs};
+
+use super::fault::Fault;
+use super::header::{self, Header};
+use super::job::Job;
+use super::step::{Performed, Performing};
+use super::workspace::inside;
+pub(super) use node::Later;
+
+/// The file of an action has no more bytes.
+const FILE_BYTES: u64 = common::limits::MIB;
+
+/// The names of that file, the first first.
+const FILES: [&str; 2] = ["action.yml", "action.yaml"];
+
+/// How deep composite actions may use each other (github-runner-protocol 8.1).
+const DEPTH: usize = 9;
+
+/// The actions of a job whose files are in the machine, by what stands in `uses` without the path
+/// inside the repository.
+#[derive(Debug, Default)]
+pub(super) struct Fetched {
+    directories: HashMap<String, String>,
+}
+
+/// An action that can run.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// What stands in `uses`.
+    reference: String,
+    /// Its directory, which is `GITHUB_ACTION_PATH`.
+    directory: String,
+    /// `owner/name` of its repository and the version, where it is not the workflow's own.
+    origin: Option<(String, String)>,
+    /// What its file says.
+    action: Action,
+}
+
+impl Found {
+    /// What expressions and variables say of an action while it runs.
+    fn github(&self) -> Vec<(String, String)> {
+        let (repository, version) = self.origin.clone().unwrap_or_default();
+        [
+            ("action_path", self.directory.clone()),
+            ("action_repository", repository),
+            ("action_ref", version),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+}
+
+impl Job<'_> {
+    /// Runs the action of a step.
+    pub(super) async fn run_action(
+        &mut self,
+        performing: &mut Performing<'_>,
+        reference: &str,
+        with: &Planned,
+    ) -> Result<Performed, Fault> {
+        let with = performing.scope.texts(with, self.system).await;
+        let with = with.map_err(|error| format!("with: {error}"))?;
+        let shown = Header::Action { reference, with: &with };
+        header::write(shown, &performing.env, self.system.now(), self.events).await;
+        let found = self.find(reference).await?;
+        let inputs = self.inputs(&found, &with, performing).await?;
+        match &found.action.runs {
+            Runs::Composite(steps) => self.run_composite(performing, &found, steps, inputs).await,
+            Runs::Node(_) => self.run_node(performing, &found, inputs).await,
+            Runs::Docker(_) => Err(format!(
+                "the action {reference} runs in a container, and this machine has no container \
+                 engine"
+            )
+            .into()),
+            Runs::Other(using) => Err(format!(
+                "the action {reference} runs \"using: {using}\", which this runner does not know; \
+                 it knows composite and node12 to node24"
+            )
+            .into()),
+        }
+    }
+
+    /// Fetches every action that the job's steps name, and those that composite actions name, before
+    /// the first step; gives what of them runs then.
+    pub(super) async fn prepare_actions(&mut self) -> Result<Vec<Later>, Fault> {
+        let mut first = Vec::new();
+        let steps = self.document.plan.steps.clone();
+        Box::pin(self.prepare_steps(&steps, 0, &mut first)).await?;
+        Ok(first)
+    }
+
+    async fn prepare_steps(
+        &mut self,
+        steps: &[Step],
+        depth: usize,
+        first: &mut Vec<Later>,
+    ) -> Result<(), Fault> {
+        for step in steps {
+            let StepAction::Uses { reference, .. } = &step.action else { continue };
+            if is_native(reference) {
+                continue;
+            }
+            // The workflow's own actions come with the checkout.
+            let Ok(Reference::Remote(_)) = Reference::parse(reference) else { continue };
+            let found = self.find(reference).await?;
+            match &found.action.runs {
+                Runs::Composite(steps) if depth < DEPTH => {
+                    let steps = steps.clone();
+                    Box::pin(self.prepare_steps(&steps, depth + 1, first)).await?;
+                }
+                Runs::Composite(_) => return Err(too_deep(reference)),
+                Runs::Node(node) if depth == 0 => first.extend(Later::pre(step, &found, node)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the files of an action, fetching them where needed, and reads what it is.
+    async fn find(&mut self, text: &str) -> Result<Found, Fault> {
+        if self.depth > DEPTH {
+            return Err(too_deep(text));
+        }
+        let (directory, origin) = match Reference::parse(text)? {
+            Reference::Local(path) => {
+                let Some(path) = inside(path) else {
+                    return Err(format!("the action {text} lies outside the workspace").into());
+                };
+                (self.directories.in_workspace(&path), None)
+            }
+            Reference::Container(_) => {
+                return Err(format!(
+                    "the action {text} is a container, and this machine has no container engine"
+                )
+                .into());
+            }
+            Reference::Remote(remote) => {
+                let root = self.fetch(&remote.whole, &remote.directory()).await?;
+                let directory = match remote.path.as_str() {
+                    "" => root,
+                    path => format!("{root}/{path}"),
+                };
+                (directory, Some((remote.repository.clone(), remote.version.clone())))
+            }
+        };
+        let action = self.read_action(text, &directory).await?;
+        Ok(Found { reference: text.to_owned(), directory, origin, action })
+    }
+
+    /// The directory with the repository of an action.
+    async fn fetch(&mut self, whole: &str, directory: &str) -> Result<String, Fault> {
+        if let Some(known) = self.fetched.directories.get(whole) {
+            return Ok(known.clone());
+        }
+        let mut place = format!("{}/{directory}", self.directories.actions);
+        // Characters that no path should have are replaced; two references may become one so.
+        while self.fetched.directories.values().any(|taken| *taken == place) {
+            place.push('_');
+        }
+        let fetched = self.host.fetch_action(whole, &place, self.facts.owner).await;
+        let fetched = fetched.map_err(|error| error.to_string())?;
+        let text = format!("Download action '{whole}' (SHA:{})", fetched.commit);
+        self.events.say(self.system.now(), &text).await;
+        self.fetched.directories.insert(whole.to_owned(), place.clone());
+        Ok(place)
+    }
+
+    async fn read_action(&mut self, text: &str, directory: &str) -> Result<Action, Fault> {
+        for name in FILES {
+            let path = format!("{directory}/{name}");
+            let bytes = match self.system.read(&path, FILE_BYTES).await {
+                Ok(bytes) => bytes,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Ok(bytes) = String::from_utf8(bytes) else {
+                return Err(format!("the file {name} of the action {text} is not UTF-8").into());
+            };
+            return match workflow::action(&bytes, name, self.document.plan.dialect) {
+                Ok(action) => Ok(action),
+                Err(error) => {
+                    self.events.say(self.system.now(), &error.to_string()).await;
+                    Err(format!("the action {text} is wrong; see above").into())
+                }
+            };
+        }
+        if self.system.kind(&format!("{directory}/Dockerfile")).await?.is_some() {
+            return Err(format!(
+                "the action {text} is a container, and this machine has no container engine"
+            )
+            .into());
+        }
+        let before = if text.starts_with("./") {
+            "; check the repository out in an earlier step, or correct the path"
+        } else {
+            "; look whether the repository and its version are an action"
+        };
+        Err(format!("the action {text} has neither action.yml nor action.yaml{before}").into())
+    }
+
+    /// The inputs of an action: what the step gives, and its defaults.
+    async fn inputs(
+        &mut self,
+        found: &Found,
+        with: &[(String, String)],
+        performing: &mut Performing<'_>,
+    ) -> Result<Vec<(String, String)>, Fault> {
+        let declared = &found.action.inputs;
+        let mut inputs: Vec<(String, String)> = Vec::new();
+        for input in declared {
+            let given = with.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(&input.name));
+            let value = match (given, &input.default) {
+                (Some((_, value)), _) => value.clone(),
+                (None, Some(default)) => {
+                    let value = performing.scope.text(default, self.system).await;
+                    value.map_err(|error| format!("the default of {}: {error}", input.name))?
+                }
+                (None, None) => String::new(),
+            };
+            if input.required && value.is_empty() {
+                let text = format!("Input required and not supplied: {}", input.name);
+                self.events.warning(self.system.now(), &text).await;
+            }
+            if let (Some(_), Some(text)) = (given, &input.deprecation) {
+                let name = &input.name;
+                let text = format!("Input '{name}' has been deprecated with message: {text}");
+                self.events.warning(self.system.now(), &text).await;
+            }
+            inputs.push((input.name.clone(), value));
+        }
+        let unknown: Vec<&(String, String)> = with
+            .iter()
+            .filter(|(given, _)| !declared.iter().any(|i| i.name.eq_ignore_ascii_case(given)))
+            .collect();
+        if !unknown.is_empty() {
+            let list = |names: Vec<&str>| {
+                names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+            };
+            let text = format!(
+                "Unexpected input(s) {}, valid inputs are [{}]",
+                list(unknown.iter().map(|(name, _)| name.as_str()).collect()),
+                list(declared.iter().map(|input| input.name.as_str()).collect()),
+            );
+            self.events.warning(self.system.now(), &text).await;
+            inputs.extend(unknown.into_iter().cloned());
+        }
+        Ok(inputs)
+    }
+}
+
+/// Whether this program does what an action does.
+fn is_native(reference: &str) -> bool {
+    super::checkout::is_checkout(reference) || workflow::enters_kdl(reference)
+}
+
+fn too_deep(reference: &str) -> Fault {
+    format!(
+        "the action {reference} is used by more than {DEPTH} actions one inside the other; does \
+         one of them use itself?"
+    )
+    .into()
+}

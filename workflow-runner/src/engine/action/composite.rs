@@ -1,0 +1,106 @@
+//! Actions made of steps (github-runner-protocol 8.6). They run as a job inside their step, with an
+//! `inputs` and a `steps` context of their own.
+
+use std::collections::BTreeMap;
+
+use common::event::{Conclusion, JobResult};
+use common::guest::JobDocument;
+use common::plan::{Plan, Step, Value as Planned};
+use common::request::Contexts;
+use tokio_util::sync::CancellationToken;
+
+use super::Found;
+use crate::engine::fault::Fault;
+use crate::engine::interpreter::Said;
+use crate::engine::job::{Inside, Job};
+use crate::engine::step::{Performed, Performing};
+
+/// What came of the steps of an action.
+struct Ended {
+    result: JobResult,
+    outputs: Vec<(String, String)>,
+}
+
+impl Job<'_> {
+    /// Runs the steps of an action.
+    pub(super) async fn run_composite(
+        &mut self,
+        performing: &mut Performing<'_>,
+        found: &Found,
+        steps: &[Step],
+        inputs: Vec<(String, String)>,
+    ) -> Result<Performed, Fault> {
+        let document = self.document_of_action(found, steps, inputs);
+        let within = self.events.begin_within(performing.step.index, None);
+        let ended = Box::pin(self.steps_of_action(&document, performing, found)).await;
+        self.events.end_within(within);
+        let ended = ended?;
+        let stop = self.stop_of(&performing.limits);
+        let outcome = match ended.result {
+            JobResult::Success => Conclusion::Success,
+            _ => Conclusion::Failure,
+        };
+        Ok(Performed { outcome, said: Said::outputs(ended.outputs), stop, disk_full: None })
+    }
+
+    fn document_of_action(
+        &self,
+        found: &Found,
+        steps: &[Step],
+        inputs: Vec<(String, String)>,
+    ) -> JobDocument {
+        let outer = &self.document.plan;
+        let plan = Plan {
+            version: outer.version,
+            dialect: outer.dialect,
+            server_version: outer.server_version.clone(),
+            job: outer.job.clone(),
+            name: outer.name.clone(),
+            env: Vec::new(),
+            defaults: Vec::new(),
+            steps: steps.to_vec(),
+            outputs: found.action.outputs.clone(),
+            timeout_minutes: None,
+            file: Some(found.reference.clone()),
+        };
+        let inputs = inputs.into_iter().map(|(name, value)| (name, value.into())).collect();
+        JobDocument {
+            plan,
+            contexts: Contexts { inputs, ..self.document.contexts.clone() },
+            // An action gets as an input what it may know.
+            secrets: BTreeMap::new(),
+            ..self.document.clone()
+        }
+    }
+
+    async fn steps_of_action(
+        &mut self,
+        document: &JobDocument,
+        performing: &Performing<'_>,
+        found: &Found,
+    ) -> Result<Ended, Fault> {
+        let cancel = match &performing.limits.cancel {
+            Some(cancel) => cancel.clone(),
+            // It runs because the job was cancelled.
+            None => CancellationToken::new(),
+        };
+        let (written, paths) = (self.written.clone(), self.paths.clone());
+        let (matchers, fetched) =
+            (std::mem::take(&mut self.matchers), std::mem::take(&mut self.fetched));
+        let depth = self.depth + 1;
+        let inside = Inside { document, github: found.github(), cancel };
+        let mut job = self.inside(inside, performing).await?;
+        (job.written, job.paths, job.depth) = (written, paths, depth);
+        (job.matchers, job.fetched) = (matchers, fetched);
+        job.steps().await;
+        let outputs = match &job.document.plan.outputs {
+            Planned::Mapping(pairs) if pairs.is_empty() => Ok(Vec::new()),
+            outputs => job.evaluate_outputs(outputs).await,
+        };
+        let result = job.result();
+        let left = job.leave();
+        self.take_from_action(left);
+        let outputs = outputs.map_err(|error| format!("the outputs of the action: {error}"))?;
+        Ok(Ended { result, outputs })
+    }
+}

@@ -1,0 +1,214 @@
+//! Actions in JavaScript, and what of them runs before the job's first step and behind its last
+//! (github-runner-protocol 8.4, forgejo-runner-protocol 8.7).
+
+use common::event::Conclusion;
+use common::plan::Step;
+use tokio::time::Instant;
+
+use super::Found;
+use crate::engine::fault::Fault;
+use crate::engine::job::Job;
+use crate::engine::step::{Performed, Performing};
+use crate::engine::text::sentence;
+use crate::engine::variables::Variables;
+use crate::system::Command;
+use crate::workflow::{NodeAction, Runs};
+
+/// The condition of what has none.
+const ALWAYS: &str = "always()";
+
+/// A part of an action that runs before the first step or behind the last one.
+#[derive(Clone, Debug)]
+pub(in crate::engine) struct Later {
+    /// The step that it belongs to.
+    step: Step,
+    /// How the log calls it.
+    title: String,
+    found: Found,
+    script: String,
+    condition: String,
+    /// The inputs of the step; those of one that has not run yet are not known.
+    inputs: Option<Vec<(String, String)>>,
+    /// What the action has told itself.
+    state: Vec<(String, String)>,
+    /// The step's own `env`.
+    env: Variables,
+}
+
+impl Later {
+    /// What of an action runs before the first step.
+    pub(super) fn pre(step: &Step, found: &Found, node: &NodeAction) -> Option<Self> {
+        Some(Self {
+            step: step.clone(),
+            title: format!("Pre Run {}", found.reference),
+            found: found.clone(),
+            script: node.pre.clone()?,
+            condition: node.pre_if.clone().unwrap_or_else(|| ALWAYS.to_owned()),
+            inputs: None,
+            state: Vec::new(),
+            env: Variables::default(),
+        })
+    }
+}
+
+impl Job<'_> {
+    /// Runs the main part of an action, and remembers the part behind the last step.
+    pub(super) async fn run_node(
+        &mut self,
+        performing: &mut Performing<'_>,
+        found: &Found,
+        inputs: Vec<(String, String)>,
+    ) -> Result<Performed, Fault> {
+        let Runs::Node(node) = &found.action.runs else { return Ok(Performed::failed()) };
+        let index = performing.step.index;
+        let mut state = self.states.remove(&index).unwrap_or_default();
+        let performed = self.run_part(performing, found, &node.main, &inputs, &state).await;
+        if let Ok(performed) = &performed {
+            state.extend(performed.said.state.iter().cloned());
+        }
+        if let Some(script) = &node.post {
+            self.later.push(Later {
+                step: performing.step.clone(),
+                title: format!("Post {}", performing.name),
+                found: found.clone(),
+                script: script.clone(),
+                condition: node.post_if.clone().unwrap_or_else(|| ALWAYS.to_owned()),
+                inputs: Some(inputs),
+                state,
+                env: performing.step_env.clone(),
+            });
+        }
+        performed
+    }
+
+    /// Runs what of actions comes before the first step.
+    pub(in crate::engine) async fn run_before(&mut self, parts: Vec<Later>) {
+        for part in parts {
+            let index = part.step.index;
+            let state = self.run_later(part).await;
+            self.states.insert(index, state);
+        }
+    }
+
+    /// Runs what of actions comes behind the last step, the last first.
+    pub(in crate::engine) async fn run_behind(&mut self) {
+        while let Some(part) = self.later.pop() {
+            self.notice_end().await;
+            self.run_later(part).await;
+        }
+    }
+
+    /// Runs such a part, and gives what it has told its action. It has its own files.
+    async fn run_later(&mut self, part: Later) -> Vec<(String, String)> {
+        let inside = self.next_directories();
+        let outer = std::mem::replace(&mut self.directories, inside);
+        let mut state = Vec::new();
+        match self.try_later(&part).await {
+            Ok(None) => {}
+            Ok(Some(mut performed)) => {
+                state = std::mem::take(&mut performed.said.state);
+                drop(self.take_over(&mut performed.said).await);
+                if performed.outcome == Conclusion::Failure || performed.said.failed {
+                    self.failed = true;
+                }
+            }
+            Err(fault) => {
+                self.failed = true;
+                self.error(&fault.sentence()).await;
+            }
+        }
+        self.events.enter(None).await;
+        self.directories = outer;
+        state
+    }
+
+    async fn try_later(&mut self, part: &Later) -> Result<Option<Performed>, Fault> {
+        let mut scope = self.step_scope(&part.step);
+        let env = self.visible_env(&part.env);
+        scope.set_env(&env);
+        let holds = scope.condition(Some(&part.condition), self.status(), self.system).await;
+        if !holds.map_err(|error| format!("the condition of {}: {error}", part.title))?
+            || self.is_past_cancel()
+        {
+            return Ok(None);
+        }
+        self.events.enter(None).await;
+        self.events.say(self.system.now(), &format!("##[group]{}", part.title)).await;
+        self.events.say(self.system.now(), "##[endgroup]").await;
+        let limits = self.limits(None, true);
+        let mut performing = Performing {
+            step: &part.step,
+            name: part.title.clone(),
+            scope,
+            step_env: part.env.clone(),
+            env,
+            limits,
+        };
+        let inputs = match &part.inputs {
+            Some(inputs) => inputs.clone(),
+            None => self.inputs_before(part, &mut performing).await?,
+        };
+        let began = Instant::now();
+        let performed =
+            self.run_part(&mut performing, &part.found, &part.script, &inputs, &part.state).await;
+        let (performed, _) = self.after(performing, performed, None).await;
+        let took = began.elapsed().as_secs_f64();
+        if performed.outcome == Conclusion::Failure {
+            let text = sentence(&format!("{} failed after {took:.1} s", part.title));
+            self.events.say(self.system.now(), &text).await;
+        }
+        Ok(Some(performed))
+    }
+
+    /// The inputs of an action before any step has run.
+    async fn inputs_before(
+        &mut self,
+        part: &Later,
+        performing: &mut Performing<'_>,
+    ) -> Result<Vec<(String, String)>, Fault> {
+        let common::plan::StepAction::Uses { with, .. } = &part.step.action else {
+            return Ok(Vec::new());
+        };
+        let with = performing.scope.texts(with, self.system).await;
+        let with = with.map_err(|error| format!("with: {error}"))?;
+        self.inputs(&part.found, &with, performing).await
+    }
+
+    /// Runs one file of an action.
+    async fn run_part(
+        &mut self,
+        performing: &mut Performing<'_>,
+        found: &Found,
+        script: &str,
+        inputs: &[(String, String)],
+        state: &[(String, String)],
+    ) -> Result<Performed, Fault> {
+        performing.scope.extend_github(found.github());
+        let mut environment = self.environment(performing);
+        for (name, value) in inputs {
+            let name = name.replace(' ', "_").to_ascii_uppercase();
+            environment.set(format!("INPUT_{name}"), value.as_str());
+        }
+        for (name, value) in state {
+            environment.set(format!("STATE_{name}"), value.as_str());
+        }
+        let search_path = environment.get("PATH").unwrap_or_default();
+        let Some(program) = self.system.find_program("node", search_path).await else {
+            return Err(format!(
+                "the action {} is written in JavaScript, and this machine has no node; install it in \
+                 an earlier step, or run the job on a label whose image has it",
+                found.reference
+            )
+            .into());
+        };
+        self.create_command_files(performing.step.index).await?;
+        let command = Command {
+            program,
+            arguments: vec![format!("{}/{script}", found.directory)],
+            environment: environment.clone().into_pairs(),
+            directory: self.directories.workspace.clone(),
+            identity: self.facts.identity.clone(),
+        };
+        self.start_and_attend(performing, command, &environment).await
+    }
+}

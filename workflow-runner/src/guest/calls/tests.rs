@@ -1,0 +1,162 @@
+//! Calls over connections that come and go.
+
+use tokio::io::AsyncReadExt;
+
+use super::super::host::Orchestrator;
+use super::*;
+use crate::host::{Host, HostError};
+use crate::system::Owner;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn wish() -> HostCall {
+    HostCall::Action { reference: "own/name@v1".to_owned() }
+}
+
+fn head() -> Reply {
+    Reply::Head(Ok(CallAnswer::Action { commit: "c0ffee".to_owned() }))
+}
+
+/// An archive with one large file.
+fn archive() -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    let content = vec![b'x'; 3 * CALL_ROOM_BYTES as usize];
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "action.yml", &content[..]).unwrap();
+    archive.into_inner().unwrap()
+}
+
+/// The next call that begins.
+async fn begun(switchboard: &mut Switchboard) -> u32 {
+    loop {
+        let next = timeout(PATIENCE, switchboard.next()).await.expect("a call begins");
+        let FromGuest::Call { call, ask } = next else { panic!("{next:?}") };
+        if ask == Ask::Begin(wish()) {
+            return call;
+        }
+    }
+}
+
+/// Sends an answer as a host does that keeps to the room it has.
+async fn send(switchboard: &mut Switchboard, call: u32, bytes: &[u8]) {
+    switchboard.take(call, head());
+    let mut room = CALL_ROOM_BYTES as usize;
+    for part in bytes.chunks(common::call::CALL_DATA_BYTES) {
+        while room < part.len() {
+            let next = timeout(PATIENCE, switchboard.next()).await.expect("there will be room");
+            if let FromGuest::Call { ask: Ask::Room(more), .. } = next {
+                room += more as usize;
+            }
+        }
+        room -= part.len();
+        switchboard.take(call, Reply::Data(part.to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_read_as_it_comes_and_room_is_granted() {
+    let (calls, mut switchboard) = calls();
+    switchboard.attach();
+    let wish = wish();
+    let archive = archive();
+    let read = async {
+        let mut answer = calls.call(&wish).await.unwrap();
+        let mut bytes = Vec::new();
+        answer.body.read_to_end(&mut bytes).await.unwrap();
+        bytes
+    };
+    let serve = async {
+        let call = begun(&mut switchboard).await;
+        send(&mut switchboard, call, &archive).await;
+        switchboard.take(call, Reply::End);
+    };
+    let (bytes, ()) = tokio::join!(read, serve);
+    assert!(bytes == archive);
+    assert!(lock(&calls.shared).open.is_empty());
+}
+
+#[tokio::test]
+async fn a_call_is_made_again_on_the_next_connection() {
+    let (calls, mut switchboard) = calls();
+    let wish = wish();
+    let serve = async {
+        // Lost before anything was sent, and before the answer began.
+        switchboard.attach();
+        switchboard.detach();
+        switchboard.attach();
+        let first = begun(&mut switchboard).await;
+        switchboard.attach();
+        let second = begun(&mut switchboard).await;
+        assert!(second > first);
+        // What belongs to the connection before is nobody's.
+        switchboard.take(first, Reply::End);
+        switchboard.take(second, head());
+        switchboard.take(second, Reply::End);
+    };
+    let (answer, ()) = tokio::join!(calls.call(&wish), serve);
+    assert_eq!(answer.unwrap().head, CallAnswer::Action { commit: "c0ffee".to_owned() });
+}
+
+#[tokio::test]
+async fn an_archive_whose_connection_is_lost_is_asked_for_again_and_is_whole() {
+    let (calls, mut switchboard) = calls();
+    switchboard.attach();
+    let place = tempfile::tempdir().unwrap();
+    let to = place.path().join("action").to_str().unwrap().to_owned();
+    let owner = Owner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() };
+    let host = Orchestrator::new(calls);
+    let archive = archive();
+    let serve = async {
+        let call = begun(&mut switchboard).await;
+        send(&mut switchboard, call, &archive[..archive.len() / 2]).await;
+        switchboard.attach();
+        let call = begun(&mut switchboard).await;
+        send(&mut switchboard, call, &archive).await;
+        switchboard.take(call, Reply::End);
+    };
+    let (fetched, ()) = tokio::join!(host.fetch_action("own/name@v1", &to, owner), serve);
+    assert_eq!(fetched.unwrap().commit, "c0ffee");
+    let bytes = std::fs::read(place.path().join("action/action.yml")).unwrap();
+    assert_eq!(bytes.len(), 3 * CALL_ROOM_BYTES as usize);
+}
+
+#[tokio::test]
+async fn what_the_host_refuses_is_a_sentence_and_is_not_asked_for_again() {
+    let (calls, mut switchboard) = calls();
+    switchboard.attach();
+    let owner = Owner { uid: 0, gid: 0 };
+    let host = Orchestrator::new(calls);
+    let serve = async {
+        let call = begun(&mut switchboard).await;
+        let error = CallError::new(CallErrorKind::NotFound, "there is none");
+        switchboard.take(call, Reply::Head(Err(error)));
+    };
+    let (fetched, ()) =
+        tokio::join!(host.fetch_action("own/name@v1", "/nonexistent", owner), serve);
+    let expected = "cannot fetch the action own/name@v1: there is none";
+    assert_eq!(fetched.unwrap_err(), HostError(expected.to_owned()));
+    assert!(
+        switchboard
+            .try_next()
+            .is_none_or(|left| matches!(left, FromGuest::Call { ask: Ask::End, .. }))
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_wants_any_more_is_dropped() {
+    let (calls, mut switchboard) = calls();
+    switchboard.attach();
+    let wish = wish();
+    let serve = async {
+        let call = begun(&mut switchboard).await;
+        switchboard.take(call, head());
+    };
+    let (answer, ()) = tokio::join!(calls.call(&wish), serve);
+    drop(answer.unwrap());
+    let dropped = async {
+        while !matches!(switchboard.next().await, FromGuest::Call { ask: Ask::Drop, .. }) {}
+    };
+    timeout(PATIENCE, dropped).await.unwrap();
+}

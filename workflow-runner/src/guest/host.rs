@@ -1,0 +1,78 @@
+//! What the engine asks of the orchestrator, by calls.
+
+use std::io;
+use std::path::PathBuf;
+
+use common::call::{CallAnswer, CallError, HostCall};
+use tokio::task::spawn_blocking;
+use tokio_util::io::SyncIoBridge;
+
+use super::GuestError;
+use super::calls::{Body, Calls};
+use super::unpack::unpack_for;
+use crate::host::{FetchedAction, Host, HostError};
+use crate::system::{Owner, Pending};
+
+/// How often an archive is asked for whose connection is lost before its end.
+const ATTEMPTS: u32 = 5;
+
+/// The orchestrator at the other end of the connection.
+pub(super) struct Orchestrator {
+    calls: Calls,
+}
+
+impl Orchestrator {
+    pub(super) fn new(calls: Calls) -> Self {
+        Self { calls }
+    }
+
+    async fn action(
+        &self,
+        reference: &str,
+        to: &str,
+        owner: Owner,
+    ) -> Result<FetchedAction, HostError> {
+        let call = HostCall::Action { reference: reference.to_owned() };
+        let cannot = |why: String| HostError(format!("cannot fetch the action {reference}: {why}"));
+        let refused = |error: CallError| cannot(error.message);
+        let mut attempt = 1;
+        loop {
+            let answer = self.calls.call(&call).await.map_err(refused)?;
+            let CallAnswer::Action { commit } = answer.head;
+            let loss = answer.body.loss();
+            match place(answer.body, PathBuf::from(to), owner).await {
+                Ok(()) => return Ok(FetchedAction { commit }),
+                Err(_) if loss.is_set() && attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(cannot(error.to_string())),
+            }
+        }
+    }
+}
+
+impl Host for Orchestrator {
+    fn fetch_action<'a>(
+        &'a self,
+        reference: &'a str,
+        to: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<FetchedAction, HostError>> {
+        Box::pin(self.action(reference, to, owner))
+    }
+}
+
+/// Unpacks an archive as it comes; what an attempt before it left goes.
+async fn place(body: Body, to: PathBuf, owner: Owner) -> Result<(), GuestError> {
+    let unpacked = spawn_blocking(move || {
+        match std::fs::remove_dir_all(&to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(GuestError::io("remove", &to)(error));
+            }
+            _ => {}
+        }
+        unpack_for(SyncIoBridge::new(body), &to, Some(owner))
+    });
+    match unpacked.await {
+        Ok(unpacked) => unpacked,
+        Err(error) => Err(GuestError::io("unpack", "an archive")(io::Error::other(error))),
+    }
+}

@@ -1,0 +1,78 @@
+//! An action as its file says it, with expressions not yet evaluated.
+
+use common::plan::{Dialect, Step, Value};
+
+use super::decode;
+use crate::diagnostic::Diagnostic;
+use crate::yaml;
+
+/// What an action is.
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// `name`.
+    pub name: Option<String>,
+    /// `inputs`, in the order of the file.
+    pub inputs: Vec<ActionInput>,
+    /// `outputs` that have a value: a mapping, which means something for composite actions only.
+    pub outputs: Value,
+    /// `runs`.
+    pub runs: Runs,
+}
+
+/// An input of an action.
+#[derive(Clone, Debug)]
+pub struct ActionInput {
+    /// Its name.
+    pub name: String,
+    /// `default`.
+    pub default: Option<Value>,
+    /// `required`, which only warns.
+    pub required: bool,
+    /// `deprecationMessage`.
+    pub deprecation: Option<String>,
+}
+
+/// What an action runs.
+#[derive(Clone, Debug)]
+pub enum Runs {
+    /// Steps.
+    Composite(Vec<Step>),
+    /// JavaScript.
+    Node(NodeAction),
+    /// A container.
+    Docker(DockerAction),
+    /// Something that this program does not know, by the word behind `using`.
+    Other(String),
+}
+
+/// An action in JavaScript. Its files are named from the action's directory.
+#[derive(Clone, Debug)]
+pub struct NodeAction {
+    /// The major version of node that it is written for.
+    pub version: Option<u32>,
+    /// What its step runs.
+    pub main: String,
+    /// What runs before the job's first step.
+    pub pre: Option<String>,
+    /// The condition of that; absent means always.
+    pub pre_if: Option<String>,
+    /// What runs behind the job's last step.
+    pub post: Option<String>,
+    /// The condition of that; absent means always.
+    pub post_if: Option<String>,
+}
+
+/// An action in a container.
+#[derive(Clone, Debug)]
+pub struct DockerAction {
+    /// `image`: a file to build it from, or a name behind `docker://`.
+    pub image: String,
+}
+
+/// Reads the file of an action. Every `${{ }}` in it that is used is parsed, none is evaluated.
+///
+/// # Errors
+/// The first finding that makes the action unusable, with its place.
+pub fn action(text: &str, file: &str, dialect: Dialect) -> Result<Action, Diagnostic> {
+    decode::action(&yaml::parse(text, file)?, dialect)
+}
