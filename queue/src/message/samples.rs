@@ -88,6 +88,7 @@ pub(super) fn request() -> JobRequest {
         has_checkout: true,
         keep: Some(Duration::from_secs(60)),
         keep_frozen: false,
+        actions_url: None,
         services: vec![Service {
             name: "cache".to_owned(),
             base_url: "https://forge.example/cache".to_owned(),

@@ -12,7 +12,6 @@ use common::plan::{Step, StepAction, Value as Planned};
 use crate::workflow::{self, Action, Reference, Runs};
 
 use super::fault::Fault;
-use super::header::{self, Header};
 use super::job::Job;
 use super::step::{Performed, Performing};
 use super::workspace::inside;
@@ -69,10 +68,7 @@ impl Job<'_> {
         reference: &str,
         with: &Planned,
     ) -> Result<Performed, Fault> {
-        let with = performing.scope.texts(with, self.system).await;
-        let with = with.map_err(|error| format!("with: {error}"))?;
-        let shown = Header::Action { reference, with: &with };
-        header::write(shown, &performing.env, self.system.now(), self.events).await;
+        let with = self.open_action(performing, reference, with).await?;
         let found = self.find(reference).await?;
         let inputs = self.inputs(&found, &with, performing).await?;
         match &found.action.runs {

@@ -208,11 +208,22 @@ impl Job<'_> {
         reference: &str,
         with: &plan::Value,
     ) -> Result<Performed, Fault> {
-        let system = self.system;
-        let with = performing.scope.texts(with, system).await.map_err(|e| format!("with: {e}"))?;
+        let with = self.open_action(performing, reference, with).await?;
+        self.place_tree(performing, reference, &with).await
+    }
+
+    /// Evaluates `with` of an action, and says in the log what the step does.
+    pub(super) async fn open_action(
+        &mut self,
+        performing: &mut Performing<'_>,
+        reference: &str,
+        with: &plan::Value,
+    ) -> Result<Vec<(String, String)>, Fault> {
+        let with = performing.scope.texts(with, self.system).await;
+        let with = with.map_err(|error| format!("with: {error}"))?;
         let header = Header::Action { reference, with: &with };
         header::write(header, &performing.env, self.system.now(), self.events).await;
-        self.place_tree(performing, reference, &with).await
+        Ok(with)
     }
 
     /// Places the local tree before the first step; the job fails if that is not possible.

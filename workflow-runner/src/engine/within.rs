@@ -18,7 +18,6 @@ use crate::diagnostic::Diagnostic;
 use crate::workflow::{self, Inspection, JobScope, KDL_FILE, Workflow};
 
 use super::fault::Fault;
-use super::header::{self, Header};
 use super::interpreter::Said;
 use super::job::{Inside, Job};
 use super::step::{Performed, Performing};
@@ -43,10 +42,7 @@ impl Job<'_> {
         reference: &str,
         with: &Planned,
     ) -> Result<Performed, Fault> {
-        let with = performing.scope.texts(with, self.system).await;
-        let with = with.map_err(|error| format!("with: {error}"))?;
-        let header = Header::Action { reference, with: &with };
-        header::write(header, &performing.env, self.system.now(), self.events).await;
+        let with = self.open_action(performing, reference, with).await?;
         if !self.is_checked_out && self.document.tree.is_some() {
             let placed = self.place_tree(performing, reference, &[]).await?;
             if placed.stop.is_some() {

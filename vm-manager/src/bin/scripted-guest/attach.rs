@@ -99,6 +99,8 @@ impl Host<'_> {
                 Ok(Some(ToGuest::Ack { seq })) => {
                     self.refuse(format!("event {seq} was not sent yet")).await;
                 }
+                // This guest makes no calls.
+                Ok(Some(ToGuest::Call { .. })) => {}
                 Ok(Some(ToGuest::Cancel)) => self.job.cancel.cancel(),
                 Ok(Some(ToGuest::Attach { .. })) => {
                     self.refuse("this connection is attached".to_owned()).await;
