@@ -20,6 +20,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::request::Secret;
+
 /// The bytes of a body that may be sent before room was granted.
 pub const CALL_ROOM_BYTES: u32 = 256 * 1024;
 /// The bytes of a body in one message.
@@ -37,6 +39,29 @@ pub enum HostCall {
         /// address with the version behind it.
         reference: String,
     },
+    /// A commit of a repository of the job's forge, as an uncompressed tar archive of its files with
+    /// `.git` beside them.
+    Tree(TreeWish),
+}
+
+/// Which commit of which repository, and how much of its history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeWish {
+    /// `owner/name`.
+    pub repository: String,
+    /// The name of a branch or tag, alone or with `refs/` in front, or the whole id of a commit; empty
+    /// for the branch that the repository begins with.
+    pub reference: String,
+    /// The commit, where it is known; `reference` names it in `.git` then.
+    pub commit: Option<String>,
+    /// How many commits of the history; 0 for all.
+    pub depth: u32,
+    /// Whether all tags come too.
+    pub tags: bool,
+    /// What the forge lets in by.
+    pub token: Option<Secret>,
+    /// Whether git in the guest finds that too.
+    pub keeps_token: bool,
 }
 
 /// The head of an answer.
@@ -46,6 +71,11 @@ pub enum CallAnswer {
     /// The archive follows.
     Action {
         /// The commit that the version stands for.
+        commit: String,
+    },
+    /// The archive follows.
+    Tree {
+        /// The commit.
         commit: String,
     },
 }

@@ -4,16 +4,23 @@
 //! decides which addresses may be asked, and everything that is asked goes there and nowhere else:
 //! names are resolved once, here, and each step of a redirect is decided anew.
 
+mod ask;
+mod export;
 mod git;
 mod origin;
 mod policy;
 mod refs;
+mod room;
+mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use origin::Origin;
 pub(crate) use origin::Repository;
 pub(crate) use policy::Policy;
-pub use store::ActionSettings;
+pub(crate) use refs::is_commit;
+pub use settings::FetchSettings;
 pub(crate) use store::ActionStore;
+pub(crate) use tree::TreeStore;

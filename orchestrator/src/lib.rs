@@ -31,7 +31,7 @@ pub mod store;
 mod templates;
 pub mod tree;
 
-pub use fetch::{ActionSettings, Origin};
+pub use fetch::{FetchSettings, Origin};
 pub use freezing::Keys;
 pub use job::JobControl;
 pub use machines::{Patience, Settings};

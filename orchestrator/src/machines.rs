@@ -31,7 +31,7 @@ use vm_manager::ssh::Guest;
 
 use crate::calls::JobServices;
 use crate::events::{EventLog, ReceiverGone};
-use crate::fetch::{ActionSettings, ActionStore};
+use crate::fetch::{ActionStore, FetchSettings, TreeStore};
 use crate::freezing::Keys;
 use crate::job::{AFTER_LIMIT, TryError};
 use crate::record::Recorder;
@@ -61,8 +61,8 @@ pub struct Settings {
     pub guest_programs: Vec<PathBuf>,
     /// Where templates are; absent means that every machine boots.
     pub templates: Option<TemplateSettings>,
-    /// Where the actions of jobs come from and are kept.
-    pub actions: ActionSettings,
+    /// Where what jobs need comes from, and where it is kept.
+    pub fetch: FetchSettings,
     /// A file of further images.
     pub catalogue: Option<PathBuf>,
     /// The program and arguments of the watchdog; the instance's id is added behind them. Absent
@@ -99,6 +99,7 @@ pub(crate) struct Machines {
     settings: Settings,
     catalogue: Catalogue,
     actions: Arc<ActionStore>,
+    trees: Arc<TreeStore>,
     /// Present for a service, whose machines outlive it.
     service: Option<InstanceId>,
     /// Made when the first machine is needed.
@@ -134,16 +135,18 @@ impl Machines {
 
     /// What this host does for the guest of a job.
     pub(crate) fn services(&self, request: &JobRequest) -> Arc<JobServices> {
-        Arc::new(JobServices::new(request, Arc::clone(&self.actions)))
+        Arc::new(JobServices::new(request, Arc::clone(&self.actions), Arc::clone(&self.trees)))
     }
 
     fn new(settings: Settings, service: Option<InstanceId>) -> Result<Self, CatalogueError> {
         let catalogue = Catalogue::load(settings.catalogue.as_deref())?;
-        let actions = ActionStore::new(settings.actions.clone());
+        let actions = ActionStore::new(settings.fetch.clone());
+        let trees = TreeStore::new(settings.fetch.clone());
         Ok(Self {
             settings,
             catalogue,
             actions,
+            trees,
             service,
             claim: Mutex::default(),
             waiting: Default::default(),

@@ -1,17 +1,18 @@
-//! A git server: repositories of bare files, over git's smart HTTP, read only.
+//! Repositories of git over HTTP, read only: on a server of their own, or as a part of another one.
 //!
 //! The protocol is git's own: `git upload-pack` answers, as it does behind any forge.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Blocking, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -21,21 +22,12 @@ use tokio_util::task::AbortOnDropHandle;
 /// Bytes of a request that is read at all.
 const REQUEST: usize = 16 * 1024 * 1024;
 
-/// A git server on this host. Dropping it ends it and removes its repositories.
+/// A git server on this host with [`Repositories`]. Dropping it ends it and removes them.
 #[derive(Debug)]
 pub struct GitServer {
     url: String,
-    shared: Arc<Shared>,
+    repositories: Arc<Repositories>,
     _serving: AbortOnDropHandle<()>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    place: TempDir,
-    /// What was asked for, in order: the method and the path with its question.
-    asked: Mutex<Vec<String>>,
-    /// Where a path sends whoever asks for it.
-    redirects: Mutex<HashMap<String, String>>,
 }
 
 impl GitServer {
@@ -44,16 +36,14 @@ impl GitServer {
     /// # Panics
     /// The host has no port or no room.
     pub async fn start() -> Self {
-        let place = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let shared =
-            Arc::new(Shared { place, asked: Mutex::default(), redirects: Mutex::default() });
-        let router = Router::new().fallback(serve).with_state(Arc::clone(&shared));
+        let repositories = Arc::new(Repositories::new());
+        let router = Router::new().fallback(serve).with_state(Arc::clone(&repositories));
         let serving = tokio::spawn(async move {
             axum::serve(listener, router).await.expect("it serves for ever");
         });
-        Self { url, shared, _serving: AbortOnDropHandle::new(serving) }
+        Self { url, repositories, _serving: AbortOnDropHandle::new(serving) }
     }
 
     /// Its address, without a final slash.
@@ -61,14 +51,46 @@ impl GitServer {
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+impl Deref for GitServer {
+    type Target = Repositories;
+
+    fn deref(&self) -> &Repositories {
+        &self.repositories
+    }
+}
+
+/// Repositories by their names.
+#[derive(Debug)]
+pub struct Repositories {
+    place: TempDir,
+    /// What was asked for, in order: the method and the path with its question.
+    asked: Mutex<Vec<String>>,
+    /// What stood in the headers for authorization.
+    credentials: Mutex<Vec<String>>,
+    /// Where a path sends whoever asks for it.
+    redirects: Mutex<HashMap<String, String>>,
+}
+
+impl Repositories {
+    pub(crate) fn new() -> Self {
+        let place = tempfile::tempdir().expect("a directory");
+        Self {
+            place,
+            asked: Mutex::default(),
+            credentials: Mutex::default(),
+            redirects: Mutex::default(),
+        }
+    }
 
     /// Adds a commit with these files to the branch `main` of a repository, which is made if it is not
-    /// there; gives its id. What the commit before it had is gone.
+    /// there; gives its id. The files of the commit before it are gone.
     ///
     /// # Panics
     /// git fails.
     pub fn commit(&self, repository: &str, files: &[(&str, &str)]) -> String {
-        let bare = self.shared.path(repository);
+        let bare = self.path(repository);
         if !bare.exists() {
             std::fs::create_dir_all(&bare).expect("a directory");
             git(&bare, &["init", "--quiet", "--bare", "--initial-branch=main"]);
@@ -87,12 +109,20 @@ impl GitServer {
         git(&bare, &["rev-parse", "HEAD"])
     }
 
+    /// Lets a branch, such as `refs/heads/other`, or another name stand at a commit.
+    ///
+    /// # Panics
+    /// git fails.
+    pub fn name(&self, repository: &str, name: &str, commit: &str) {
+        git(&self.path(repository), &["update-ref", name, commit]);
+    }
+
     /// Lets a tag stand at a commit, with a message of its own where `annotated`.
     ///
     /// # Panics
     /// git fails.
     pub fn tag(&self, repository: &str, tag: &str, commit: &str, annotated: bool) {
-        let bare = self.shared.path(repository);
+        let bare = self.path(repository);
         if annotated {
             git(&bare, &["tag", "--force", "--message=tag", tag, commit]);
         } else {
@@ -103,23 +133,74 @@ impl GitServer {
     /// From now on a path, such as `/owner/name/info/refs?service=git-upload-pack`, sends whoever asks
     /// for it to another address.
     pub fn redirect(&self, path: &str, to: &str) {
-        self.shared.redirects().insert(path.to_owned(), to.to_owned());
+        self.redirects().insert(path.to_owned(), to.to_owned());
     }
 
     /// What was asked for so far, in order: the method and the path with its question.
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
-        self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
 
-impl Shared {
+    /// What stood in the headers for authorization so far.
+    #[must_use]
+    pub fn credentials(&self) -> Vec<String> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn path(&self, repository: &str) -> PathBuf {
         self.place.path().join(repository)
     }
 
-    fn redirects(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+    fn redirects(&self) -> MutexGuard<'_, HashMap<String, String>> {
         self.redirects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The repository that a path of the protocol is about.
+    pub(crate) fn asked_for(path: &str) -> Option<&str> {
+        let ends = ["/info/refs", "/git-upload-pack"];
+        let name = ends.iter().find_map(|end| path.strip_suffix(end))?.trim_start_matches('/');
+        Some(name.strip_suffix(".git").unwrap_or(name))
+    }
+
+    /// Answers what git asks.
+    pub(crate) async fn answer(
+        &self,
+        (method, uri): (&Method, &Uri),
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Response<Body> {
+        let question = uri.path_and_query().map_or("", |both| both.as_str()).to_owned();
+        let line = format!("{method} {question}");
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        if let Some(sent) = headers.get(header::AUTHORIZATION).and_then(|sent| sent.to_str().ok()) {
+            let mut credentials = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+            credentials.push(sent.to_owned());
+        }
+        let elsewhere = self.redirects().get(&question).cloned();
+        if let Some(to) = elsewhere {
+            return answer(StatusCode::FOUND, &[(header::LOCATION, &to)], Body::empty());
+        }
+        let name = Self::asked_for(uri.path()).filter(|name| !name.contains(".."));
+        let Some(path) = name.map(|name| self.path(name)).filter(|path| path.join("HEAD").exists())
+        else {
+            return answer(StatusCode::NOT_FOUND, &[], Body::from("not found"));
+        };
+        let is_question = uri.path().ends_with("/info/refs");
+        let version = headers.get("git-protocol").and_then(|value| value.to_str().ok());
+        let mut arguments = vec!["upload-pack", "--stateless-rpc"];
+        if is_question {
+            arguments.push("--advertise-refs");
+        }
+        let output = upload_pack(&arguments, &path, version.unwrap_or_default(), body).await;
+        let (kind, mut bytes) = if is_question {
+            ("advertisement", b"001e# service=git-upload-pack\n0000".to_vec())
+        } else {
+            ("result", Vec::new())
+        };
+        bytes.extend(output);
+        let kind = format!("application/x-git-upload-pack-{kind}");
+        answer(StatusCode::OK, &[(header::CONTENT_TYPE, &kind)], Body::from(bytes))
     }
 }
 
@@ -139,41 +220,13 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-async fn serve(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
-    let uri = request.uri().clone();
-    let question = uri.path_and_query().map_or("", |both| both.as_str()).to_owned();
-    let line = format!("{} {question}", request.method());
-    shared.asked.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-    if let Some(to) = shared.redirects().get(&question) {
-        return answer(StatusCode::FOUND, &[(header::LOCATION, to)], Body::empty());
-    }
-    let found = [("/info/refs", true), ("/git-upload-pack", false)].into_iter().find_map(
-        |(end, is_question)| {
-            let name = uri.path().strip_suffix(end)?;
-            let name = name.trim_start_matches('/');
-            let path = shared.path(name.strip_suffix(".git").unwrap_or(name));
-            (!name.contains("..") && path.join("HEAD").exists()).then_some((path, is_question))
-        },
-    );
-    let Some((path, is_question)) = found else {
-        return answer(StatusCode::NOT_FOUND, &[], Body::from("not found"));
-    };
-    let version = request.headers().get("git-protocol").and_then(|value| value.to_str().ok());
-    let version = version.unwrap_or_default().to_owned();
-    let body = to_bytes(request.into_body(), REQUEST).await.unwrap_or_default();
-    let mut arguments = vec!["upload-pack", "--stateless-rpc"];
-    if is_question {
-        arguments.push("--advertise-refs");
-    }
-    let output = upload_pack(&arguments, &path, &version, &body).await;
-    let (kind, mut bytes) = if is_question {
-        ("advertisement", b"001e# service=git-upload-pack\n0000".to_vec())
-    } else {
-        ("result", Vec::new())
-    };
-    bytes.extend(output);
-    let kind = format!("application/x-git-upload-pack-{kind}");
-    answer(StatusCode::OK, &[(header::CONTENT_TYPE, &kind)], Body::from(bytes))
+async fn serve(
+    State(repositories): State<Arc<Repositories>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, REQUEST).await.unwrap_or_default();
+    repositories.answer((&parts.method, &parts.uri), &parts.headers, &body).await
 }
 
 async fn upload_pack(arguments: &[&str], path: &Path, version: &str, body: &[u8]) -> Vec<u8> {

@@ -23,7 +23,7 @@ mod scripted;
 
 pub use dice::dice;
 pub use error::ServerError;
-pub use git::GitServer;
+pub use git::{GitServer, Repositories};
 pub use installation::{Installation, Server};
 pub use postgres::PostgresServer;
 pub use rabbit::RabbitServer;

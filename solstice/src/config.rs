@@ -101,7 +101,8 @@ fn placeholder(key: &str) -> &'static str {
     match key {
         "image_dir" => "\"/var/lib/solstice/images\"",
         "template_dir" => "\"/var/lib/solstice/templates\"",
-        "action_dir" => "\"/var/lib/solstice/actions\"",
+        "fetch_dir" => "\"/var/lib/solstice/fetched\"",
+        "actions_allow" => "[\"http://forge.lan:3000\"]",
         "catalogue" => "\"/etc/solstice/catalogue.toml\"",
         "qemu" => "\"qemu-system-x86_64\"",
         "qemu_img" => "\"qemu-img\"",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use common::ids::InstanceId;
-use orchestrator::{ActionSettings, Keys, TemplateSettings};
+use orchestrator::{FetchSettings, Keys, TemplateSettings};
 use vm_manager::host::{HostSettings, watchdog};
 
 use crate::exit::CommandError;
@@ -47,11 +47,11 @@ pub(crate) fn template_settings(settings: &Settings) -> Option<TemplateSettings>
     (quota.0 > 0).then_some(TemplateSettings { directory, quota })
 }
 
-/// Where the actions of jobs come from and are kept.
-pub(crate) fn action_settings(settings: &Settings) -> ActionSettings {
+/// Where what jobs need comes from, and where it is kept.
+pub(crate) fn fetch_settings(settings: &Settings) -> FetchSettings {
     let ActionKeys { directory, quota, github, forgejo, gitea, allow } = settings.actions.clone();
-    ActionSettings {
-        directory: directory.unwrap_or_else(|| settings.state_dir.join("actions")),
+    FetchSettings {
+        directory: directory.unwrap_or_else(|| settings.state_dir.join("fetched")),
         quota,
         github,
         forgejo,
@@ -75,7 +75,7 @@ pub(crate) fn orchestrator_settings(settings: &Settings) -> orchestrator::Settin
         images: image_directory(settings),
         guest_programs: settings.guest_programs.clone(),
         templates: template_settings(settings),
-        actions: action_settings(settings),
+        fetch: fetch_settings(settings),
         catalogue: settings.catalogue.clone(),
         watchdog: watchdog_command(settings),
         keys: keys(settings),

@@ -1,6 +1,8 @@
 //! The small interface through which the engine asks the orchestrator for what no machine of a job can
 //! get by itself: a guest may have no route to the forge, no certificates and no git.
 
+use common::call::TreeWish;
+
 use crate::system::{Owner, Pending};
 
 /// The orchestrator, as the engine sees it.
@@ -13,12 +15,21 @@ pub trait Host: Send + Sync {
         reference: &'a str,
         to: &'a str,
         owner: Owner,
-    ) -> Pending<'a, Result<FetchedAction, HostError>>;
+    ) -> Pending<'a, Result<Fetched, HostError>>;
+
+    /// Places a commit of a repository of the job's forge, with `.git`, in the directory `to`, which is
+    /// made.
+    fn fetch_tree<'a>(
+        &'a self,
+        wish: &'a TreeWish,
+        to: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<Fetched, HostError>>;
 }
 
-/// An action whose files are there.
+/// What is there now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FetchedAction {
+pub struct Fetched {
     /// The commit that the reference stood for.
     pub commit: String,
 }
@@ -38,8 +49,19 @@ impl Host for NoHost {
         reference: &'a str,
         _to: &'a str,
         _owner: Owner,
-    ) -> Pending<'a, Result<FetchedAction, HostError>> {
+    ) -> Pending<'a, Result<Fetched, HostError>> {
         let sentence = format!("the action {reference} cannot be fetched: this job has no host");
+        Box::pin(async move { Err(HostError(sentence)) })
+    }
+
+    fn fetch_tree<'a>(
+        &'a self,
+        wish: &'a TreeWish,
+        _to: &'a str,
+        _owner: Owner,
+    ) -> Pending<'a, Result<Fetched, HostError>> {
+        let name = &wish.repository;
+        let sentence = format!("the repository {name} cannot be fetched: this job has no host");
         Box::pin(async move { Err(HostError(sentence)) })
     }
 }

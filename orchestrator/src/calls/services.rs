@@ -2,27 +2,35 @@
 
 use std::sync::Arc;
 
-use common::call::{CallAnswer, CallError, CallErrorKind, HostCall};
+use common::call::{CallAnswer, CallError, CallErrorKind, HostCall, TreeWish};
 use common::plan::Dialect;
 use common::request::JobRequest;
 
 use super::Answer;
-use crate::fetch::{ActionStore, Origin, Policy, Repository};
+use crate::fetch::{ActionStore, Origin, Policy, Repository, TreeStore, is_commit};
 
 /// What the host does for the guest of one job, and in whose name.
 #[derive(Debug)]
 pub(crate) struct JobServices {
     actions: Arc<ActionStore>,
+    trees: Arc<TreeStore>,
+    /// The job's forge: its origin, and where on that it is.
+    forge: Result<(Origin, String), String>,
     /// Where actions are that name no host.
-    origin: Result<Origin, String>,
+    origin: Result<(Origin, String), String>,
     policy: Policy,
 }
 
 impl JobServices {
-    pub(crate) fn new(request: &JobRequest, actions: Arc<ActionStore>) -> Self {
+    pub(crate) fn new(
+        request: &JobRequest,
+        actions: Arc<ActionStore>,
+        trees: Arc<TreeStore>,
+    ) -> Self {
         let github = &request.body.contexts.github;
         let server = github.get("server_url").and_then(serde_json::Value::as_str);
-        let forge = server.and_then(|url| Origin::parse(url).ok());
+        let place = |url: &str| Origin::split(url).map(|(at, path)| (at, path.to_owned()));
+        let forge = server.map_or_else(|| Err("the job names no forge".to_owned()), place);
         let settings = actions.settings();
         let own = match request.body.plan.dialect {
             Dialect::Github => &settings.github,
@@ -30,17 +38,19 @@ impl JobServices {
             Dialect::Gitea => &settings.gitea,
         };
         let named = request.body.actions_url.as_deref();
-        let origin = named.map_or_else(|| Ok(own.clone()), Origin::parse);
+        let origin = named.map_or_else(|| Ok((own.clone(), String::new())), place);
         // What the settings name is the operator's word; what a server names is not.
         let mut trusted = settings.trusted.clone();
         trusted.push(own.clone());
-        Self { actions, origin, policy: Policy { forge, trusted } }
+        let policy = Policy { forge: forge.clone().ok().map(|(at, _)| at), trusted };
+        Self { actions, trees, forge, origin, policy }
     }
 
     /// Does what a guest asks for.
     pub(super) async fn serve(&self, call: HostCall) -> Result<Answer, CallError> {
         match call {
             HostCall::Action { reference } => self.action(&reference).await,
+            HostCall::Tree(wish) => self.tree(&wish).await,
         }
     }
 
@@ -55,6 +65,15 @@ impl JobServices {
         Ok(Answer { head: CallAnswer::Action { commit: archive.commit }, body: Box::new(file) })
     }
 
+    async fn tree(&self, wish: &TreeWish) -> Result<Answer, CallError> {
+        let invalid = |message: String| CallError::new(CallErrorKind::Invalid, message);
+        check(wish).map_err(invalid)?;
+        let (origin, path) = self.forge.clone().map_err(invalid)?;
+        let repository = Repository::new(origin, &path, &wish.repository).map_err(invalid)?;
+        let tree = self.trees.fetch(&repository, wish, &self.policy).await?;
+        Ok(Answer { head: CallAnswer::Tree { commit: tree.commit }, body: Box::new(tree.archive) })
+    }
+
     /// Where the repository of a reference is, and its version.
     fn place<'a>(&self, reference: &'a str) -> Result<(Repository, &'a str), String> {
         let (name, version) = reference
@@ -62,9 +81,27 @@ impl JobServices {
             .filter(|(_, version)| !version.is_empty())
             .ok_or_else(|| format!("{reference} names no version"))?;
         if !name.contains("://") {
-            return Ok((Repository::new(self.origin.clone()?, name)?, version));
+            let (origin, path) = self.origin.clone()?;
+            return Ok((Repository::new(origin, &path, name)?, version));
         }
+        // The last two parts are the repository; what stands before is where its forge is.
         let (origin, path) = Origin::split(name)?;
-        Ok((Repository::new(origin, path)?, version))
+        let mut parts = path.trim_end_matches('/').rsplitn(3, '/');
+        let (last, owner) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let below = parts.next().unwrap_or_default();
+        Ok((Repository::new(origin, below, &format!("{owner}/{last}"))?, version))
+    }
+}
+
+/// Whether a wish is one that git may be given.
+fn check(wish: &TreeWish) -> Result<(), String> {
+    let reference = &wish.reference;
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "~^:?*[\\".contains(c);
+    if reference.contains(odd) || reference.contains("..") || reference.starts_with('-') {
+        return Err(format!("{reference:?} is no name of a branch or tag"));
+    }
+    match &wish.commit {
+        Some(commit) if !is_commit(commit) => Err(format!("{commit:?} is no whole id of a commit")),
+        _ => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use common::size::ByteSize;
 
 use super::*;
-use crate::fetch::{ActionSettings, ActionStore, Origin};
+use crate::fetch::{ActionStore, FetchSettings, Origin, TreeStore};
 
 fn wish(reference: &str) -> Ask {
     Ask::Begin(HostCall::Action { reference: reference.to_owned() })
@@ -14,16 +14,17 @@ fn wish(reference: &str) -> Ask {
 /// The calls of a guest whose job has no forge that may be asked.
 fn calls(directory: &std::path::Path) -> (Calls, mpsc::Receiver<ToGuest>) {
     let origin = Origin::parse("https://127.0.0.1").unwrap();
-    let store = ActionStore::new(ActionSettings {
+    let settings = FetchSettings {
         directory: directory.to_owned(),
         quota: ByteSize(1 << 20),
         github: Origin::parse("https://forge.invalid").unwrap(),
         forgejo: origin.clone(),
         gitea: origin,
         trusted: Vec::new(),
-    });
+    };
+    let (store, trees) = (ActionStore::new(settings.clone()), TreeStore::new(settings));
     let request = simulators::jobs::job("tiny", &["true"]);
-    Calls::new(Some(Arc::new(JobServices::new(&request, store))))
+    Calls::new(Some(Arc::new(JobServices::new(&request, store, trees))))
 }
 
 async fn reply(replies: &mut mpsc::Receiver<ToGuest>) -> (u32, Reply) {

@@ -1,14 +1,18 @@
-//! git, with nothing of its user's: no configuration, no hooks, no credentials, and no way to anywhere
-//! but to the address that was admitted.
+//! git, with nothing of its user's: no configuration, no hooks, no credentials but a job's, and no way
+//! to anywhere but to the address that was admitted.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use common::call::{CallError, CallErrorKind};
-use common::limits::MIB;
+use common::limits::GIB;
+use common::request::Secret;
 use reqwest::Url;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -17,29 +21,50 @@ use tokio::time::timeout;
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// No file that git writes has more bytes: neither what was fetched nor the archive of it.
-const FILE_BYTES: u64 = 1024 * MIB;
+const FILE_BYTES: u64 = 4 * GIB;
 
-/// The bytes of what git complains about that are shown.
-const COMPLAINT_BYTES: usize = 1000;
+/// The characters of what git complains about that are shown.
+const COMPLAINT_CHARACTERS: usize = 1000;
+
+/// What a server is told to let a job in, in the form in which the checkout action does it
+/// (forgejo-runner-protocol 6.7).
+#[derive(Clone, Debug)]
+pub(super) struct Credentials(Secret);
+
+impl Credentials {
+    pub(super) fn of(token: &Secret) -> Self {
+        let basic = BASE64_STANDARD.encode(format!("x-access-token:{}", token.expose()));
+        Self(Secret::new(format!("basic {basic}")))
+    }
+
+    /// The value of the header `Authorization`.
+    pub(super) fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
 
 /// Where a repository may be asked.
+#[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub(super) url: Url,
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) credentials: Option<Credentials>,
 }
 
 impl Remote {
-    /// Settings by which git asks there and nowhere else.
-    fn settings(&self) -> Vec<String> {
+    /// Settings by which git asks there and nowhere else. They reach it by its environment, which
+    /// nobody else can read.
+    fn settings(&self) -> Vec<(String, String)> {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut settings = vec![
-            "http.followRedirects=false".to_owned(),
-            "http.proxy=".to_owned(),
-            "protocol.allow=never".to_owned(),
-            format!("protocol.{}.allow=always", self.url.scheme()),
+            pair("http.followRedirects", "false"),
+            pair("http.proxy", ""),
+            pair("protocol.allow", "never"),
+            (format!("protocol.{}.allow", self.url.scheme()), "always".to_owned()),
         ];
         // An address needs no resolving.
         if let (Some(name), Some(first)) = (self.url.domain(), self.addresses.first()) {
-            let mut line = format!("http.curloptResolve={name}:{}:", first.port());
+            let mut line = format!("{name}:{}:", first.port());
             for (number, address) in self.addresses.iter().enumerate() {
                 let comma = if number == 0 { "" } else { "," };
                 match address {
@@ -48,69 +73,80 @@ impl Remote {
                 }
                 .expect("a text takes everything");
             }
-            settings.push(line);
+            settings.push(("http.curloptResolve".to_owned(), line));
+        }
+        if let Some(credentials) = &self.credentials {
+            let header = format!("Authorization: {}", credentials.expose());
+            settings.push(("http.extraHeader".to_owned(), header));
         }
         settings
     }
 }
 
-/// Makes an empty repository.
-pub(super) async fn init(repository: &Path) -> Result<(), CallError> {
-    run(repository.parent().unwrap_or(repository), &[], &["init", "--quiet", "--bare"], repository)
-        .await
-        .map(drop)
+/// Settings for what stays on this host.
+pub(super) fn local() -> Vec<(String, String)> {
+    vec![
+        ("protocol.allow".to_owned(), "never".to_owned()),
+        ("protocol.file.allow".to_owned(), "always".to_owned()),
+    ]
 }
 
-/// Fetches a branch, a tag or a commit, without what was before it; gives the commit.
+/// What git is told beside the settings of a remote.
+const SETTINGS: [(&str, &str); 5] = [
+    ("core.hooksPath", "/dev/null"),
+    ("credential.helper", ""),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    ("tar.umask", "0022"),
+];
+
+/// Fetches from a remote what these arguments name.
 pub(super) async fn fetch(
     repository: &Path,
     remote: &Remote,
-    wish: &str,
-) -> Result<String, CallError> {
-    let settings = remote.settings();
-    let arguments = [
-        "fetch",
-        "--quiet",
-        "--no-tags",
-        "--no-write-commit-graph",
-        "--depth=1",
-        "--end-of-options",
-    ];
-    let mut arguments: Vec<&str> = arguments.into();
-    arguments.extend([remote.url.as_str(), wish]);
-    run(repository, &settings, &arguments, "").await?;
-    let commit =
-        run(repository, &[], &["rev-parse", "--verify", "FETCH_HEAD^{commit}"], "").await?;
-    Ok(commit.trim().to_owned())
-}
-
-/// Writes the files of a commit as a tar archive.
-pub(super) async fn archive(repository: &Path, commit: &str, to: &Path) -> Result<(), CallError> {
-    let output = format!("--output={}", to.display());
-    run(repository, &[], &["archive", "--format=tar", &output, commit], "").await.map(drop)
-}
-
-async fn run(
-    directory: &Path,
-    settings: &[String],
     arguments: &[&str],
-    last: impl AsRef<std::ffi::OsStr>,
+    wishes: &[&str],
+) -> Result<(), CallError> {
+    let mut all = vec!["fetch", "--quiet", "--no-tags", "--no-write-commit-graph"];
+    all.extend(arguments);
+    all.extend(["--end-of-options", remote.url.as_str()]);
+    all.extend(wishes);
+    run(repository, &remote.settings(), &all).await.map(drop)
+}
+
+/// Runs git in a directory; gives what it prints.
+pub(super) async fn run(
+    directory: &Path,
+    settings: &[(String, String)],
+    arguments: &[impl AsRef<OsStr>],
 ) -> Result<String, CallError> {
     let unavailable = |why: String| CallError::new(CallErrorKind::Unavailable, why);
-    let mut command = Command::new("/bin/sh");
+    let mut command = Command::from(command(directory, settings, arguments));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = match timeout(DEADLINE, command.output()).await {
+        Ok(output) => output.map_err(|error| unavailable(format!("git cannot run: {error}")))?,
+        Err(_) => return Err(unavailable(format!("git did not end in {DEADLINE:?}"))),
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = common::text::cut(said.trim(), COMPLAINT_CHARACTERS).replace('\n', "; ");
+        let name = arguments.first().map(|name| name.as_ref().to_string_lossy());
+        let name = name.unwrap_or_default();
+        return Err(unavailable(format!("git {name} failed ({}): {said}", output.status)));
+    }
+    String::from_utf8(output.stdout).map_err(|_| unavailable("git's answer is no text".to_owned()))
+}
+
+/// The command line and the environment of git.
+pub(super) fn command(
+    directory: &Path,
+    settings: &[(String, String)],
+    arguments: &[impl AsRef<OsStr>],
+) -> std::process::Command {
+    let mut command = std::process::Command::new("/bin/sh");
     // The shell's limit holds for all processes that git starts. Blocks have 512 bytes.
     let script = format!("ulimit -f {}; exec git \"$@\"", FILE_BYTES / 512);
-    command.args(["-c", &script, "git"]);
-    for setting in ["core.hooksPath=/dev/null", "credential.helper=", "gc.auto=0"] {
-        command.args(["-c", setting]);
-    }
-    for setting in settings {
-        command.args(["-c", setting]);
-    }
-    command.args(arguments);
-    if !last.as_ref().is_empty() {
-        command.arg(last);
-    }
+    command.args(["-c", &script, "git"]).args(arguments);
     command
         .current_dir(directory)
         .env_clear()
@@ -121,19 +157,15 @@ async fn run(
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ASKPASS", "/bin/false")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let output = match timeout(DEADLINE, command.output()).await {
-        Ok(output) => output.map_err(|error| unavailable(format!("git cannot run: {error}")))?,
-        Err(_) => return Err(unavailable(format!("git did not end in {DEADLINE:?}"))),
-    };
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = common::text::cut(said.trim(), COMPLAINT_BYTES).replace('\n', "; ");
-        let name = arguments.first().copied().unwrap_or_default();
-        return Err(unavailable(format!("git {name} failed ({}): {said}", output.status)));
+        .stdin(Stdio::null());
+    let own = SETTINGS.iter().map(|&(name, value)| (name, value));
+    let given = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut count = 0;
+    for (name, value) in own.chain(given) {
+        command.env(format!("GIT_CONFIG_KEY_{count}"), name);
+        command.env(format!("GIT_CONFIG_VALUE_{count}"), value);
+        count += 1;
     }
-    String::from_utf8(output.stdout).map_err(|_| unavailable("git's answer is no text".to_owned()))
+    command.env("GIT_CONFIG_COUNT", count.to_string());
+    command
 }

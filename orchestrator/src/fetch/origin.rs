@@ -57,14 +57,16 @@ impl fmt::Display for Origin {
 /// A repository by its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Repository {
-    pub(crate) origin: Origin,
+    origin: Origin,
+    /// What stands between the host and the name, where a forge is not at the root of its host.
+    path: String,
     /// `owner/name`.
-    pub(crate) name: String,
+    name: String,
 }
 
 impl Repository {
     /// `name` is `owner/name`; the error is a sentence.
-    pub(crate) fn new(origin: Origin, name: &str) -> Result<Self, String> {
+    pub(crate) fn new(origin: Origin, path: &str, name: &str) -> Result<Self, String> {
         let name = name.trim_end_matches('/');
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let part = |part: &str| {
@@ -72,7 +74,8 @@ impl Repository {
         };
         match name.split_once('/') {
             Some((owner, repository)) if part(owner) && part(repository) => {
-                Ok(Self { origin, name: name.to_owned() })
+                let path = path.trim_matches('/').to_owned();
+                Ok(Self { origin, path, name: name.to_owned() })
             }
             _ => Err(format!("{name} is not owner/name")),
         }
@@ -81,7 +84,7 @@ impl Repository {
     /// Its address.
     pub(crate) fn url(&self) -> Url {
         let mut url = self.origin.url().clone();
-        url.set_path(&self.name);
+        url.set_path(&[self.path.as_str(), &self.name].join("/"));
         url
     }
 }
@@ -108,8 +111,10 @@ mod tests {
     #[test]
     fn a_repository_has_two_plain_names() {
         let origin = Origin::parse("https://a.example").unwrap();
-        let repository = |name: &str| Repository::new(origin.clone(), name);
+        let repository = |name: &str| Repository::new(origin.clone(), "", name);
         assert_eq!(repository("o/n.x").unwrap().url().as_str(), "https://a.example/o/n.x");
+        let below = Repository::new(origin.clone(), "/git/", "o/n").unwrap();
+        assert_eq!(below.url().as_str(), "https://a.example/git/o/n");
         for wrong in ["o", "o/", "/n", "o/..", "../n", "o/n/x", "o/n?x", "o/n#x", "o/-n", "o/n m"] {
             assert!(repository(wrong).is_err(), "{wrong}");
         }

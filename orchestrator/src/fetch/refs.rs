@@ -1,9 +1,17 @@
 //! What a git server says of its branches and tags (gitprotocol-http(5), "Smart Service
 //! git-upload-pack" in version 0).
 
+use common::call::{CallError, CallErrorKind};
+use reqwest::Url;
+
 /// The branches and tags of a repository, and the commits at which they stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Refs(Vec<(String, String)>);
+pub(super) struct Refs {
+    /// Names and commits.
+    all: Vec<(String, String)>,
+    /// The branch that the repository begins with.
+    head: Option<String>,
+}
 
 /// What a version stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,14 +25,19 @@ pub(super) struct Found {
 impl Refs {
     /// Reads the answer to `info/refs?service=git-upload-pack`; nothing if it is none.
     pub(super) fn read(mut bytes: &[u8]) -> Option<Self> {
-        let mut refs = Vec::new();
+        let (mut refs, mut head) = (Vec::new(), None);
         let first = line(&mut bytes)??;
         if first.trim_ascii_end() != b"# service=git-upload-pack" {
             return None;
         }
         while !bytes.is_empty() {
             let Some(content) = line(&mut bytes)? else { continue };
-            let content = content.split(|byte| *byte == 0).next().unwrap_or_default();
+            let mut parts = content.split(|byte| *byte == 0);
+            let content = parts.next().unwrap_or_default();
+            // Behind the first name the server says what it can do.
+            let abilities = parts.next().and_then(|part| str::from_utf8(part).ok());
+            let named = |word: &str| word.strip_prefix("symref=HEAD:").map(str::to_owned);
+            head = head.or_else(|| abilities?.split_whitespace().find_map(named));
             let text = str::from_utf8(content).ok()?.trim_end();
             let (id, name) = text.split_once(' ')?;
             if !is_commit(id) {
@@ -32,7 +45,7 @@ impl Refs {
             }
             refs.push((name.to_owned(), id.to_owned()));
         }
-        Some(Self(refs))
+        Some(Self { all: refs, head })
     }
 
     /// The commit of a version: of the tag, or of the branch.
@@ -40,7 +53,7 @@ impl Refs {
         if is_commit(version) {
             return Some(Found { commit: version.to_owned(), wish: version.to_owned() });
         }
-        let id = |name: &str| self.0.iter().find(|(known, _)| known == name).map(|(_, id)| id);
+        let id = |name: &str| self.all.iter().find(|(known, _)| known == name).map(|(_, id)| id);
         ["refs/tags/", "refs/heads/", ""].into_iter().find_map(|kind| {
             let name = format!("{kind}{version}");
             if kind.is_empty() && !name.starts_with("refs/") {
@@ -52,16 +65,41 @@ impl Refs {
         })
     }
 
+    /// The commit of a version.
+    ///
+    /// # Errors
+    /// The repository at `url` has no such version.
+    pub(super) fn expect(&self, version: &str, url: &Url) -> Result<Found, CallError> {
+        let absent = || {
+            let whole = self.beginning_with(version).filter(|_| is_short_commit(version));
+            let what = match (is_short_commit(version), whole) {
+                (true, Some(id)) => {
+                    format!("; if it is a commit, write its whole id: {id}")
+                }
+                (true, None) => "; if it is a commit, write its whole id".to_owned(),
+                (false, _) => "; correct the version".to_owned(),
+            };
+            let text = format!("{url} has no branch or tag {version}{what}");
+            CallError::new(CallErrorKind::NotFound, text)
+        };
+        self.find(version).ok_or_else(absent)
+    }
+
+    /// The branch that the repository begins with.
+    pub(super) fn head(&self) -> Option<&str> {
+        self.head.as_deref()
+    }
+
     /// The only commit that begins so, if a branch or tag stands at it.
     pub(super) fn beginning_with(&self, short: &str) -> Option<&str> {
-        let mut ids = self.0.iter().map(|(_, id)| id.as_str()).filter(|id| id.starts_with(short));
+        let mut ids = self.all.iter().map(|(_, id)| id.as_str()).filter(|id| id.starts_with(short));
         let first = ids.next()?;
         ids.all(|id| id == first).then_some(first)
     }
 }
 
 /// Whether a version is the whole id of a commit.
-pub(super) fn is_commit(version: &str) -> bool {
+pub(crate) fn is_commit(version: &str) -> bool {
     matches!(version.len(), 40 | 64)
         && version.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
@@ -117,6 +155,7 @@ mod tests {
         assert_eq!(found("v2"), None);
         assert_eq!(found(B), Some((B.to_owned(), B.to_owned())));
         assert_eq!(refs.beginning_with("bbbbbbb"), Some(B));
+        assert_eq!(refs.head(), Some("refs/heads/x"));
     }
 
     #[test]

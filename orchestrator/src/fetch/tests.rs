@@ -1,5 +1,7 @@
 //! Fetching from a real git server on this host.
 
+mod tree;
+
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -8,11 +10,12 @@ use common::call::CallErrorKind;
 use common::size::ByteSize;
 use simulators::GitServer;
 
-use super::store::{ActionSettings, ActionStore, Archive};
-use super::{Origin, Policy, Repository};
+use super::store::{ActionStore, Archive};
+use super::{FetchSettings, Origin, Policy, Repository};
 
 const FILE: (&str, &str) = ("action.yml", "name: one\n");
 
+/// A git server, and a directory for what is fetched from it.
 struct Place {
     server: GitServer,
     directory: tempfile::TempDir,
@@ -32,19 +35,23 @@ impl Place {
     }
 
     fn store(&self, quota: u64) -> std::sync::Arc<ActionStore> {
+        ActionStore::new(self.settings(quota))
+    }
+
+    fn settings(&self, quota: u64) -> FetchSettings {
         let origin = Origin::parse("https://forge.example").unwrap();
-        ActionStore::new(ActionSettings {
-            directory: self.directory.path().join("actions"),
+        FetchSettings {
+            directory: self.directory.path().join("fetched"),
             quota: ByteSize(quota),
             github: origin.clone(),
             forgejo: origin.clone(),
             gitea: origin,
             trusted: Vec::new(),
-        })
+        }
     }
 
     fn repository(&self, name: &str) -> Repository {
-        Repository::new(self.origin(), name).unwrap()
+        Repository::new(self.origin(), "", name).unwrap()
     }
 
     async fn fetch(&self, name: &str, version: &str) -> Result<Archive, (CallErrorKind, String)> {
@@ -121,7 +128,10 @@ async fn what_is_not_there_is_named() {
     let commit = place.server.commit("own/a", &[FILE]);
     let (kind, text) = place.fetch("own/missing", "v1").await.unwrap_err();
     assert_eq!(kind, CallErrorKind::NotFound);
-    assert!(text.contains("/own/missing does not exist or is not public (404"), "{text}");
+    assert!(
+        text.contains("/own/missing does not exist, or this job may not read it (404"),
+        "{text}"
+    );
     let (kind, text) = place.fetch("own/a", "v9").await.unwrap_err();
     assert_eq!(kind, CallErrorKind::NotFound);
     assert!(text.contains("has no branch or tag v9"), "{text}");

@@ -13,6 +13,7 @@ use super::server::{self, Accepting, Shared};
 use super::state::{Scope, Settings, State, hexadecimal};
 use super::trigger::{RunId, Trigger};
 use super::view::{JobView, RunView};
+use crate::git::Repositories;
 
 /// Calls that a dump shows.
 const DUMPED: usize = 40;
@@ -245,6 +246,23 @@ impl Forge {
     /// As [`Trigger::push`].
     pub fn push_workflow(&self, repository: &str, file: &str, yaml: &str) -> RunId {
         self.trigger(repository, file, yaml).push()
+    }
+
+    /// Its repositories, as git sees them. Each is its jobs' alone unless it is
+    /// [public](Self::make_public).
+    #[must_use]
+    pub fn git(&self) -> &Repositories {
+        &self.shared.git
+    }
+
+    /// Lets everybody read a repository.
+    pub fn make_public(&self, repository: &str) {
+        self.shared.change(|state| state.public.insert(repository.to_owned()));
+    }
+
+    /// Lets a repository be its jobs' alone again.
+    pub fn make_private(&self, repository: &str) {
+        self.shared.change(|state| state.public.remove(repository));
     }
 
     /// Starts a workflow file by an event.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State as Shares;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
@@ -15,6 +17,7 @@ use super::fetch::matches;
 use super::server::Shared;
 use super::state::{Job, Runner, Scope, State, hexadecimal, owner_of};
 use super::status::Status;
+use crate::git::Repositories;
 
 /// Whose token the tokens of tests are.
 const USER: &str = "admin";
@@ -32,6 +35,14 @@ pub(super) async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
+    if let Some(repository) = Repositories::asked_for(uri.path()) {
+        let may_read = shared.lock().may_read(repository, password(&headers).as_deref());
+        return if may_read {
+            shared.git.answer((&method, &uri), &headers, &body).await
+        } else {
+            respond(StatusCode::UNAUTHORIZED, "text/plain", "log in".to_owned())
+        };
+    }
     let request = Ask { method, uri: &uri, token: token(&headers), body: &body };
     match shared.change(|state| request.answer(state)) {
         Ok((status, Value::Null)) => respond(status, "text/plain", String::new()),
@@ -52,6 +63,15 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (kind, token) = value.split_once(' ')?;
     ["token", "bearer"].iter().any(|known| kind.eq_ignore_ascii_case(known)).then_some(token)
+}
+
+/// The password of a basic authentication, which git sends.
+fn password(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (kind, encoded) = value.split_once(' ')?;
+    let decoded =
+        BASE64_STANDARD.decode(encoded).ok().filter(|_| kind.eq_ignore_ascii_case("basic"))?;
+    String::from_utf8(decoded).ok()?.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 struct Ask<'a> {
@@ -214,6 +234,14 @@ fn entry(state: &State, job: &Job) -> Value {
 
 impl State {
     /// The task that runs with a job token.
+    /// Whether the token of a running task, or nobody's, may read a repository: its own, and public
+    /// ones (forgejo-runner-protocol 6.7).
+    fn may_read(&self, repository: &str, token: Option<&str>) -> bool {
+        let task = token.and_then(|token| self.task_of_token(token));
+        let own = task.and_then(|task| self.runs.get(&task.run));
+        self.public.contains(repository) || own.is_some_and(|run| run.repository == repository)
+    }
+
     pub(super) fn task_of_token(&self, token: &str) -> Option<&super::state::Task> {
         let mut tasks = self.tasks.values();
         tasks.find(|task| {

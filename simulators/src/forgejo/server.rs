@@ -26,6 +26,7 @@ use super::calls::{Answer, Call, Rpc};
 use super::faults::{Fault, Taken};
 use super::state::State;
 use super::{rest, service};
+use crate::git::Repositories;
 
 /// Bytes of a request that is read at all.
 const REQUEST: usize = 256 * 1024 * 1024;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     changes: watch::Sender<u64>,
     connections: Mutex<JoinSet<()>>,
+    pub(super) git: Repositories,
 }
 
 impl fmt::Debug for Shared {
@@ -46,7 +48,8 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(state: State) -> Self {
         let connections = Mutex::new(JoinSet::new());
-        Self { state: Mutex::new(state), changes: watch::Sender::new(0), connections }
+        let git = Repositories::new();
+        Self { state: Mutex::new(state), changes: watch::Sender::new(0), connections, git }
     }
 
     /// The state, to be looked at or to be changed in a way that nobody waits for.

@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) url: String,
     /// Where `uses: owner/repo@ref` is looked for, without a slash at the end.
     pub(super) actions_url: String,
+    /// Repositories that everybody may read.
+    pub(super) public: HashSet<String>,
     /// The least time between two fetches of a runner.
     pub(super) fetch_minimum: Option<Duration>,
     /// Bytes from which a proxy in front answers 413.
@@ -204,6 +206,7 @@ impl State {
             clock,
             url,
             actions_url: "https://data.forgejo.org".to_owned(),
+            public: HashSet::new(),
             fetch_minimum: None,
             body_limit: None,
             payload: None,

@@ -11,9 +11,9 @@ use super::file::Given;
 /// Where actions come from and are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionKeys {
-    /// Where they are kept; absent means `actions` in `state_dir`.
+    /// Where what was fetched is kept; absent means `fetched` in `state_dir`.
     pub directory: Option<PathBuf>,
-    /// What they may have of the disk.
+    /// What everything that was fetched may have of the disk.
     pub quota: ByteSize,
     /// Where actions are that name no host, in jobs of GitHub's dialect.
     pub github: Origin,
@@ -30,7 +30,7 @@ impl Default for ActionKeys {
         let origin = |text: &str| Origin::parse(text).expect("it is an address");
         Self {
             directory: None,
-            quota: ByteSize(2 * GIB),
+            quota: ByteSize(10 * GIB),
             github: origin("https://github.com"),
             // forgejo-runner-protocol 8.7.
             forgejo: origin("https://data.forgejo.org"),

@@ -104,14 +104,14 @@ pub(super) const KEYS: &[Key] = &[
         show: |s| Some(s.template_quota.0.to_string()),
     },
     Key {
-        name: "action_dir",
-        about: "the files of actions that jobs use",
+        name: "fetch_dir",
+        about: "what was fetched for jobs: actions, and mirrors of repositories",
         apply: |s, given| given.path().map(|v| s.actions.directory = Some(v)),
         show: |s| s.actions.directory.as_deref().map(path),
     },
     Key {
-        name: "action_quota",
-        about: "what the files of actions may have of the disk",
+        name: "fetch_quota",
+        about: "what all that was fetched may have of the disk",
         apply: |s, given| given.size().map(|v| s.actions.quota = v),
         show: |s| Some(s.actions.quota.0.to_string()),
     },
@@ -139,7 +139,7 @@ pub(super) const KEYS: &[Key] = &[
         apply: |s, given| actions::origins(given).map(|v| s.actions.allow = v),
         show: |s| {
             let origins: Vec<String> = s.actions.allow.iter().map(ToString::to_string).collect();
-            Some(texts(&origins))
+            (!origins.is_empty()).then(|| texts(&origins))
         },
     },
     Key {

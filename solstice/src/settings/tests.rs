@@ -73,7 +73,7 @@ fn every_key_can_be_set_by_the_environment() {
     for key in KEYS {
         let value = match key.name {
             "disk_reserve" | "max_memory" | "keep_events_size" | "template_quota"
-            | "action_quota" => "1G",
+            | "fetch_quota" => "1G",
             "actions_github" | "actions_forgejo" | "actions_gitea" | "actions_allow" => {
                 "https://forge.example"
             }
@@ -262,7 +262,7 @@ fn effective(settings: &Settings) -> BTreeMap<Cow<'static, str>, Option<String>>
         let value = match entry.name.as_ref() {
             "image_dir" => path(crate::host::image_directory(settings)),
             "template_dir" => path(crate::host::template_directory(settings)),
-            "action_dir" => path(crate::host::action_settings(settings).directory),
+            "fetch_dir" => path(crate::host::fetch_settings(settings).directory),
             "qemu" => path(host.qemu.clone()),
             "qemu_img" => path(host.qemu_img.clone()),
             "database" => settings.database_path().and_then(path),
@@ -320,6 +320,8 @@ fn values(name: &str, kind: &str) -> (Vec<String>, &'static str) {
     let is = |what: &str| kind.contains(what);
     if is("list of labels with") {
         (vec![r#"["a", "b:vm://x?cpus=4"]"#.to_owned()], r#"["a:docker://x"]"#)
+    } else if is("list of URLs") {
+        (vec![r#"["https://a.example", "http://b:3000"]"#.to_owned()], r#"["a.example"]"#)
     } else if is("list of") {
         (vec![r#"["a", "b"]"#.to_owned()], "1")
     } else if is("size") {

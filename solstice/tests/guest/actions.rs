@@ -98,7 +98,7 @@ async fn actions_made_of_steps_run_in_a_guest_without_git() {
 async fn what_cannot_be_fetched_or_run_says_why() {
     let server = server().await;
     for (uses, expected) in [
-        ("own/missing@v1", "own/missing does not exist or is not public (404"),
+        ("own/missing@v1", "own/missing does not exist, or this job may not read it (404"),
         ("own/greet@v9", "has no branch or tag v9"),
         ("own/scripted@main", "is written in JavaScript, and this machine has no node"),
         ("https://127.0.0.1:1/own/greet@v1", "belongs to this host or to a private network"),
@@ -130,6 +130,48 @@ jobs:
     let said: Vec<&&str> = lines.iter().filter(|line| line.ends_with(", page")).collect();
     assert_eq!(said, [&"Hello, page", &"Again, page"], "{view}");
     assert_eq!(printed(job, "After"), ["after"], "{view}");
+    forge.assert_no_violations();
+    service.stop();
+    drop(story);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_an_instance_checks_out_without_git() {
+    let forge = Forge::builder().start().await;
+    let first = forge.git().commit("team/project", &[("build.sh", "echo the first\n")]);
+    let files = [("build.sh", "echo built $(cat data/word)\n"), ("data/word", "here\n")];
+    let commit = forge.git().commit("team/project", &files);
+    let action =
+        "runs: { using: composite, steps: [ { run: echo of the repository, shell: sh } ] }\n";
+    forge.git().commit("team/tools", &[("action.yml", action)]);
+    forge.make_public("team/tools");
+    let story = connected(&forge);
+    let service = story.serve();
+    let workflow = format!(
+        r#"on: push
+jobs:
+  job:
+    runs-on: omnios-like
+    steps:
+      - {{ name: Checkout, id: tree, uses: actions/checkout@v4 }}
+      - {{ name: Build, run: "sh build.sh; cat .git/HEAD; echo ${{{{ steps.tree.outputs.commit }}}}" }}
+      - {{ name: Other, uses: "https://code.forgejo.org/actions/checkout@v4", with: {{ ref: {first}, path: old }} }}
+      - {{ name: Old, run: sh old/build.sh }}
+      - {{ name: Tools, uses: actions/checkout@v4, with: {{ repository: team/tools, path: tools }} }}
+      - {{ name: Use, uses: ./tools }}
+      - {{ name: Private, uses: actions/checkout@v4, with: {{ repository: team/secret }} }}
+"#
+    );
+    let run = forge.trigger("team/project", "ci.yml", &workflow).sha(&commit).push();
+    let view = forge.wait_for_run(run, RUN).await;
+    let job = view.job("job");
+    assert_eq!(printed(job, "Build"), ["built here", "ref: refs/heads/main", &commit], "{view}");
+    let notice = "native checkout (for actions/checkout@v4): team/project at refs/heads/main";
+    assert!(printed(job, "Checkout").contains(&notice), "{view}");
+    assert_eq!(printed(job, "Old"), ["the first"], "{view}");
+    assert!(printed(job, "Use").contains(&"of the repository"), "{view}");
+    let refused = printed(job, "Private").join("\n");
+    assert!(refused.contains("does not exist, or this job may not read it (401"), "{view}");
     forge.assert_no_violations();
     service.stop();
     drop(story);

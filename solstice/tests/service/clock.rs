@@ -7,7 +7,7 @@ use common::event::JobResult;
 use common::size::ByteSize;
 use orchestrator::clock::Clock;
 use orchestrator::service::{Database, Service, ServiceSettings, Transport};
-use orchestrator::{ActionSettings, Keys, Origin};
+use orchestrator::{FetchSettings, Keys, Origin};
 use rand::Rng;
 use simulators::BootEnd;
 use simulators::jobs::job;
@@ -49,7 +49,7 @@ pub(crate) fn settings(world: &World, host: &Host, clock: Clock) -> ServiceSetti
             images: scripted.images(),
             guest_programs: vec![scripted.programs()],
             templates: None,
-            actions: ActionSettings {
+            fetch: FetchSettings {
                 directory: state.join("actions"),
                 quota: ByteSize(1 << 20),
                 github: nowhere.clone(),

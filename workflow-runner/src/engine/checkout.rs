@@ -1,7 +1,9 @@
-//! `actions/checkout` without git or Node: the local working tree, which lies in the guest already,
-//! is placed in the workspace.
+//! `actions/checkout` without git or Node: the local working tree, which lies in the guest already, or
+//! what the host fetches from the job's forge, is placed in the workspace.
 
+use common::call::TreeWish;
 use common::plan::{Plan, StepAction};
+use common::request::Secret;
 
 use crate::expression::Value;
 use crate::system::{Kind, Owner, Placement, System};
@@ -43,38 +45,48 @@ pub(super) struct Checkout {
     pub(super) target: String,
     /// Whether what is there is removed first.
     clean: bool,
-    /// The outputs of the step.
-    pub(super) outputs: Vec<(String, String)>,
+    /// Where the tree comes from.
+    pub(super) source: Source,
+    /// The output `ref` of the step.
+    reference: String,
 }
 
+/// Where a tree comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The local working tree, which is in the machine.
+    Here {
+        /// Its commit, as far as the job knows it.
+        commit: String,
+    },
+    /// The job's forge.
+    Forge(Box<TreeWish>),
+}
+
+/// What nobody here can do, by the input that asks for it.
+const REFUSED: [(&str, &str); 5] = [
+    ("lfs", "fetch large files with git-lfs in a \"run\" step"),
+    ("submodules", "fetch submodules with git in a \"run\" step"),
+    ("sparse-checkout", "remove what is not needed in a \"run\" step"),
+    ("ssh-key", "use a token"),
+    ("github-server-url", "clone from other servers with git in a \"run\" step"),
+];
+
 impl Checkout {
-    /// Reads the inputs of a step, as the action has them; the error is a sentence.
+    /// Reads the inputs of a step, as the action has them; the error is a sentence. `has_tree` says
+    /// whether the local working tree is in the machine.
     pub(super) fn new(
         with: &[(String, String)],
         github: &Value,
         directories: &Directories,
+        has_tree: bool,
     ) -> Result<Self, String> {
         let input = |name: &str| {
             let found = with.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
             found.map_or("", |(_, value)| value.trim())
         };
         let context = |name: &str| github.get(name).map(Value::to_text).unwrap_or_default();
-        let repository = input("repository");
-        if !repository.is_empty() && !repository.eq_ignore_ascii_case(&context("repository")) {
-            return Err(format!(
-                "this job has the local working tree of {} only, and cannot check out the \
-                 repository {repository}; clone it with git in a \"run\" step",
-                context("repository")
-            ));
-        }
-        let reference = input("ref");
-        let known = ["ref", "sha", "ref_name", "head_ref"];
-        if !reference.is_empty() && !known.iter().any(|name| context(name) == reference) {
-            return Err(format!(
-                "this job has the local working tree only, and cannot check out {reference}; use \
-                 \"git checkout\" in a \"run\" step, the history is there"
-            ));
-        }
+        let is_off = |name: &str| input(name).eq_ignore_ascii_case("false");
         let path = input("path");
         let Some(path) = relative(path, &directories.workspace) else {
             return Err(format!(
@@ -82,14 +94,66 @@ impl Checkout {
                  inside it"
             ));
         };
-        Ok(Self {
+        let repository = match input("repository") {
+            "" => context("repository"),
+            repository => repository.to_owned(),
+        };
+        let is_own = repository.eq_ignore_ascii_case(&context("repository"));
+        let reference = input("ref");
+        let known = ["ref", "sha", "ref_name", "head_ref"];
+        let is_known = reference.is_empty() || known.iter().any(|name| context(name) == reference);
+        let place = |source, reference| Self {
             target: directories.in_workspace(&path),
-            clean: !input("clean").eq_ignore_ascii_case("false"),
-            outputs: vec![
-                ("ref".to_owned(), context("ref")),
-                ("commit".to_owned(), context("sha")),
-            ],
-        })
+            clean: !is_off("clean"),
+            source,
+            reference,
+        };
+        if is_own && has_tree {
+            if !is_known {
+                return Err(format!(
+                    "this job has the local working tree only, and cannot check out {reference}; \
+                     use \"git checkout\" in a \"run\" step, the history is there"
+                ));
+            }
+            return Ok(place(Source::Here { commit: context("sha") }, context("ref")));
+        }
+        for (name, instead) in REFUSED {
+            if !input(name).is_empty() && !is_off(name) && input(name) != context("server_url") {
+                return Err(format!("the input {name} of a checkout is not supported; {instead}"));
+            }
+        }
+        let depth = match input("fetch-depth") {
+            "" => 1,
+            depth => depth.parse().map_err(|_| {
+                format!("the input fetch-depth of the checkout is {depth}, and must be a number")
+            })?,
+        };
+        let token = match input("token") {
+            "" => context("token"),
+            token => token.to_owned(),
+        };
+        // The commit of the job, whatever its branch is at by now.
+        let commit = Some(context("sha")).filter(|sha| is_own && is_known && !sha.is_empty());
+        let reference = match reference {
+            "" if is_own => context("ref"),
+            reference => reference.to_owned(),
+        };
+        let wish = TreeWish {
+            repository,
+            reference: reference.clone(),
+            commit,
+            depth,
+            tags: input("fetch-tags").eq_ignore_ascii_case("true"),
+            token: Some(token).filter(|token| !token.is_empty()).map(Secret::new),
+            keeps_token: !is_off("persist-credentials"),
+        };
+        Ok(place(Source::Forge(Box::new(wish)), reference))
+    }
+
+    /// The outputs of the step.
+    pub(super) fn outputs(&self, commit: &str) -> Vec<(String, String)> {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        vec![pair("ref", &self.reference), pair("commit", commit)]
     }
 
     /// Places the tree.
@@ -145,7 +209,7 @@ mod tests {
                 .map(|(key, value)| (key.to_owned(), Value::text(value))),
         );
         let with: Vec<_> = with.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Checkout::new(&with, &github, &directories).map(|checkout| checkout.target)
+        Checkout::new(&with, &github, &directories, true).map(|checkout| checkout.target)
     }
 
     #[test]
@@ -172,10 +236,72 @@ mod tests {
         assert_eq!(checkout(&[("fetch-depth", "0")]).as_deref(), Ok("/w/r/r"));
     }
 
+    fn wish(with: &[(&str, &str)]) -> Result<TreeWish, String> {
+        let runner = RunnerFacts {
+            os: String::new(),
+            arch: String::new(),
+            name: String::new(),
+            tool_cache: String::new(),
+        };
+        let directories = Directories::new("/w", "o/r", &runner, "j");
+        let context = [
+            ("repository", "o/r"),
+            ("ref", "refs/heads/main"),
+            ("ref_name", "main"),
+            ("sha", "1"),
+            ("token", "t"),
+            ("server_url", "https://f"),
+        ];
+        let github =
+            Value::object(context.map(|(key, value)| (key.to_owned(), Value::text(value))));
+        let with: Vec<_> = with.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        Checkout::new(&with, &github, &directories, false).map(|checkout| match checkout.source {
+            Source::Forge(wish) => *wish,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_forge_is_asked_for_what_the_inputs_say() {
+        let plain = wish(&[]).unwrap();
+        let expected = TreeWish {
+            repository: "o/r".to_owned(),
+            reference: "refs/heads/main".to_owned(),
+            commit: Some("1".to_owned()),
+            depth: 1,
+            tags: false,
+            token: Some(Secret::new("t")),
+            keeps_token: true,
+        };
+        assert_eq!(plain, expected);
+        let other = wish(&[("repository", "o/other"), ("token", "mine"), ("fetch-depth", "0")]);
+        let token = Some(Secret::new("mine"));
+        let reference = String::new();
+        let repository = "o/other".to_owned();
+        let expected =
+            TreeWish { repository, reference, commit: None, depth: 0, token, ..expected };
+        assert_eq!(other.unwrap(), expected);
+        let tag = wish(&[("ref", "v1"), ("fetch-tags", "true"), ("persist-credentials", "false")]);
+        let tag = tag.unwrap();
+        assert_eq!((tag.reference.as_str(), tag.commit), ("v1", None));
+        assert!(tag.tags && !tag.keeps_token);
+        let known = wish(&[("ref", "main"), ("lfs", "false"), ("github-server-url", "https://f")]);
+        assert_eq!(known.unwrap().commit.as_deref(), Some("1"));
+        for (with, expected) in [
+            (("lfs", "true"), "the input lfs"),
+            (("submodules", "recursive"), "the input submodules"),
+            (("sparse-checkout", "src"), "the input sparse-checkout"),
+            (("fetch-depth", "all"), "must be a number"),
+            (("github-server-url", "https://other"), "the input github-server-url"),
+        ] {
+            let error = wish(&[with]).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_done_is_a_sentence() {
         for (with, expected) in [
-            (("repository", "o/other"), "repository o/other"),
             (("ref", "v1"), "cannot check out v1"),
             (("path", "../x"), "outside the workspace"),
             (("path", "/w/r/rx"), "outside the workspace"),

@@ -11,7 +11,7 @@ use crate::expression::Value;
 use crate::system::Placement;
 use crate::workflow;
 
-use super::checkout::{self, Checkout};
+use super::checkout::{self, Checkout, Source};
 use super::contexts::JobScope;
 use super::fault::Fault;
 use super::header::{self, Header, run_name};
@@ -233,7 +233,7 @@ impl Job<'_> {
         let notice = "native checkout (by the label's setting): local working tree";
         self.events.say(self.system.now(), notice).await;
         self.events.flush().await;
-        let placed = match Checkout::new(&[], scope.github(), &self.directories) {
+        let placed = match Checkout::new(&[], scope.github(), &self.directories, true) {
             Ok(checkout) => {
                 checkout.place(tree, Placement::Move, self.facts.owner, self.system).await
             }
@@ -249,36 +249,58 @@ impl Job<'_> {
         }
     }
 
-    /// Places the local tree in the workspace, by the inputs of the checkout action.
+    /// Places a tree in the workspace, by the inputs of the checkout action.
     pub(super) async fn place_tree(
         &mut self,
         performing: &mut Performing<'_>,
         reference: &str,
         with: &[(String, String)],
     ) -> Result<Performed, Fault> {
-        let system = self.system;
-        let Some(tree) = &self.document.tree else {
-            return Err(format!(
-                "there is no working tree for {reference} in this job; fetch the repository with \
-                 git in a \"run\" step"
-            )
-            .into());
+        let tree = self.document.tree.as_deref();
+        let github = performing.scope.github();
+        let checkout = Checkout::new(with, github, &self.directories, tree.is_some())?;
+        let from = match &checkout.source {
+            Source::Here { .. } => "local working tree".to_owned(),
+            Source::Forge(wish) => match wish.reference.as_str() {
+                "" => wish.repository.clone(),
+                reference => format!("{} at {reference}", wish.repository),
+            },
         };
-        let checkout = Checkout::new(with, performing.scope.github(), &self.directories)?;
-        let how = checkout::placement(&self.document.plan, performing.step.index);
-        let notice = format!("native checkout (for {reference}): local working tree");
+        let notice = format!("native checkout (for {reference}): {from}");
         self.events.say(self.system.now(), &notice).await;
         self.events.flush().await;
-        let stop = tokio::select! {
-            placed = checkout.place(tree, how, self.facts.owner, system) => {
-                placed?;
-                None
-            }
-            stop = performing.limits.reached() => Some(stop),
+        let limits = performing.limits.clone();
+        let (commit, stop) = tokio::select! {
+            placed = self.fetch_and_place(&checkout, performing.step.index) => (placed?, None),
+            stop = limits.reached() => (String::new(), Some(stop)),
         };
+        if matches!(checkout.source, Source::Forge(_)) && stop.is_none() {
+            self.events.say(self.system.now(), &format!("The commit is {commit}")).await;
+        }
         self.is_checked_out = true;
-        let said = Said::outputs(checkout.outputs);
+        let said = Said::outputs(checkout.outputs(&commit));
         Ok(Performed { outcome: Conclusion::Success, said, stop, disk_full: None })
+    }
+
+    /// Gets a tree from where it is and places it; gives its commit.
+    async fn fetch_and_place(&self, checkout: &Checkout, step: u32) -> Result<String, Fault> {
+        let (system, owner) = (self.system, self.facts.owner);
+        match &checkout.source {
+            Source::Here { commit } => {
+                let tree = self.document.tree.as_deref().unwrap_or_default();
+                let how = checkout::placement(&self.document.plan, step);
+                checkout.place(tree, how, owner, system).await?;
+                Ok(commit.clone())
+            }
+            Source::Forge(wish) => {
+                let tree = self.directories.fetched_tree(step);
+                let fetched = self.host.fetch_tree(wish, &tree, owner).await;
+                let fetched = fetched.map_err(|error| error.to_string())?;
+                checkout.place(&tree, Placement::Move, owner, system).await?;
+                system.remove(&tree).await?;
+                Ok(fetched.commit)
+            }
+        }
     }
 
     /// The step's name: its author's, or one made of what it does.

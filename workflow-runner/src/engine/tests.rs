@@ -191,14 +191,27 @@ async fn checkout_places_the_tree() {
 
 #[tokio::test]
 async fn checkout_says_what_it_cannot_do() {
-    let story = job().uses("actions/checkout@v4", &[]).play().await;
-    assert!(story.log().contains("There is no working tree for actions/checkout@v4 in this job"));
+    let story = job().uses("actions/checkout@v4", &[("lfs", "true")]).play().await;
+    assert!(story.log().contains("The input lfs of a checkout is not supported"));
+    let story =
+        job().tree(&[("a", "")]).uses("actions/checkout@v4", &[("ref", "elsewhere")]).play().await;
+    assert!(story.log().contains("cannot check out elsewhere"));
+}
+
+#[tokio::test]
+async fn a_job_without_a_local_tree_gets_one_from_its_host() {
     let story = job()
-        .tree(&[("a", "")])
-        .uses("actions/checkout@v4", &[("repository", "other/thing")])
+        .run("touch stale")
+        .uses("actions/checkout@v4", &[])
+        .run("cat wish; ls")
+        .tree(&[])
+        .uses("actions/checkout@v4", &[("repository", "other/thing"), ("path", "there")])
+        .run("cat there/wish; ls \"$RUNNER_TEMP\" | grep tree_ | wc -l")
         .play()
         .await;
-    assert!(story.log().contains("cannot check out the repository other/thing"));
+    let expected = "owner/repo refs/heads/main abc 1 None\nwish\nother/thing  none 1 None\n0";
+    assert_eq!(story.output(), expected, "{}", story.log());
+    assert!(story.log().contains("The commit is abc"), "{}", story.log());
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ impl Job<'_> {
         with: &Planned,
     ) -> Result<Performed, Fault> {
         let with = self.open_action(performing, reference, with).await?;
-        if !self.is_checked_out && self.document.tree.is_some() {
+        if !self.is_checked_out {
             let placed = self.place_tree(performing, reference, &[]).await?;
             if placed.stop.is_some() {
                 return Ok(placed);

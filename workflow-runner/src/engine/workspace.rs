@@ -81,6 +81,11 @@ impl Directories {
         format!("{}/{kind}_{}_{step}", self.file_commands, self.job)
     }
 
+    /// Where a tree lies on its way into the workspace: on the same file system, as a rule.
+    pub(super) fn fetched_tree(&self, step: u32) -> String {
+        format!("{}/tree_{}_{step}", self.temp, self.job)
+    }
+
     /// The path of a step's script.
     pub(super) fn script(&self, step: u32, extension: &str) -> String {
         format!("{}/{}_{step}{extension}", self.temp, self.job)

@@ -3,14 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
-use common::call::{CallAnswer, CallError, HostCall};
+use common::call::{CallAnswer, CallError, HostCall, TreeWish};
 use tokio::task::spawn_blocking;
 use tokio_util::io::SyncIoBridge;
 
 use super::GuestError;
 use super::calls::{Body, Calls};
 use super::unpack::unpack_for;
-use crate::host::{FetchedAction, Host, HostError};
+use crate::host::{Fetched, Host, HostError};
 use crate::system::{Owner, Pending};
 
 /// How often an archive is asked for whose connection is lost before its end.
@@ -26,22 +26,23 @@ impl Orchestrator {
         Self { calls }
     }
 
-    async fn action(
+    /// Makes a call whose answer is an archive, and unpacks that.
+    async fn fetch(
         &self,
-        reference: &str,
+        call: &HostCall,
+        what: String,
         to: &str,
         owner: Owner,
-    ) -> Result<FetchedAction, HostError> {
-        let call = HostCall::Action { reference: reference.to_owned() };
-        let cannot = |why: String| HostError(format!("cannot fetch the action {reference}: {why}"));
+    ) -> Result<Fetched, HostError> {
+        let cannot = |why: String| HostError(format!("cannot fetch {what}: {why}"));
         let refused = |error: CallError| cannot(error.message);
         let mut attempt = 1;
         loop {
-            let answer = self.calls.call(&call).await.map_err(refused)?;
-            let CallAnswer::Action { commit } = answer.head;
+            let answer = self.calls.call(call).await.map_err(refused)?;
+            let (CallAnswer::Action { commit } | CallAnswer::Tree { commit }) = answer.head;
             let loss = answer.body.loss();
             match place(answer.body, PathBuf::from(to), owner).await {
-                Ok(()) => return Ok(FetchedAction { commit }),
+                Ok(()) => return Ok(Fetched { commit }),
                 Err(_) if loss.is_set() && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(cannot(error.to_string())),
             }
@@ -55,8 +56,23 @@ impl Host for Orchestrator {
         reference: &'a str,
         to: &'a str,
         owner: Owner,
-    ) -> Pending<'a, Result<FetchedAction, HostError>> {
-        Box::pin(self.action(reference, to, owner))
+    ) -> Pending<'a, Result<Fetched, HostError>> {
+        Box::pin(async move {
+            let call = HostCall::Action { reference: reference.to_owned() };
+            self.fetch(&call, format!("the action {reference}"), to, owner).await
+        })
+    }
+
+    fn fetch_tree<'a>(
+        &'a self,
+        wish: &'a TreeWish,
+        to: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<Fetched, HostError>> {
+        Box::pin(async move {
+            let call = HostCall::Tree(wish.clone());
+            self.fetch(&call, format!("the repository {}", wish.repository), to, owner).await
+        })
     }
 }
 

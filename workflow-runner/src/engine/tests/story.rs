@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::JobId;
+use common::call::TreeWish;
 use common::event::{Annotation, Conclusion, JobResult, Stream};
 use common::guest::{ATTACH_VERSION, GuestEvent, JobDocument, RunnerFacts};
 use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::{FetchedAction, Host, HostError};
+use crate::host::{Fetched, Host, HostError};
 use crate::system::{Local, Owner, Pending, System};
 use crate::template;
 
@@ -45,7 +46,7 @@ impl Host for Actions {
         reference: &'a str,
         to: &'a str,
         _owner: Owner,
-    ) -> Pending<'a, Result<FetchedAction, HostError>> {
+    ) -> Pending<'a, Result<Fetched, HostError>> {
         Box::pin(async move {
             let files = self.files.iter().filter(|(known, _, _)| known == reference);
             let mut commit = None;
@@ -56,7 +57,24 @@ impl Host for Actions {
                 commit = Some("c0ffee".to_owned());
             }
             let absent = || HostError(format!("cannot fetch the action {reference}: not found"));
-            Ok(FetchedAction { commit: commit.ok_or_else(absent)? })
+            Ok(Fetched { commit: commit.ok_or_else(absent)? })
+        })
+    }
+
+    fn fetch_tree<'a>(
+        &'a self,
+        wish: &'a TreeWish,
+        to: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<Fetched, HostError>> {
+        Box::pin(async move {
+            let TreeWish { repository, reference, depth, .. } = wish;
+            let commit = wish.commit.as_deref().unwrap_or("none");
+            fs::create_dir_all(to).unwrap();
+            let text = format!("{repository} {reference} {commit} {depth} {:?}\n", wish.token);
+            fs::write(PathBuf::from(to).join("wish"), text).unwrap();
+            std::os::unix::fs::chown(to, Some(owner.uid), Some(owner.gid)).unwrap();
+            Ok(Fetched { commit: commit.to_owned() })
         })
     }
 }

@@ -1,0 +1,219 @@
+//! Checkouts: what git makes of what a job gets.
+
+use std::process::Command;
+
+use common::call::TreeWish;
+use common::request::Secret;
+use simulators::forgejo::{Forge, Scope};
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+
+use super::super::tree::TreeStore;
+use super::*;
+
+fn wish(reference: &str) -> TreeWish {
+    TreeWish {
+        repository: "own/a".to_owned(),
+        reference: reference.to_owned(),
+        commit: None,
+        depth: 1,
+        tags: false,
+        token: None,
+        keeps_token: true,
+    }
+}
+
+/// A checkout as it arrives in a guest.
+struct Arrived {
+    place: TempDir,
+    commit: String,
+}
+
+impl Place {
+    async fn check_out(&self, wish: &TreeWish) -> Result<Arrived, (CallErrorKind, String)> {
+        let store = TreeStore::new(self.settings(1 << 30));
+        let fetched = store.fetch(&self.repository("own/a"), wish, &self.policy()).await;
+        let mut tree = fetched.map_err(|error| (error.kind, error.message))?;
+        let mut bytes = Vec::new();
+        tree.archive.read_to_end(&mut bytes).await.unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        archive.set_preserve_permissions(true);
+        archive.unpack(place.path()).unwrap();
+        Ok(Arrived { place, commit: tree.commit })
+    }
+
+    fn packs(&self) -> usize {
+        self.server.asked().iter().filter(|line| line.starts_with("POST")).count()
+    }
+}
+
+impl Arrived {
+    fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "safe.directory=*", "-C"])
+            .arg(self.place.path())
+            .args(arguments)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn file(&self, path: &str) -> String {
+        std::fs::read_to_string(self.place.path().join(path)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_branch_arrives_with_what_git_needs_to_know() {
+    let place = place().await;
+    place.server.commit("own/a", &[("old", "1")]);
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
+    let files = [
+        ("a b", "text\n"),
+        ("left/out", "not left out\n"),
+        (".gitattributes", "left export-ignore\nsubst export-subst\n"),
+        ("subst", "$Format:%H$\n"),
+        (&long, "deep\n"),
+    ];
+    let commit = place.server.commit("own/a", &files);
+    let there = place.check_out(&wish("main")).await.unwrap();
+    assert_eq!(there.commit, commit);
+    assert_eq!(there.git(&["status", "--porcelain", "--branch"]), "## main...origin/main");
+    assert_eq!(there.git(&["rev-parse", "HEAD", "origin/main"]), format!("{commit}\n{commit}"));
+    assert_eq!(there.git(&["rev-list", "--count", "HEAD"]), "1");
+    assert_eq!(there.git(&["remote", "-v"]).lines().count(), 2);
+    assert_eq!(there.git(&["fsck"]), "");
+    let url = there.git(&["config", "remote.origin.url"]);
+    assert_eq!(url, format!("{}/own/a", place.server.url()));
+    assert_eq!(there.file("left/out"), "not left out\n");
+    assert_eq!(there.file("subst"), "$Format:%H$\n");
+    assert_eq!(there.file(&long), "deep\n");
+    assert!(!there.place.path().join("old").exists());
+    assert!(!there.place.path().join(".git/hooks").exists());
+    assert!(!there.file(".git/config").contains("extraheader"));
+}
+
+#[tokio::test]
+async fn tags_commits_and_pull_requests_are_checked_out_by_themselves() {
+    let place = place().await;
+    let first = place.server.commit("own/a", &[FILE]);
+    place.server.tag("own/a", "v1", &first, true);
+    let second = place.server.commit("own/a", &[("two", "")]);
+    place.server.name("own/a", "refs/pull/7/head", &first);
+    for (reference, known, commit) in [
+        ("v1", None, &first),
+        ("refs/tags/v1", None, &first),
+        (&first, None, &first),
+        ("refs/pull/7/head", Some(&first), &first),
+        // The branch has gone on since the job began.
+        ("refs/heads/main", Some(&first), &first),
+        ("", None, &second),
+    ] {
+        let wish = TreeWish { commit: known.cloned(), ..wish(reference) };
+        let there = place.check_out(&wish).await.unwrap();
+        assert_eq!(&there.git(&["rev-parse", "HEAD"]), commit, "{reference}");
+        assert_eq!(there.git(&["status", "--porcelain"]), "", "{reference}");
+        let branch = there.git(&["branch", "--show-current"]);
+        let is_branch = reference.is_empty() || reference.starts_with("refs/heads/");
+        assert_eq!(branch, if is_branch { "main" } else { "" }, "{reference}");
+    }
+    let there = place.check_out(&TreeWish { tags: true, ..wish("main") }).await.unwrap();
+    assert_eq!(there.git(&["tag"]), "v1");
+}
+
+#[tokio::test]
+async fn a_mirror_fetches_what_is_new_and_as_much_history_as_is_wished() {
+    let place = place().await;
+    for number in 0..5 {
+        place.server.commit("own/a", &[("number", &number.to_string())]);
+    }
+    let count = |there: &Arrived| there.git(&["rev-list", "--count", "HEAD"]);
+    assert_eq!(count(&place.check_out(&wish("main")).await.unwrap()), "1");
+    let before = place.packs();
+    assert_eq!(count(&place.check_out(&wish("main")).await.unwrap()), "1");
+    assert_eq!(place.packs(), before, "it is there");
+    let deeper = TreeWish { depth: 3, ..wish("main") };
+    assert_eq!(count(&place.check_out(&deeper).await.unwrap()), "3");
+    let all = TreeWish { depth: 0, ..wish("main") };
+    assert_eq!(count(&place.check_out(&all).await.unwrap()), "5");
+    let before = place.packs();
+    for (wish, expected) in [(&all, "5"), (&deeper, "3")] {
+        assert_eq!(count(&place.check_out(wish).await.unwrap()), expected);
+    }
+    assert_eq!(place.packs(), before, "the mirror is complete");
+    place.server.commit("own/a", &[("number", "6")]);
+    assert_eq!(count(&place.check_out(&wish("main")).await.unwrap()), "1");
+    assert_eq!(count(&place.check_out(&all).await.unwrap()), "6");
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_not_this_jobs_is_refused() {
+    let place = place().await;
+    place.server.commit("own/a", &[FILE]);
+    let (kind, text) = place.check_out(&wish("elsewhere")).await.err().unwrap();
+    assert_eq!(kind, CallErrorKind::NotFound);
+    assert!(text.contains("has no branch or tag elsewhere"), "{text}");
+    let none = Some("0".repeat(40));
+    let gone = place.check_out(&TreeWish { commit: none, ..wish("main") }).await;
+    assert!(gone.is_err());
+}
+
+/// A repository that only its own jobs may read.
+#[tokio::test]
+async fn a_private_repository_is_asked_for_with_the_jobs_token_each_time() {
+    let forge = Forge::start(simulators::forgejo::Profile::V15).await;
+    forge.git().commit("own/a", &[FILE]);
+    drop(forge.create_runner("r", Scope::Global));
+    let directory = tempfile::tempdir().unwrap();
+    let origin = Origin::parse(&forge.url()).unwrap();
+    let store = TreeStore::new(FetchSettings {
+        directory: directory.path().to_owned(),
+        quota: ByteSize(1 << 30),
+        github: origin.clone(),
+        forgejo: origin.clone(),
+        gitea: origin.clone(),
+        trusted: Vec::new(),
+    });
+    let policy = Policy { forge: Some(origin.clone()), trusted: Vec::new() };
+    let repository = Repository::new(origin, "", "own/a").unwrap();
+    for token in [None, Some(Secret::new("wrong"))] {
+        let wish = TreeWish { token, ..wish("main") };
+        let Err(error) = store.fetch(&repository, &wish, &policy).await else { panic!("read") };
+        assert_eq!(error.kind, CallErrorKind::NotFound);
+        assert!(error.message.contains("this job may not read it (401"), "{error}");
+        assert!(!error.message.contains("wrong"), "{error}");
+    }
+    // Once it is public, the mirror has it; when it is private again, nobody gets it from there.
+    forge.make_public("own/a");
+    drop(store.fetch(&repository, &wish("main"), &policy).await.unwrap());
+    forge.make_private("own/a");
+    assert!(store.fetch(&repository, &wish("main"), &policy).await.is_err());
+}
+
+#[tokio::test]
+async fn a_token_goes_to_the_forge_and_into_the_repository_if_it_is_wished() {
+    const REFS: &str = "/info/refs?service=git-upload-pack";
+    let (place, other) = (place().await, GitServer::start().await);
+    place.server.commit("own/a", &[FILE]);
+    other.commit("own/a", &[FILE]);
+    let token = Some(Secret::new("hush"));
+    let kept = TreeWish { token: token.clone(), ..wish("main") };
+    let encoded = "eC1hY2Nlc3MtdG9rZW46aHVzaA==";
+    let there = place.check_out(&kept).await.unwrap();
+    let header = there.git(&["config", &format!("http.{}/.extraheader", place.server.url())]);
+    assert_eq!(header, format!("AUTHORIZATION: basic {encoded}"));
+    let there = place.check_out(&TreeWish { keeps_token: false, ..kept.clone() }).await.unwrap();
+    assert!(!there.file(".git/config").contains(encoded));
+    assert!(place.server.credentials().iter().all(|sent| sent.contains(encoded)));
+    // Elsewhere it is not sent, also where that place may be asked.
+    place.server.redirect(&format!("/own/a{REFS}"), &format!("{}/own/a{REFS}", other.url()));
+    let store = TreeStore::new(place.settings(1 << 30));
+    let trusted = vec![Origin::parse(other.url()).unwrap()];
+    let policy = Policy { trusted, ..place.policy() };
+    drop(store.fetch(&place.repository("own/a"), &kept, &policy).await.unwrap());
+    assert!(!other.asked().is_empty());
+    assert!(other.credentials().is_empty(), "{:?}", other.credentials());
+}

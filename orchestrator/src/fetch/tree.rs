@@ -1,0 +1,175 @@
+//! Commits of repositories with their history: each repository is kept as a mirror, and what a job gets
+//! is made of it.
+//!
+//! ```text
+//!  mirrors/REPOSITORY/git      the mirror, which grows by what each job needs
+//!  mirrors/REPOSITORY/lock     whoever changes or reads it holds it
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use common::call::{CallError, CallErrorKind, TreeWish};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::io::SyncIoBridge;
+
+use super::ask::{Asked, ask};
+use super::export::{self, Named};
+use super::git::{self, Credentials, Remote};
+use super::room::{self, MIRROR, MIRRORS};
+use super::store::{cannot_write, digest, lock};
+use super::{FetchSettings, Policy, Repository};
+
+/// Bytes of an archive that wait for the guest.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// The mark of a mirror that has the whole history of what it has.
+const COMPLETE: &str = "solstice-complete";
+
+/// The mirrors of this host.
+#[derive(Debug)]
+pub(crate) struct TreeStore {
+    settings: FetchSettings,
+}
+
+/// A commit on its way to a guest.
+pub(crate) struct Tree {
+    pub(crate) commit: String,
+    pub(crate) archive: Archive,
+}
+
+impl TreeStore {
+    /// A store; nothing is written before the first tree.
+    pub(crate) fn new(settings: FetchSettings) -> Arc<Self> {
+        Arc::new(Self { settings })
+    }
+
+    /// A commit of a repository.
+    ///
+    /// # Errors
+    /// It is not there, the job may not read it, or it cannot be fetched.
+    pub(crate) async fn fetch(
+        &self,
+        repository: &Repository,
+        wish: &TreeWish,
+        policy: &Policy,
+    ) -> Result<Tree, CallError> {
+        // Also where the mirror has the commit: whether this job may read it is the forge's to say.
+        let Asked { remote, refs } = ask(repository, policy, wish.token.as_ref()).await?;
+        let url = repository.url();
+        let reference = match wish.reference.as_str() {
+            "" => refs.head().unwrap_or("refs/heads/main"),
+            reference => reference,
+        };
+        let (commit, asked_for) = match &wish.commit {
+            Some(commit) => match refs.find(reference) {
+                Some(found) if found.commit == *commit => (commit.clone(), found.wish),
+                _ => (commit.clone(), commit.clone()),
+            },
+            None => {
+                let found = refs.expect(reference, &url)?;
+                (found.commit, found.wish)
+            }
+        };
+        let named = Named::of(reference, &asked_for);
+        let directory = self.settings.directory.join(MIRRORS).join(digest(repository));
+        let _lock = lock(&directory).await?;
+        let mirror = directory.join(MIRROR);
+        if update(&mirror, &remote, &commit, &asked_for, wish).await? {
+            room::make(&self.settings, &mirror).await;
+        }
+        let work = tempfile::Builder::new().prefix("new-").tempdir_in(&directory);
+        let work = work.map_err(|error| cannot_write(&directory, &error))?;
+        let credentials = wish.token.as_ref().filter(|_| wish.keeps_token).map(Credentials::of);
+        let export = export::Export { mirror: &mirror, commit: &commit, named: &named, wish };
+        export.make(work.path(), &url, credentials.as_ref()).await?;
+        Ok(Tree { archive: Archive::of(work, commit.clone()), commit })
+    }
+}
+
+/// Brings a mirror as far as a job needs it; says whether something came.
+async fn update(
+    mirror: &Path,
+    remote: &Remote,
+    commit: &str,
+    asked_for: &str,
+    wish: &TreeWish,
+) -> Result<bool, CallError> {
+    let nothing: &[(String, String)] = &[];
+    if !mirror.join("HEAD").exists() {
+        let parent = mirror.parent().unwrap_or(mirror);
+        git::run(parent, nothing, &["init", "--quiet", "--bare", "git"]).await?;
+        let setting = ["config", "uploadpack.allowAnySHA1InWant", "true"];
+        git::run(mirror, nothing, &setting).await?;
+    }
+    let object = format!("{commit}^{{commit}}");
+    let has = git::run(mirror, nothing, &["cat-file", "-e", &object]).await.is_ok();
+    let is_complete = mirror.join(COMPLETE).exists();
+    if has && !wish.tags && (is_complete || wish.depth == 1) {
+        return Ok(false);
+    }
+    let depth = format!("--depth={}", wish.depth);
+    let arguments: &[&str] = match (is_complete, wish.depth) {
+        (true, _) => &[],
+        (false, 0) if mirror.join("shallow").exists() => &["--unshallow"],
+        (false, 0) => &[],
+        (false, _) => &[&depth],
+    };
+    // A name keeps what was fetched from being fetched again.
+    let into = if asked_for.starts_with("refs/") { asked_for } else { "refs/commits/latest" };
+    let wished = format!("+{asked_for}:{into}");
+    let mut wishes = vec![wished.as_str()];
+    if wish.tags {
+        wishes.push("+refs/tags/*:refs/tags/*");
+    }
+    git::fetch(mirror, remote, arguments, &wishes).await?;
+    if wish.depth == 0 && !is_complete {
+        fs::write(mirror.join(COMPLETE), "").map_err(|error| cannot_write(mirror, &error))?;
+    }
+    git::run(mirror, nothing, &["cat-file", "-e", &object]).await.map(|_| true).map_err(|_| {
+        let text = format!("{} does not have the commit {commit}", remote.url);
+        CallError::new(CallErrorKind::NotFound, text)
+    })
+}
+
+/// The archive of a tree while it is made. One that breaks off ends with an error.
+pub(crate) struct Archive {
+    pipe: DuplexStream,
+    making: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Archive {
+    fn of(work: TempDir, commit: String) -> Self {
+        let (pipe, end) = duplex(PIPE_BYTES);
+        let making = spawn_blocking(move || {
+            let written = export::write(work.path(), &commit, SyncIoBridge::new(end));
+            drop(work);
+            written
+        });
+        Self { pipe, making: Some(making) }
+    }
+}
+
+impl AsyncRead for Archive {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.pipe).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(making) = &mut self.making else { return Poll::Ready(Ok(())) };
+        let made = ready!(Pin::new(making).poll(context));
+        self.making = None;
+        Poll::Ready(made.map_err(io::Error::other).and_then(|written| written))
+    }
+}
