@@ -18,7 +18,7 @@ use common::call::{
 };
 use common::guest::ToGuest;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -26,6 +26,9 @@ pub(crate) use services::JobServices;
 
 /// How long an answer may wait for its guest to read on.
 const UNREAD: Duration = Duration::from_secs(10 * 60);
+
+/// How long it may take to send an answer.
+const SENT: Duration = Duration::from_secs(60 * 60);
 
 /// Messages that wait for the connection.
 const CHANNEL_MESSAGES: usize = 16;
@@ -122,6 +125,8 @@ const fn most_room() -> usize {
 pub(crate) struct Answer {
     pub(crate) head: CallAnswer,
     pub(crate) body: Box<dyn AsyncRead + Send + Unpin>,
+    /// Its place among the calls of its job, until it is sent.
+    pub(crate) turn: Option<OwnedSemaphorePermit>,
 }
 
 /// One call on its connection.
@@ -138,7 +143,18 @@ impl Line {
     }
 
     /// Sends an answer; gives how it ends.
-    async fn answer(&mut self, Answer { head, mut body }: Answer) -> Reply {
+    async fn answer(&mut self, answer: Answer) -> Reply {
+        match timeout(SENT, self.send(answer)).await {
+            Ok(last) => last,
+            Err(_) => {
+                let text = format!("the answer was not read to its end in {SENT:?}");
+                Reply::Broken(CallError::new(CallErrorKind::Unavailable, text))
+            }
+        }
+    }
+
+    async fn send(&mut self, answer: Answer) -> Reply {
+        let Answer { head, mut body, turn: _turn } = answer;
         self.say(Reply::Head(Ok(head))).await;
         let mut buffer = vec![0; CALL_DATA_BYTES];
         loop {

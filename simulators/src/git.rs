@@ -117,6 +117,14 @@ impl Repositories {
         git(&self.path(repository), &["update-ref", name, commit]);
     }
 
+    /// Removes a branch, a tag or another name.
+    ///
+    /// # Panics
+    /// git fails.
+    pub fn remove(&self, repository: &str, name: &str) {
+        git(&self.path(repository), &["update-ref", "-d", name]);
+    }
+
     /// Lets a tag stand at a commit, with a message of its own where `annotated`.
     ///
     /// # Panics

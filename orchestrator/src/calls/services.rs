@@ -1,10 +1,13 @@
 //! What the host does for the guest of one job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::call::{CallAnswer, CallError, CallErrorKind, HostCall, TreeWish};
 use common::plan::Dialect;
 use common::request::JobRequest;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
 use super::Answer;
 use crate::fetch::{ActionStore, Origin, Policy, Repository, TreeStore, is_commit};
@@ -19,7 +22,19 @@ pub(crate) struct JobServices {
     /// Where actions are that name no host.
     origin: Result<(Origin, String), String>,
     policy: Policy,
+    /// What the job may have under way at the same time.
+    under_way: Arc<Semaphore>,
 }
+
+/// Fetches of one job that are under way; further ones wait. Each may take a file of the largest size.
+const UNDER_WAY: usize = 2;
+
+/// How long a call may wait for the others of its job.
+const TURN: Duration = Duration::from_secs(20 * 60);
+
+/// How often what may pass is tried, and the pause between.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(5);
 
 impl JobServices {
     pub(crate) fn new(
@@ -43,14 +58,31 @@ impl JobServices {
         let mut trusted = settings.trusted.clone();
         trusted.push(own.clone());
         let policy = Policy { forge: forge.clone().ok().map(|(at, _)| at), trusted };
-        Self { actions, trees, forge, origin, policy }
+        let under_way = Arc::new(Semaphore::new(UNDER_WAY));
+        Self { actions, trees, forge, origin, policy, under_way }
     }
 
     /// Does what a guest asks for.
     pub(super) async fn serve(&self, call: HostCall) -> Result<Answer, CallError> {
-        match call {
-            HostCall::Action { reference } => self.action(&reference).await,
-            HostCall::Tree(wish) => self.tree(&wish).await,
+        let turn = timeout(TURN, Arc::clone(&self.under_way).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            let text = format!("{UNDER_WAY} other calls of this job have taken {TURN:?}");
+            return Err(CallError::new(CallErrorKind::Busy, text));
+        };
+        let mut attempt = 1;
+        loop {
+            let answer = match &call {
+                HostCall::Action { reference } => self.action(reference).await,
+                HostCall::Tree(wish) => self.tree(wish).await,
+            };
+            match answer {
+                Ok(answer) => return Ok(Answer { turn: Some(turn), ..answer }),
+                Err(error) if error.kind == CallErrorKind::Unavailable && attempt < ATTEMPTS => {
+                    attempt += 1;
+                    sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -62,7 +94,11 @@ impl JobServices {
             let path = archive.file.display();
             CallError::new(CallErrorKind::Unavailable, format!("cannot read {path}: {error}"))
         })?;
-        Ok(Answer { head: CallAnswer::Action { commit: archive.commit }, body: Box::new(file) })
+        Ok(Answer {
+            head: CallAnswer::Action { commit: archive.commit },
+            body: Box::new(file),
+            turn: None,
+        })
     }
 
     async fn tree(&self, wish: &TreeWish) -> Result<Answer, CallError> {
@@ -71,7 +107,11 @@ impl JobServices {
         let (origin, path) = self.forge.clone().map_err(invalid)?;
         let repository = Repository::new(origin, &path, &wish.repository).map_err(invalid)?;
         let tree = self.trees.fetch(&repository, wish, &self.policy).await?;
-        Ok(Answer { head: CallAnswer::Tree { commit: tree.commit }, body: Box::new(tree.archive) })
+        Ok(Answer {
+            head: CallAnswer::Tree { commit: tree.commit },
+            body: Box::new(tree.archive),
+            turn: None,
+        })
     }
 
     /// Where the repository of a reference is, and its version.

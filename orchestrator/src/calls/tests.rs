@@ -93,7 +93,7 @@ async fn ten_thousand_calls_are_answered_and_not_kept() {
         busy
     });
     for number in 1..=10_000 {
-        calls.take(number, wish("own/name@v1")).await.unwrap();
+        calls.take(number, wish("https://127.0.0.2/own/name@v1")).await.unwrap();
         assert!(calls.open.len() <= OPEN_CALLS);
     }
     assert!(answered.await.unwrap() <= 10_000 - OPEN_CALLS);
@@ -106,7 +106,7 @@ async fn an_answer_waits_for_room_and_not_for_ever() {
     let mut line = Line { call: 1, messages, room: Arc::clone(&room) };
     let body = vec![7; 3 * CALL_ROOM_BYTES as usize];
     let head = CallAnswer::Action { commit: "c".to_owned() };
-    let answer = Answer { head, body: Box::new(Cursor::new(body)) };
+    let answer = Answer { head, body: Box::new(Cursor::new(body)), turn: None };
     let sending = tokio::spawn(async move { line.answer(answer).await });
     let mut bytes = 0;
     let mut count = async |upto: usize| {

@@ -15,7 +15,7 @@ use super::{Origin, Policy, Repository};
 /// How long a server may take to say what its branches and tags are.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// The bytes of that answer.
-const BYTES: usize = 64 * 1024 * 1024;
+const BYTES: usize = 16 * 1024 * 1024;
 /// How often a server may send us elsewhere.
 const REDIRECTS: u32 = 5;
 /// What stands behind a repository's address (gitprotocol-http(5)).

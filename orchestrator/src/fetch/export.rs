@@ -17,11 +17,16 @@ use super::store::cannot_write;
 const GIT: &str = ".git";
 
 /// Parts of a fresh repository that nobody needs.
-const USELESS: [&str; 5] = ["hooks", "branches", "description", "FETCH_HEAD", "info"];
+const USELESS: [&str; 6] =
+    ["hooks", "branches", "description", "FETCH_HEAD", "info", CONFIGURATION];
+
+/// The configuration of a repository, which a job gets another one of.
+const CONFIGURATION: &str = "config";
 
 /// What is not archived as it stands in a repository: the forge's own archives leave files out by these
 /// attributes, and a checkout does not (gitattributes(5)).
 const ATTRIBUTES: &str = "* -export-ignore -export-subst\n";
+const ATTRIBUTES_FILE: &str = "info/attributes";
 
 /// The configuration of every repository that a job gets.
 const CORE: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
@@ -76,13 +81,14 @@ pub(super) struct Export<'a> {
 }
 
 impl Export<'_> {
-    /// Makes the job's repository in an empty directory.
+    /// Makes the job's repository in an empty directory; gives its configuration, which never lies on
+    /// this host's disk: it has the job's token in it.
     pub(super) async fn make(
         &self,
         directory: &Path,
         url: &Url,
         credentials: Option<&Credentials>,
-    ) -> Result<(), CallError> {
+    ) -> Result<String, CallError> {
         let git = |arguments: Vec<String>| async move {
             git::run(directory, &git::local(), &arguments).await
         };
@@ -110,16 +116,14 @@ impl Export<'_> {
         }
         git(words(&["read-tree", self.commit])).await?;
         let place = directory.join(GIT);
-        self.configure(&place, url, credentials).map_err(|error| cannot_write(&place, &error))
+        let written = fs::create_dir_all(place.join("info"))
+            .and_then(|()| fs::write(place.join(ATTRIBUTES_FILE), ATTRIBUTES));
+        written.map_err(|error| cannot_write(&place, &error))?;
+        Ok(self.configuration(url, credentials))
     }
 
     /// The configuration that the checkout action leaves.
-    fn configure(
-        &self,
-        place: &Path,
-        url: &Url,
-        credentials: Option<&Credentials>,
-    ) -> io::Result<()> {
+    fn configuration(&self, url: &Url, credentials: Option<&Credentials>) -> String {
         let mut text = vec![CORE.to_owned()];
         text.push(format!("[remote \"origin\"]\n\turl = {}\n{FETCH}", quoted(url.as_str())));
         if let Named::Branch(branch) = self.named {
@@ -131,9 +135,7 @@ impl Export<'_> {
             let header = quoted(&format!("AUTHORIZATION: {}", credentials.expose()));
             text.push(format!("[http {origin}]\n\textraheader = {header}\n"));
         }
-        fs::write(place.join("config"), text.concat())?;
-        fs::create_dir_all(place.join("info"))?;
-        fs::write(place.join("info/attributes"), ATTRIBUTES)
+        text.concat()
     }
 }
 
@@ -143,16 +145,25 @@ fn quoted(text: &str) -> String {
 }
 
 /// Writes the archive: the files of the commit, then the repository. Blocks.
-pub(super) fn write(directory: &Path, commit: &str, output: impl Write) -> io::Result<()> {
+pub(super) fn write(
+    directory: &Path,
+    (commit, configuration): (&str, &str),
+    output: impl Write,
+) -> io::Result<()> {
     let mut tar = Builder::new(output);
     let mut child = git::command(directory, &git::local(), &["archive", "--format=tar", commit])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    if let Some(files) = child.stdout.take() {
-        copy(files, &mut tar).inspect_err(|_| drop(child.kill()))?;
+    let copied = match child.stdout.take() {
+        Some(files) => copy(files, &mut tar),
+        None => Ok(()),
+    };
+    if copied.is_err() {
+        drop(child.kill());
     }
     let status = child.wait()?;
+    copied?;
     if !status.success() {
         return Err(io::Error::other(format!("git archive failed ({status})")));
     }
@@ -165,6 +176,11 @@ pub(super) fn write(directory: &Path, commit: &str, output: impl Write) -> io::R
             tar.append_file(&path, &mut File::open(&source)?)?;
         }
     }
+    let mut header = Header::new_gnu();
+    header.set_size(configuration.len() as u64);
+    header.set_mode(0o644);
+    let path = Path::new(GIT).join(CONFIGURATION);
+    tar.append_data(&mut header, path, configuration.as_bytes())?;
     tar.into_inner()?.flush()
 }
 

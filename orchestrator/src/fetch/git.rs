@@ -3,7 +3,9 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,8 +15,11 @@ use base64::prelude::BASE64_STANDARD;
 use common::call::{CallError, CallErrorKind};
 use common::limits::GIB;
 use common::request::Secret;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use reqwest::Url;
-use tokio::process::Command;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// How long one command may take: a fetch over a slow line.
@@ -22,6 +27,12 @@ const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// No file that git writes has more bytes: neither what was fetched nor the archive of it.
 const FILE_BYTES: u64 = 4 * GIB;
+
+/// No process of git has more address space: a small repository may unfold to a very large tree.
+const MEMORY_BYTES: u64 = 6 * GIB;
+
+/// The bytes of what git prints that are kept.
+const OUTPUT_BYTES: usize = 64 * 1024;
 
 /// The characters of what git complains about that are shown.
 const COMPLAINT_CHARACTERS: usize = 1000;
@@ -59,6 +70,9 @@ impl Remote {
         let mut settings = vec![
             pair("http.followRedirects", "false"),
             pair("http.proxy", ""),
+            // Bytes in a second, and seconds: who sends less is given up.
+            pair("http.lowSpeedLimit", "1000"),
+            pair("http.lowSpeedTime", "60"),
             pair("protocol.allow", "never"),
             (format!("protocol.{}.allow", self.url.scheme()), "always".to_owned()),
         ];
@@ -92,12 +106,14 @@ pub(super) fn local() -> Vec<(String, String)> {
 }
 
 /// What git is told beside the settings of a remote.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("core.hooksPath", "/dev/null"),
     ("credential.helper", ""),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
     ("tar.umask", "0022"),
+    ("core.packedGitLimit", "1g"),
+    ("core.bigFileThreshold", "64m"),
 ];
 
 /// Fetches from a remote what these arguments name.
@@ -121,20 +137,61 @@ pub(super) async fn run(
     arguments: &[impl AsRef<OsStr>],
 ) -> Result<String, CallError> {
     let unavailable = |why: String| CallError::new(CallErrorKind::Unavailable, why);
+    let cannot = |error: io::Error| unavailable(format!("git cannot run: {error}"));
     let mut command = Command::from(command(directory, settings, arguments));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = match timeout(DEADLINE, command.output()).await {
-        Ok(output) => output.map_err(|error| unavailable(format!("git cannot run: {error}")))?,
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(cannot)?;
+    let mut group = Group::of(&child);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let ended = async {
+        let output = tokio::join!(bounded(stdout), bounded(stderr));
+        child.wait().await.map(|status| (status, output))
+    };
+    let (status, (stdout, stderr)) = match timeout(DEADLINE, ended).await {
+        Ok(ended) => {
+            // Its number may soon be another's.
+            group.0 = None;
+            ended.map_err(cannot)?
+        }
         Err(_) => return Err(unavailable(format!("git did not end in {DEADLINE:?}"))),
     };
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+    if !status.success() {
+        let said = String::from_utf8_lossy(&stderr);
         let said = common::text::cut(said.trim(), COMPLAINT_CHARACTERS).replace('\n', "; ");
         let name = arguments.first().map(|name| name.as_ref().to_string_lossy());
         let name = name.unwrap_or_default();
-        return Err(unavailable(format!("git {name} failed ({}): {said}", output.status)));
+        return Err(unavailable(format!("git {name} failed ({status}): {said}")));
     }
-    String::from_utf8(output.stdout).map_err(|_| unavailable("git's answer is no text".to_owned()))
+    String::from_utf8(stdout).map_err(|_| unavailable("git's answer is no text".to_owned()))
+}
+
+/// The processes of one git, which end with this.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Who has ended meanwhile needs no killing.
+            killpg(group, Signal::SIGKILL).unwrap_or_default();
+        }
+    }
+}
+
+/// Reads to the end, and keeps the beginning: a server may say whatever it likes.
+async fn bounded(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; 8 * 1024]);
+    let Some(mut stream) = stream else { return kept };
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        let room = OUTPUT_BYTES.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+    kept
 }
 
 /// The command line and the environment of git.
@@ -145,7 +202,11 @@ pub(super) fn command(
 ) -> std::process::Command {
     let mut command = std::process::Command::new("/bin/sh");
     // The shell's limit holds for all processes that git starts. Blocks have 512 bytes.
-    let script = format!("ulimit -f {}; exec git \"$@\"", FILE_BYTES / 512);
+    let script = format!(
+        "ulimit -f {}; ulimit -v {}; exec git \"$@\"",
+        FILE_BYTES / 512,
+        MEMORY_BYTES / 1024
+    );
     command.args(["-c", &script, "git"]).args(arguments);
     command
         .current_dir(directory)
@@ -157,6 +218,7 @@ pub(super) fn command(
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ASKPASS", "/bin/false")
+        .process_group(0)
         .stdin(Stdio::null());
     let own = SETTINGS.iter().map(|&(name, value)| (name, value));
     let given = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));

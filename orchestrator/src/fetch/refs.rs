@@ -48,13 +48,22 @@ impl Refs {
         Some(Self { all: refs, head })
     }
 
-    /// The commit of a version: of the tag, or of the branch.
+    /// The commit of an action's version: of the tag, or of the branch.
     pub(super) fn find(&self, version: &str) -> Option<Found> {
+        self.find_in(version, ["refs/tags/", "refs/heads/", ""])
+    }
+
+    /// The commit of what is checked out: of the branch, or of the tag.
+    pub(super) fn find_branch(&self, version: &str) -> Option<Found> {
+        self.find_in(version, ["refs/heads/", "refs/tags/", ""])
+    }
+
+    fn find_in(&self, version: &str, kinds: [&str; 3]) -> Option<Found> {
         if is_commit(version) {
             return Some(Found { commit: version.to_owned(), wish: version.to_owned() });
         }
         let id = |name: &str| self.all.iter().find(|(known, _)| known == name).map(|(_, id)| id);
-        ["refs/tags/", "refs/heads/", ""].into_iter().find_map(|kind| {
+        kinds.into_iter().find_map(|kind| {
             let name = format!("{kind}{version}");
             if kind.is_empty() && !name.starts_with("refs/") {
                 return None;
@@ -65,24 +74,31 @@ impl Refs {
         })
     }
 
-    /// The commit of a version.
+    /// The commit of an action's version.
     ///
     /// # Errors
     /// The repository at `url` has no such version.
     pub(super) fn expect(&self, version: &str, url: &Url) -> Result<Found, CallError> {
-        let absent = || {
-            let whole = self.beginning_with(version).filter(|_| is_short_commit(version));
-            let what = match (is_short_commit(version), whole) {
-                (true, Some(id)) => {
-                    format!("; if it is a commit, write its whole id: {id}")
-                }
-                (true, None) => "; if it is a commit, write its whole id".to_owned(),
-                (false, _) => "; correct the version".to_owned(),
-            };
-            let text = format!("{url} has no branch or tag {version}{what}");
-            CallError::new(CallErrorKind::NotFound, text)
+        self.find(version).ok_or_else(|| self.absent(version, url))
+    }
+
+    /// The commit of what is checked out.
+    ///
+    /// # Errors
+    /// The repository at `url` has no such version.
+    pub(super) fn expect_branch(&self, version: &str, url: &Url) -> Result<Found, CallError> {
+        self.find_branch(version).ok_or_else(|| self.absent(version, url))
+    }
+
+    fn absent(&self, version: &str, url: &Url) -> CallError {
+        let whole = self.beginning_with(version).filter(|_| is_short_commit(version));
+        let what = match (is_short_commit(version), whole) {
+            (true, Some(id)) => format!("; if it is a commit, write its whole id: {id}"),
+            (true, None) => "; if it is a commit, write its whole id".to_owned(),
+            (false, _) => "; correct the version".to_owned(),
         };
-        self.find(version).ok_or_else(absent)
+        let text = format!("{url} has no branch or tag {version}{what}");
+        CallError::new(CallErrorKind::NotFound, text)
     }
 
     /// The branch that the repository begins with.

@@ -1,9 +1,11 @@
 //! Keeping what was fetched within its quota.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use super::FetchSettings;
@@ -15,6 +17,29 @@ pub(super) const ACTIONS: &str = "actions";
 pub(super) const MIRRORS: &str = "mirrors";
 /// The repository of a mirror, below its directory.
 pub(super) const MIRROR: &str = "git";
+
+/// The beginning of the names of directories in which something is made.
+const WORK: &str = "new-";
+
+/// Nobody works in such a directory for so long: it is of a process that was killed.
+const STALE: Duration = Duration::from_secs(3600);
+
+/// A directory to make something in, for who holds the lock of the repository. What dead makers have
+/// left there goes.
+pub(super) fn work(directory: &Path) -> io::Result<TempDir> {
+    for path in entries(directory).filter(|path| is_work(path)) {
+        let age = path.metadata().and_then(|facts| facts.modified()).map(|at| at.elapsed());
+        if age.is_ok_and(|age| age.is_ok_and(|age| age > STALE)) {
+            // What cannot be removed now goes another time.
+            drop(fs::remove_dir_all(&path));
+        }
+    }
+    tempfile::Builder::new().prefix(WORK).tempdir_in(directory)
+}
+
+fn is_work(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK))
+}
 
 /// Something that can go.
 struct Kept {

@@ -5,15 +5,15 @@
 //!  actions/REPOSITORY/lock           whoever fetches holds it
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use common::call::{CallError, CallErrorKind};
 use sha2::{Digest, Sha256};
-use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 
 use super::ask::{Asked, ask};
 use super::git::{self, Remote};
@@ -87,7 +87,7 @@ impl ActionStore {
         wish: &str,
     ) -> Result<Archive, CallError> {
         let cannot = |error: io::Error| cannot_write(directory, &error);
-        let work = tempfile::Builder::new().prefix("new-").tempdir_in(directory).map_err(cannot)?;
+        let work = room::work(directory).map_err(cannot)?;
         let repository = work.path().join("git");
         let nothing: &[(String, String)] = &[];
         git::run(work.path(), nothing, &["init", "--quiet", "--bare", "git"]).await?;
@@ -129,19 +129,34 @@ fn known(directory: &Path, commit: &str) -> Option<Archive> {
     Some(Archive { commit: commit.to_owned(), file: path })
 }
 
+/// How long somebody else may be at a repository.
+const OTHERS: Duration = Duration::from_secs(20 * 60);
+
+/// Between two looks at whether he is done.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Makes the directory of a repository, and waits until nobody else fetches it.
 pub(super) async fn lock(directory: &Path) -> Result<File, CallError> {
-    let directory = directory.to_owned();
-    let locked = spawn_blocking(move || {
-        let cannot = |error: io::Error| cannot_write(&directory, &error);
-        fs::create_dir_all(&directory).map_err(cannot)?;
-        let file = File::create(directory.join(LOCK)).map_err(cannot)?;
-        file.lock().map_err(cannot)?;
-        // What cannot be noted makes it go a little sooner.
-        drop(file.set_modified(SystemTime::now()));
-        Ok(file)
-    });
-    locked.await.map_err(|error| CallError::new(CallErrorKind::Unavailable, error.to_string()))?
+    let cannot = |error: io::Error| cannot_write(directory, &error);
+    fs::create_dir_all(directory).map_err(cannot)?;
+    let file = File::create(directory.join(LOCK)).map_err(cannot)?;
+    // Waiting in the system would take a thread for each who waits.
+    let taken = async {
+        while let Err(error) = file.try_lock() {
+            if let TryLockError::Error(error) = error {
+                return Err(cannot(error));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    timeout(OTHERS, taken).await.map_err(|_| {
+        let text = format!("another job was at the same repository for {OTHERS:?}");
+        CallError::new(CallErrorKind::Unavailable, text)
+    })??;
+    // What cannot be noted makes it go a little sooner.
+    drop(file.set_modified(SystemTime::now()));
+    Ok(file)
 }
 
 pub(super) fn cannot_write(directory: &Path, error: &io::Error) -> CallError {

@@ -68,12 +68,12 @@ impl TreeStore {
             reference => reference,
         };
         let (commit, asked_for) = match &wish.commit {
-            Some(commit) => match refs.find(reference) {
+            Some(commit) => match refs.find_branch(reference) {
                 Some(found) if found.commit == *commit => (commit.clone(), found.wish),
                 _ => (commit.clone(), commit.clone()),
             },
             None => {
-                let found = refs.expect(reference, &url)?;
+                let found = refs.expect_branch(reference, &url)?;
                 (found.commit, found.wish)
             }
         };
@@ -84,12 +84,11 @@ impl TreeStore {
         if update(&mirror, &remote, &commit, &asked_for, wish).await? {
             room::make(&self.settings, &mirror).await;
         }
-        let work = tempfile::Builder::new().prefix("new-").tempdir_in(&directory);
-        let work = work.map_err(|error| cannot_write(&directory, &error))?;
+        let work = room::work(&directory).map_err(|error| cannot_write(&directory, &error))?;
         let credentials = wish.token.as_ref().filter(|_| wish.keeps_token).map(Credentials::of);
         let export = export::Export { mirror: &mirror, commit: &commit, named: &named, wish };
-        export.make(work.path(), &url, credentials.as_ref()).await?;
-        Ok(Tree { archive: Archive::of(work, commit.clone()), commit })
+        let configuration = export.make(work.path(), &url, credentials.as_ref()).await?;
+        Ok(Tree { archive: Archive::of(work, commit.clone(), configuration), commit })
     }
 }
 
@@ -104,10 +103,11 @@ async fn update(
     let nothing: &[(String, String)] = &[];
     if !mirror.join("HEAD").exists() {
         let parent = mirror.parent().unwrap_or(mirror);
-        git::run(parent, nothing, &["init", "--quiet", "--bare", "git"]).await?;
+        git::run(parent, nothing, &["init", "--quiet", "--bare", MIRROR]).await?;
         let setting = ["config", "uploadpack.allowAnySHA1InWant", "true"];
         git::run(mirror, nothing, &setting).await?;
     }
+    tidy(mirror);
     let object = format!("{commit}^{{commit}}");
     let has = git::run(mirror, nothing, &["cat-file", "-e", &object]).await.is_ok();
     let is_complete = mirror.join(COMPLETE).exists();
@@ -115,20 +115,28 @@ async fn update(
         return Ok(false);
     }
     let depth = format!("--depth={}", wish.depth);
-    let arguments: &[&str] = match (is_complete, wish.depth) {
-        (true, _) => &[],
-        (false, 0) if mirror.join("shallow").exists() => &["--unshallow"],
-        (false, 0) => &[],
-        (false, _) => &[&depth],
+    let mut arguments: Vec<&str> = match (is_complete, wish.depth) {
+        (true, _) => vec![],
+        (false, 0) if mirror.join("shallow").exists() => vec!["--unshallow"],
+        (false, 0) => vec![],
+        (false, _) => vec![&depth],
     };
-    // A name keeps what was fetched from being fetched again.
-    let into = if asked_for.starts_with("refs/") { asked_for } else { "refs/commits/latest" };
-    let wished = format!("+{asked_for}:{into}");
-    let mut wishes = vec![wished.as_str()];
+    let mut wishes = Vec::new();
     if wish.tags {
+        // Those that are gone go here too.
+        arguments.push("--prune");
         wishes.push("+refs/tags/*:refs/tags/*");
     }
-    git::fetch(mirror, remote, arguments, &wishes).await?;
+    // By its id, whatever its branch does meanwhile; the name here keeps it from being fetched again.
+    let by_id = format!("+{commit}:refs/kept/{commit}");
+    let by_name = format!("+{asked_for}:refs/kept/{commit}");
+    wishes.push(&by_id);
+    if git::fetch(mirror, remote, &arguments, &wishes).await.is_err() {
+        tidy(mirror);
+        wishes.pop();
+        wishes.push(&by_name);
+        git::fetch(mirror, remote, &arguments, &wishes).await?;
+    }
     if wish.depth == 0 && !is_complete {
         fs::write(mirror.join(COMPLETE), "").map_err(|error| cannot_write(mirror, &error))?;
     }
@@ -138,6 +146,20 @@ async fn update(
     })
 }
 
+/// Removes what a git has left that was killed. Whoever calls this holds the mirror's lock.
+fn tidy(mirror: &Path) {
+    for directory in [mirror.to_owned(), mirror.join("objects/pack")] {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".lock") || name.starts_with("tmp_") {
+                // What cannot be removed shows when git meets it.
+                drop(fs::remove_file(entry.path()));
+            }
+        }
+    }
+}
+
 /// The archive of a tree while it is made. One that breaks off ends with an error.
 pub(crate) struct Archive {
     pipe: DuplexStream,
@@ -145,10 +167,11 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    fn of(work: TempDir, commit: String) -> Self {
+    fn of(work: TempDir, commit: String, configuration: String) -> Self {
         let (pipe, end) = duplex(PIPE_BYTES);
         let making = spawn_blocking(move || {
-            let written = export::write(work.path(), &commit, SyncIoBridge::new(end));
+            let what = (commit.as_str(), configuration.as_str());
+            let written = export::write(work.path(), what, SyncIoBridge::new(end));
             drop(work);
             written
         });

@@ -4,14 +4,16 @@
 mod composite;
 mod node;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
+use common::event::Conclusion;
 use common::plan::{Step, StepAction, Value as Planned};
 
-use crate::workflow::{self, Action, Reference, Runs};
+use crate::workflow::{self, Action, DockerAction, Reference, Runs};
 
 use super::fault::Fault;
+use super::interpreter::Said;
 use super::job::Job;
 use super::step::{Performed, Performing};
 use super::workspace::inside;
@@ -31,6 +33,13 @@ const DEPTH: usize = 9;
 #[derive(Debug, Default)]
 pub(super) struct Fetched {
     directories: HashMap<String, String>,
+}
+
+/// What is known while the actions of a job are fetched before its first step.
+#[derive(Default)]
+struct Preparing {
+    known: HashSet<String>,
+    first: Vec<Later>,
 }
 
 /// An action that can run.
@@ -69,7 +78,14 @@ impl Job<'_> {
         with: &Planned,
     ) -> Result<Performed, Fault> {
         let with = self.open_action(performing, reference, with).await?;
-        let found = self.find(reference).await?;
+        let limits = performing.limits.clone();
+        let found = tokio::select! {
+            found = self.find(reference) => found?,
+            stop = limits.reached() => {
+                let (outcome, said) = (Conclusion::Failure, Said::default());
+                return Ok(Performed { outcome, said, stop: Some(stop), disk_full: None });
+            }
+        };
         let inputs = self.inputs(&found, &with, performing).await?;
         match &found.action.runs {
             Runs::Composite(steps) => self.run_composite(performing, &found, steps, inputs).await,
@@ -90,17 +106,22 @@ impl Job<'_> {
     /// Fetches every action that the job's steps name, and those that composite actions name, before
     /// the first step; gives what of them runs then.
     pub(super) async fn prepare_actions(&mut self) -> Result<Vec<Later>, Fault> {
-        let mut first = Vec::new();
+        let mut preparing = Preparing::default();
         let steps = self.document.plan.steps.clone();
-        Box::pin(self.prepare_steps(&steps, 0, &mut first)).await?;
-        Ok(first)
+        let limits = self.limits(None, false);
+        tokio::select! {
+            prepared = Box::pin(self.prepare_steps(&steps, 0, &mut preparing)) => prepared?,
+            // The steps find out why.
+            _ = limits.reached() => {}
+        }
+        Ok(preparing.first)
     }
 
     async fn prepare_steps(
         &mut self,
         steps: &[Step],
         depth: usize,
-        first: &mut Vec<Later>,
+        preparing: &mut Preparing,
     ) -> Result<(), Fault> {
         for step in steps {
             let StepAction::Uses { reference, .. } = &step.action else { continue };
@@ -109,14 +130,21 @@ impl Job<'_> {
             }
             // The workflow's own actions come with the checkout.
             let Ok(Reference::Remote(_)) = Reference::parse(reference) else { continue };
+            let is_known = !preparing.known.insert(reference.clone());
+            if is_known && depth > 0 {
+                continue;
+            }
             let found = self.find(reference).await?;
             match &found.action.runs {
+                Runs::Composite(_) if is_known => {}
                 Runs::Composite(steps) if depth < DEPTH => {
                     let steps = steps.clone();
-                    Box::pin(self.prepare_steps(&steps, depth + 1, first)).await?;
+                    Box::pin(self.prepare_steps(&steps, depth + 1, preparing)).await?;
                 }
                 Runs::Composite(_) => return Err(too_deep(reference)),
-                Runs::Node(node) if depth == 0 => first.extend(Later::pre(step, &found, node)),
+                Runs::Node(node) if depth == 0 => {
+                    preparing.first.extend(Later::pre(step, &found, node));
+                }
                 _ => {}
             }
         }
@@ -198,11 +226,15 @@ impl Job<'_> {
                 }
             };
         }
-        if self.system.kind(&format!("{directory}/Dockerfile")).await?.is_some() {
-            return Err(format!(
-                "the action {text} is a container, and this machine has no container engine"
-            )
-            .into());
+        let image = "Dockerfile";
+        if self.system.kind(&format!("{directory}/{image}")).await?.is_some() {
+            // It fails when its step is reached, as one that says so of itself does.
+            return Ok(Action {
+                name: None,
+                inputs: Vec::new(),
+                outputs: Planned::empty_mapping(),
+                runs: Runs::Docker(DockerAction { image: image.to_owned() }),
+            });
         }
         let before = if text.starts_with("./") {
             "; check the repository out in an earlier step, or correct the path"

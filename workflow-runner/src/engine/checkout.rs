@@ -31,10 +31,11 @@ pub(super) fn is_checkout(reference: &str) -> bool {
 
 /// How the tree of a checkout may be placed: it is needed again when a later step checks out too.
 pub(super) fn placement(plan: &Plan, step: u32) -> Placement {
-    let again = plan.steps.iter().any(|later| {
-        later.index > step
-            && matches!(&later.action, StepAction::Uses { reference, .. } if is_checkout(reference))
-    });
+    // An action may check out as well.
+    let again = plan
+        .steps
+        .iter()
+        .any(|later| later.index > step && matches!(later.action, StepAction::Uses { .. }));
     if again { Placement::Copy } else { Placement::Move }
 }
 
@@ -132,8 +133,10 @@ impl Checkout {
             "" => context("token"),
             token => token.to_owned(),
         };
-        // The commit of the job, whatever its branch is at by now.
-        let commit = Some(context("sha")).filter(|sha| is_own && is_known && !sha.is_empty());
+        // The commit of the job, whatever its branch is at by now; a branch that is named is wished
+        // as it is now.
+        let is_job = reference.is_empty() || reference == context("sha");
+        let commit = Some(context("sha")).filter(|sha| is_own && is_job && !sha.is_empty());
         let reference = match reference {
             "" if is_own => context("ref"),
             reference => reference.to_owned(),
@@ -286,7 +289,7 @@ mod tests {
         assert_eq!((tag.reference.as_str(), tag.commit), ("v1", None));
         assert!(tag.tags && !tag.keeps_token);
         let known = wish(&[("ref", "main"), ("lfs", "false"), ("github-server-url", "https://f")]);
-        assert_eq!(known.unwrap().commit.as_deref(), Some("1"));
+        assert_eq!(known.unwrap().commit, None);
         for (with, expected) in [
             (("lfs", "true"), "the input lfs"),
             (("submodules", "recursive"), "the input submodules"),

@@ -7,7 +7,7 @@ use common::event::{Annotation, AnnotationLevel, Conclusion, LogBatch, LogLine, 
 use common::guest::GuestEvent;
 use common::limits::{
     ANNOTATION_CHARACTERS, ANNOTATIONS_PER_STEP, LOG_BATCH_BYTES, LOG_BATCH_DELAY, LOG_BYTES,
-    LOG_LINE_BYTES, LOG_LINES, MASKS,
+    LOG_LINE_BYTES, LOG_LINES, MASKS, SUMMARY_BYTES,
 };
 use common::request::Secret;
 use common::{LogText, Timestamp};
@@ -52,6 +52,8 @@ pub(super) struct Events {
     annotations: [usize; 3],
     /// The step inside which whole jobs run, and the name of the one that runs.
     within: Option<Inner>,
+    /// Bytes of summaries that may still come.
+    summary_room: usize,
 }
 
 /// A job inside a step.
@@ -100,6 +102,7 @@ impl Events {
             masks_full: false,
             annotations: [0; 3],
             within: None,
+            summary_room: 0,
         }
     }
 
@@ -109,6 +112,23 @@ impl Events {
     pub(super) fn begin_within(&mut self, step: u32, name: Option<String>) -> Option<Inner> {
         let step = self.within.as_ref().map_or(step, |outer| outer.step);
         self.within.replace(Inner { step, name })
+    }
+
+    /// The step of the job, while a job inside it runs.
+    pub(super) fn outer_step(&self) -> Option<u32> {
+        self.within.as_ref().map(|outer| outer.step)
+    }
+
+    /// So many bytes of summaries may come: those that all steps of the job may write.
+    pub(super) fn set_summary_room(&mut self, steps: usize) {
+        self.summary_room = steps.saturating_mul(SUMMARY_BYTES);
+    }
+
+    /// Whether a summary still finds room, which it takes.
+    pub(super) fn has_summary_room(&mut self, bytes: usize) -> bool {
+        let rest = self.summary_room.checked_sub(bytes);
+        self.summary_room = rest.unwrap_or(self.summary_room);
+        rest.is_some()
     }
 
     /// What follows is again of what was before.

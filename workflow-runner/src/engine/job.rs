@@ -94,8 +94,12 @@ pub(super) struct Job<'a> {
     github: Vec<(String, String)>,
     /// The actions whose files are here.
     pub(super) fetched: Fetched,
+    /// What of actions runs before the first step.
+    pub(super) first: Vec<Later>,
     /// What of actions runs behind the last step.
     pub(super) later: Vec<Later>,
+    /// `env` of the steps around this job: an action's are about its own.
+    pub(super) outer_env: Variables,
     /// What actions told themselves before the first step, by the steps' indices.
     pub(super) states: HashMap<u32, Vec<(String, String)>>,
     /// In how many actions this job is.
@@ -135,6 +139,7 @@ pub(super) struct Left {
     fetched: Fetched,
     later: Vec<Later>,
     output_bytes: usize,
+    is_checked_out: bool,
 }
 
 impl<'a> Job<'a> {
@@ -154,6 +159,7 @@ impl<'a> Job<'a> {
             )
             .into());
         }
+        events.set_summary_room(plan.steps.len());
         let rules = DialectRules::of(plan.dialect);
         let facts = system.facts(document.run_as.as_deref()).await?;
         let github = &document.contexts.github;
@@ -193,7 +199,9 @@ impl<'a> Job<'a> {
             facts,
             github: Vec::new(),
             fetched: Fetched::default(),
+            first: Vec::new(),
             later: Vec::new(),
+            outer_env: Variables::default(),
             states: HashMap::new(),
             depth: 0,
             insides: 0,
@@ -228,7 +236,7 @@ impl<'a> Job<'a> {
         }
         match self.prepare_actions().await {
             Ok(first) => {
-                self.run_before(first).await;
+                self.first = first;
                 self.steps().await;
             }
             Err(fault) => {
@@ -314,7 +322,9 @@ impl<'a> Job<'a> {
             facts: self.facts.clone(),
             github,
             fetched: Fetched::default(),
+            first: Vec::new(),
             later: Vec::new(),
+            outer_env: Variables::default(),
             states: HashMap::new(),
             depth: self.depth,
             insides: 0,
@@ -352,6 +362,7 @@ impl<'a> Job<'a> {
             fetched: std::mem::take(&mut self.fetched),
             later: std::mem::take(&mut self.later),
             output_bytes: self.output_bytes,
+            is_checked_out: self.is_checked_out,
         }
     }
 
@@ -370,6 +381,7 @@ impl<'a> Job<'a> {
         self.fetched = left.fetched;
         self.later.extend(left.later);
         self.output_bytes = left.output_bytes;
+        self.is_checked_out = left.is_checked_out;
     }
 
     /// Looks between two steps whether the job was cancelled or has reached its limit.

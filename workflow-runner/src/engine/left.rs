@@ -92,6 +92,12 @@ impl Job<'_> {
             self.error(&message).await;
             return;
         }
+        if !self.events.has_summary_room(markdown.len()) {
+            let message = "The steps of this job have written larger summaries than they may \
+                           together; this one is dropped.";
+            self.error(message).await;
+            return;
+        }
         self.events.event(GuestEvent::Summary(Summary { step, markdown })).await;
     }
 

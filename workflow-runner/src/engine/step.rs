@@ -79,7 +79,7 @@ impl Job<'_> {
     pub(super) async fn step(&mut self, step: &Step) {
         let began = Instant::now();
         let mut scope = self.step_scope(step);
-        let mut step_env = Variables::default();
+        let mut step_env = self.outer_env.clone();
         let system = self.system;
         let evaluated = scope.texts(&step.env, system).await.map(|pairs| {
             step_env.extend(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -105,6 +105,13 @@ impl Job<'_> {
         let limit = match holds {
             Ok(_) => self.step_limit(step, &mut scope).await,
             Err(error) => Err(error),
+        };
+        // What of actions comes before the first step is the first of the user's that runs, and so the
+        // host must know that a step has begun.
+        let first = std::mem::take(&mut self.first);
+        let limit = match self.run_before(first).await {
+            true => limit,
+            false => Err("what comes before the first step has failed; see above".to_owned()),
         };
         let mut performed = match limit {
             Ok(limit) => {
@@ -288,7 +295,10 @@ impl Job<'_> {
         match &checkout.source {
             Source::Here { commit } => {
                 let tree = self.document.tree.as_deref().unwrap_or_default();
-                let how = checkout::placement(&self.document.plan, step);
+                let how = match self.depth {
+                    0 => checkout::placement(&self.document.plan, step),
+                    _ => Placement::Copy,
+                };
                 checkout.place(tree, how, owner, system).await?;
                 Ok(commit.clone())
             }

@@ -217,3 +217,50 @@ async fn a_token_goes_to_the_forge_and_into_the_repository_if_it_is_wished() {
     assert!(!other.asked().is_empty());
     assert!(other.credentials().is_empty(), "{:?}", other.credentials());
 }
+
+#[tokio::test]
+async fn what_came_before_does_not_stand_in_the_way() {
+    let place = place().await;
+    let commit = place.server.commit("own/a", &[FILE]);
+    place.server.name("own/a", "refs/heads/feature", &commit);
+    place.check_out(&wish("feature")).await.unwrap();
+    // A branch goes, and one below its name comes; a tag goes.
+    place.server.remove("own/a", "refs/heads/feature");
+    place.server.tag("own/a", "gone", &commit, false);
+    place.check_out(&TreeWish { tags: true, ..wish("main") }).await.unwrap();
+    place.server.remove("own/a", "refs/tags/gone");
+    let next = place.server.commit("own/a", &[("two", "")]);
+    place.server.name("own/a", "refs/heads/feature/x", &next);
+    let there = place.check_out(&TreeWish { tags: true, ..wish("feature/x") }).await.unwrap();
+    assert_eq!((there.commit.as_str(), there.git(&["tag"])), (next.as_str(), String::new()));
+    // A git that was killed in the middle leaves its locks.
+    let mirrors = place.directory.path().join("fetched/mirrors");
+    let mirror = std::fs::read_dir(mirrors).unwrap().next().unwrap().unwrap().path().join("git");
+    std::fs::write(mirror.join("shallow.lock"), "").unwrap();
+    std::fs::write(mirror.join("objects/pack/tmp_pack_x"), "").unwrap();
+    let last = place.server.commit("own/a", &[("three", "")]);
+    assert_eq!(place.check_out(&wish("main")).await.unwrap().commit, last);
+    assert!(!mirror.join("objects/pack/tmp_pack_x").exists());
+}
+
+#[tokio::test]
+async fn nothing_of_a_job_stays_on_the_hosts_disk() {
+    let place = place().await;
+    place.server.commit("own/a", &[FILE]);
+    let wish = TreeWish { token: Some(Secret::new("hush-hush-canary")), ..wish("main") };
+    let there = place.check_out(&wish).await.unwrap();
+    assert!(there.file(".git/config").contains("extraheader"));
+    let found = Command::new("grep")
+        .args(["-r", "-l", "-a", "-e", "aHVzaC1odXNoLWNhbmFyeQ", "-e", "hush-hush-canary"])
+        .arg("-e")
+        .arg("x-access-token")
+        .arg(place.directory.path())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+    let left = std::fs::read_dir(place.directory.path().join("fetched/mirrors")).unwrap();
+    let inside = left.flatten().flat_map(|entry| std::fs::read_dir(entry.path()).unwrap());
+    let mut names: Vec<_> = inside.flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["git", "lock"]);
+}

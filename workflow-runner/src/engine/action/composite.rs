@@ -85,12 +85,15 @@ impl Job<'_> {
             None => CancellationToken::new(),
         };
         let (written, paths) = (self.written.clone(), self.paths.clone());
+        let (env, is_checked_out) = (self.env.clone(), self.is_checked_out);
         let (matchers, fetched) =
             (std::mem::take(&mut self.matchers), std::mem::take(&mut self.fetched));
         let depth = self.depth + 1;
         let inside = Inside { document, github: found.github(), cancel };
         let mut job = self.inside(inside, performing).await?;
         (job.written, job.paths, job.depth) = (written, paths, depth);
+        (job.env, job.outer_env) = (env, performing.step_env.clone());
+        job.is_checked_out = is_checked_out;
         (job.matchers, job.fetched) = (matchers, fetched);
         job.steps().await;
         let outputs = match &job.document.plan.outputs {

@@ -20,8 +20,10 @@ const ALWAYS: &str = "always()";
 /// A part of an action that runs before the first step or behind the last one.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Later {
-    /// The step that it belongs to.
+    /// The step that it belongs to: of the job, or of an action that the job uses.
     step: Step,
+    /// The job's step, where what it says belongs.
+    outer: u32,
     /// How the log calls it.
     title: String,
     found: Found,
@@ -40,6 +42,7 @@ impl Later {
     pub(super) fn pre(step: &Step, found: &Found, node: &NodeAction) -> Option<Self> {
         Some(Self {
             step: step.clone(),
+            outer: step.index,
             title: format!("Pre Run {}", found.reference),
             found: found.clone(),
             script: node.pre.clone()?,
@@ -67,8 +70,10 @@ impl Job<'_> {
             state.extend(performed.said.state.iter().cloned());
         }
         if let Some(script) = &node.post {
+            let outer = self.events.outer_step().unwrap_or(index);
             self.later.push(Later {
                 step: performing.step.clone(),
+                outer,
                 title: format!("Post {}", performing.name),
                 found: found.clone(),
                 script: script.clone(),
@@ -81,13 +86,15 @@ impl Job<'_> {
         performed
     }
 
-    /// Runs what of actions comes before the first step.
-    pub(in crate::engine) async fn run_before(&mut self, parts: Vec<Later>) {
+    /// Runs what of actions comes before the first step; says whether all went well.
+    pub(in crate::engine) async fn run_before(&mut self, parts: Vec<Later>) -> bool {
+        let failed = self.failed;
         for part in parts {
             let index = part.step.index;
-            let state = self.run_later(part).await;
+            let state = Box::pin(self.run_later(part)).await;
             self.states.insert(index, state);
         }
+        self.failed == failed
     }
 
     /// Runs what of actions comes behind the last step, the last first.
@@ -103,6 +110,7 @@ impl Job<'_> {
         let inside = self.next_directories();
         let outer = std::mem::replace(&mut self.directories, inside);
         let mut state = Vec::new();
+        let within = self.events.begin_within(part.outer, None);
         match self.try_later(&part).await {
             Ok(None) => {}
             Ok(Some(mut performed)) => {
@@ -117,14 +125,21 @@ impl Job<'_> {
                 self.error(&fault.sentence()).await;
             }
         }
-        self.events.enter(None).await;
+        self.events.flush().await;
+        self.events.end_within(within);
         self.directories = outer;
         state
     }
 
     async fn try_later(&mut self, part: &Later) -> Result<Option<Performed>, Fault> {
         let mut scope = self.step_scope(&part.step);
-        let env = self.visible_env(&part.env);
+        let mut step_env = part.env.clone();
+        if part.inputs.is_none() {
+            let texts = scope.texts(&part.step.env, self.system).await;
+            let texts = texts.map_err(|error| format!("the env of {}: {error}", part.title))?;
+            step_env.extend(texts.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        }
+        let env = self.visible_env(&step_env);
         scope.set_env(&env);
         let holds = scope.condition(Some(&part.condition), self.status(), self.system).await;
         if !holds.map_err(|error| format!("the condition of {}: {error}", part.title))?
@@ -132,18 +147,11 @@ impl Job<'_> {
         {
             return Ok(None);
         }
-        self.events.enter(None).await;
         self.events.say(self.system.now(), &format!("##[group]{}", part.title)).await;
         self.events.say(self.system.now(), "##[endgroup]").await;
         let limits = self.limits(None, true);
-        let mut performing = Performing {
-            step: &part.step,
-            name: part.title.clone(),
-            scope,
-            step_env: part.env.clone(),
-            env,
-            limits,
-        };
+        let mut performing =
+            Performing { step: &part.step, name: part.title.clone(), scope, step_env, env, limits };
         let inputs = match &part.inputs {
             Some(inputs) => inputs.clone(),
             None => self.inputs_before(part, &mut performing).await?,

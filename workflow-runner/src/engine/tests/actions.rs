@@ -226,7 +226,7 @@ async fn what_cannot_run_is_a_sentence() {
             "own/a@v1",
             "runs in a container",
         ),
-        (("own/a@v1", "Dockerfile", ""), "own/a@v1", "is a container"),
+        (("own/a@v1", "Dockerfile", ""), "own/a@v1", "runs in a container"),
         (("own/a@v1", "README", ""), "own/a@v1", "has neither action.yml nor action.yaml"),
         (("own/a@v1", "action.yml", "runs: { using: node99x }"), "own/a@v1", "has `main`"),
         (("own/a@v1", "action.yml", "runs: { using: go }"), "own/a@v1", "\"using: go\""),
@@ -282,4 +282,93 @@ async fn an_action_sees_no_secret_that_it_was_not_given() {
         .play()
         .await;
     assert_eq!(story.output(), "[] true", "{}", story.log());
+}
+
+/// A guest starts no process of the user's before its host knows that a step has begun.
+#[tokio::test]
+async fn what_runs_before_the_first_step_waits_until_the_host_knows() {
+    let bin = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/sh", bin.path().join("node")).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bin.path().display());
+    let heard = tokio::sync::watch::Sender::new(false);
+    let system = crate::system::Local::new().held_until(heard.subscribe());
+    let story = job()
+        .env("PATH", &path)
+        .action("own/js@v1", "action.yml", "runs: { using: node20, pre: pre, main: main }\n")
+        .action("own/js@v1", "pre", "echo before $LEVEL")
+        .action("own/js@v1", "main", "echo main $LEVEL")
+        .step(run("echo skipped").when("false"))
+        .uses("own/js@v1", &[])
+        .step_env("LEVEL", "3")
+        .play_on(system, move |event, _| {
+            if matches!(event, common::guest::GuestEvent::StepStarted(_)) {
+                heard.send_replace(true);
+            }
+        })
+        .await;
+    assert_eq!(story.output(), "before 3\nmain 3", "{}", story.log());
+    assert_eq!(story.outcomes(), [(Skipped, Skipped), (Success, Success)]);
+}
+
+#[tokio::test]
+async fn what_an_action_inside_says_behind_the_last_step_is_of_the_jobs_step() {
+    let nested =
+        composite("- run: 'true'\n  shell: sh\n- run: 'true'\n  shell: sh\n- uses: own/js@v1", "");
+    let story = with_node()
+        .action("own/js@v1", "action.yml", "runs: { using: node20, main: m, post: p }\n")
+        .action("own/js@v1", "m", "echo sum >>$GITHUB_STEP_SUMMARY")
+        .action("own/js@v1", "p", "echo '::warning::late'; echo sum >>$GITHUB_STEP_SUMMARY")
+        .action("own/nested@v1", "action.yml", &nested)
+        .uses("own/nested@v1", &[])
+        .play()
+        .await;
+    assert_eq!(story.result, JobResult::Success, "{}", story.log());
+    let steps: Vec<u32> = story
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            common::guest::GuestEvent::Annotation(found) => Some(found.step),
+            common::guest::GuestEvent::Summary(summary) => Some(summary.step),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(steps, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn the_env_of_a_step_is_stronger_than_what_steps_wrote_and_weaker_than_an_actions_own() {
+    let file = composite(
+        "- run: echo $MODE $OTHER\n  shell: sh\n- run: echo $MODE\n  shell: sh\n  env: { MODE: own }",
+        "",
+    );
+    let story = job()
+        .action("own/a@v1", "action.yml", &file)
+        .run("echo MODE=written >>$GITHUB_ENV; echo OTHER=written >>$GITHUB_ENV")
+        .uses("own/a@v1", &[])
+        .step_env("MODE", "step")
+        .play()
+        .await;
+    assert_eq!(story.output(), "step written\nown", "{}", story.log());
+}
+
+#[tokio::test]
+async fn an_action_may_check_out_as_the_job_does() {
+    let file = composite("- uses: actions/checkout@v4\n  with: { path: inner }", "");
+    let checkout = "actions/checkout@v4";
+    for first in [true, false] {
+        let mut builder = job().tree(&[("a", "1")]).action("own/a@v1", "action.yml", &file);
+        for reference in if first { [checkout, "own/a@v1"] } else { ["own/a@v1", checkout] } {
+            builder = builder.uses(reference, &[("path", "outer")]);
+        }
+        let story = builder.run("cat inner/a outer/a").play().await;
+        assert_eq!(story.output(), "11", "{first}: {}", story.log());
+    }
+}
+
+#[tokio::test]
+async fn summaries_are_bounded_for_all_steps_together() {
+    let large = "head -c 700000 /dev/zero | tr '\\0' x >>$GITHUB_STEP_SUMMARY";
+    let file = composite(&format!("- run: {large}\n  shell: sh\n- run: {large}\n  shell: sh"), "");
+    let story = job().action("own/a@v1", "action.yml", &file).uses("own/a@v1", &[]).play().await;
+    assert!(story.log().contains("larger summaries than they may together"), "{}", story.log());
 }

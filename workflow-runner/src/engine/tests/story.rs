@@ -284,6 +284,14 @@ impl JobBuilder {
         job
     }
 
+    /// Gives the last step so far a variable.
+    pub(super) fn step_env(mut self, name: &str, text: &str) -> Self {
+        if let Some(step) = self.document.plan.steps.last_mut() {
+            step.env = mapping(&[(name, text)]);
+        }
+        self
+    }
+
     /// A step with a condition that uses an action.
     pub(super) fn step_uses_when(self, reference: &str, condition: &str) -> Self {
         let mut job = self.uses(reference, &[]);
