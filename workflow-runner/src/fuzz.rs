@@ -8,7 +8,7 @@ use common::request::Contexts;
 
 use crate::engine;
 use crate::expression::{Expression, HashFiles, Object, Scope, Value};
-use crate::workflow::{self, Inspection, JobScope};
+use crate::workflow::{self, Inspection, JobScope, Reference};
 
 const DIALECTS: [Dialect; 3] = [Dialect::Github, Dialect::Forgejo, Dialect::Gitea];
 
@@ -50,10 +50,19 @@ pub fn expression(bytes: &[u8]) {
 }
 
 /// A workflow file: it is refused with a place in it, or every job of it can be planned or is refused.
+/// The file of an action, and what stands in `uses`, is refused or read.
 pub fn workflow(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for dialect in DIALECTS {
         planned(&workflow::inspect(text, "fuzz.yml", dialect), dialect);
+        match workflow::action(text, "action.yml", dialect) {
+            Ok(action) => drop(action.inputs),
+            Err(error) => drop(error.to_string()),
+        }
+    }
+    if let Ok(Reference::Remote(remote)) = Reference::parse(text) {
+        let directory = remote.directory();
+        assert!(!directory.starts_with('/') && !directory.split('/').any(|part| part == ".."));
     }
 }
 

@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 /// How long one command may take: a fetch over a slow line.
@@ -123,11 +124,42 @@ pub(super) async fn fetch(
     arguments: &[&str],
     wishes: &[&str],
 ) -> Result<(), CallError> {
+    if remote.url.domain().is_some() {
+        can_be_told_addresses().await?;
+    }
     let mut all = vec!["fetch", "--quiet", "--no-tags", "--no-write-commit-graph"];
     all.extend(arguments);
     all.extend(["--end-of-options", remote.url.as_str()]);
     all.extend(wishes);
     run(repository, &remote.settings(), &all).await.map(drop)
+}
+
+/// The first version of git that can be told at which addresses a name is (git-config(1),
+/// `http.curloptResolve`). An older one would ask for them again, and might get others.
+const TOLD_ADDRESSES: (u32, u32) = (2, 37);
+
+async fn can_be_told_addresses() -> Result<(), CallError> {
+    static KNOWN: OnceCell<String> = OnceCell::const_new();
+    let nothing: &[(String, String)] = &[];
+    let version = KNOWN.get_or_try_init(|| run(Path::new("/"), nothing, &["version"])).await?;
+    match version_of(version) {
+        Some(version) if version >= TOLD_ADDRESSES => Ok(()),
+        _ => {
+            let (major, minor) = TOLD_ADDRESSES;
+            let text = format!(
+                "this host has {}, and fetching needs git {major}.{minor}; the operator of this \
+                 runner has to install it",
+                version.trim()
+            );
+            Err(CallError::new(CallErrorKind::Refused, text))
+        }
+    }
+}
+
+/// The first two numbers of what `git version` prints.
+fn version_of(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().strip_prefix("git version ")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Runs git in a directory; gives what it prints.
@@ -230,4 +262,44 @@ pub(super) fn command(
     }
     command.env("GIT_CONFIG_COUNT", count.to_string());
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        for (text, version) in [
+            ("git version 2.39.5\n", Some((2, 39))),
+            ("git version 2.37.1 (Apple Git-137.1)", Some((2, 37))),
+            ("git version 3.0", Some((3, 0))),
+            ("git version next", None),
+            ("", None),
+        ] {
+            assert_eq!(version_of(text), version, "{text:?}");
+        }
+        assert!(version_of("git version 2.9.5").is_some_and(|version| version < TOLD_ADDRESSES));
+    }
+
+    #[test]
+    fn a_name_goes_to_the_addresses_that_were_admitted() {
+        let remote = Remote {
+            url: Url::parse("https://forge.example/own/a").unwrap(),
+            addresses: vec!["192.0.2.1:443".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()],
+            credentials: Some(Credentials::of(&Secret::new("t"))),
+        };
+        let settings = remote.settings();
+        let value = |name: &str| {
+            settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        };
+        let told = "forge.example:443:192.0.2.1,[2001:db8::1]";
+        assert_eq!(value("http.curloptResolve"), Some(told));
+        assert_eq!(value("http.followRedirects"), Some("false"));
+        assert_eq!(value("protocol.allow"), Some("never"));
+        assert_eq!(value("protocol.https.allow"), Some("always"));
+        let command = command(Path::new("/"), &settings, &["fetch"]);
+        let shown = command.get_args().any(|argument| argument.to_string_lossy().contains("eC1h"));
+        assert!(!shown, "what lets a job in stands in no command line");
+    }
 }

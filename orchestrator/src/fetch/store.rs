@@ -5,8 +5,9 @@
 //!  actions/REPOSITORY/lock           whoever fetches holds it
 //! ```
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -138,7 +139,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Makes the directory of a repository, and waits until nobody else fetches it.
 pub(super) async fn lock(directory: &Path) -> Result<File, CallError> {
     let cannot = |error: io::Error| cannot_write(directory, &error);
-    fs::create_dir_all(directory).map_err(cannot)?;
+    // What may only be read with somebody's token lies there too.
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(cannot)?;
     let file = File::create(directory.join(LOCK)).map_err(cannot)?;
     // Waiting in the system would take a thread for each who waits.
     let taken = async {

@@ -184,8 +184,11 @@ async fn git() -> Check {
         Ok(version) => Check::ok("git", version),
         Err(error) => Check::warning(
             "git",
-            format!("git cannot be run: {error}; commit, branch and ignored files are not known"),
-            "install git",
+            format!(
+                "git cannot be run: {error}; commit, branch and ignored files are not known, and \
+                 jobs can use no actions and check nothing out"
+            ),
+            "install git 2.37 or later",
         ),
     }
 }

@@ -263,4 +263,6 @@ async fn nothing_of_a_job_stays_on_the_hosts_disk() {
     let mut names: Vec<_> = inside.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     assert_eq!(names, ["git", "lock"]);
+    let facts = std::fs::metadata(place.directory.path().join("fetched")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&facts.permissions()) & 0o777, 0o700);
 }
