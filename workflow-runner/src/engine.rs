@@ -19,6 +19,7 @@ mod action;
 mod checkout;
 mod command;
 mod contexts;
+mod deep;
 mod dialect;
 mod environment;
 mod events;

@@ -7,7 +7,7 @@ use common::call::{CallAnswer, CallError, CallErrorKind, HostCall, TreeWish};
 use common::plan::Dialect;
 use common::request::JobRequest;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Answer;
 use crate::fetch::{ActionStore, Origin, Policy, Repository, TreeStore, is_commit};
@@ -35,6 +35,9 @@ const TURN: Duration = Duration::from_secs(20 * 60);
 /// How often what may pass is tried, and the pause between.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// An attempt that took longer met a limit, and another one would too.
+const SHORT: Duration = Duration::from_secs(60);
 
 impl JobServices {
     pub(crate) fn new(
@@ -71,13 +74,18 @@ impl JobServices {
         };
         let mut attempt = 1;
         loop {
+            let began = Instant::now();
             let answer = match &call {
                 HostCall::Action { reference } => self.action(reference).await,
                 HostCall::Tree(wish) => self.tree(wish).await,
             };
             match answer {
                 Ok(answer) => return Ok(Answer { turn: Some(turn), ..answer }),
-                Err(error) if error.kind == CallErrorKind::Unavailable && attempt < ATTEMPTS => {
+                Err(error)
+                    if error.kind == CallErrorKind::Unavailable
+                        && attempt < ATTEMPTS
+                        && began.elapsed() < SHORT =>
+                {
                     attempt += 1;
                     sleep(PAUSE).await;
                 }

@@ -99,7 +99,13 @@ impl Export<'_> {
         if self.wish.depth > 0 {
             fetch.push(format!("--depth={}", self.wish.depth));
         }
-        fetch.extend([mirror, format!("+{}:{}", self.commit, self.named.stands_at())]);
+        // Its other end gets none of our settings by itself.
+        fetch.push(format!("--upload-pack=git {} upload-pack", git::READER.join(" ")));
+        fetch.push(mirror);
+        let at = self.named.stands_at();
+        if !self.wish.tags || !at.starts_with("refs/tags/") {
+            fetch.push(format!("+{}:{at}", self.commit));
+        }
         if self.wish.tags {
             fetch.push("+refs/tags/*:refs/tags/*".to_owned());
         }

@@ -71,9 +71,10 @@ impl Remote {
         let mut settings = vec![
             pair("http.followRedirects", "false"),
             pair("http.proxy", ""),
-            // Bytes in a second, and seconds: who sends less is given up.
+            // Bytes in a second, and seconds: who sends less is given up. A server that packs a large
+            // repository says next to nothing meanwhile.
             pair("http.lowSpeedLimit", "1000"),
-            pair("http.lowSpeedTime", "60"),
+            pair("http.lowSpeedTime", "600"),
             pair("protocol.allow", "never"),
             (format!("protocol.{}.allow", self.url.scheme()), "always".to_owned()),
         ];
@@ -105,6 +106,10 @@ pub(super) fn local() -> Vec<(String, String)> {
         ("protocol.file.allow".to_owned(), "always".to_owned()),
     ]
 }
+
+/// What a git is told that reads much, on its command line.
+pub(super) const READER: [&str; 4] =
+    ["-c", "core.packedGitLimit=1g", "-c", "core.bigFileThreshold=64m"];
 
 /// What git is told beside the settings of a remote.
 const SETTINGS: [(&str, &str); 7] = [

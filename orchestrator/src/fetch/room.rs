@@ -22,7 +22,7 @@ pub(super) const MIRROR: &str = "git";
 const WORK: &str = "new-";
 
 /// Nobody works in such a directory for so long: it is of a process that was killed.
-const STALE: Duration = Duration::from_secs(3600);
+const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// A directory to make something in, for who holds the lock of the repository. What dead makers have
 /// left there goes.

@@ -131,11 +131,13 @@ async fn update(
     let by_id = format!("+{commit}:refs/kept/{commit}");
     let by_name = format!("+{asked_for}:refs/kept/{commit}");
     wishes.push(&by_id);
-    if git::fetch(mirror, remote, &arguments, &wishes).await.is_err() {
-        tidy(mirror);
-        wishes.pop();
-        wishes.push(&by_name);
-        git::fetch(mirror, remote, &arguments, &wishes).await?;
+    match git::fetch(mirror, remote, &arguments, &wishes).await {
+        Err(error) if asked_for != commit && refuses_ids(&error) => {
+            wishes.pop();
+            wishes.push(&by_name);
+            git::fetch(mirror, remote, &arguments, &wishes).await?;
+        }
+        fetched => fetched?,
     }
     if wish.depth == 0 && !is_complete {
         fs::write(mirror.join(COMPLETE), "").map_err(|error| cannot_write(mirror, &error))?;
@@ -146,16 +148,28 @@ async fn update(
     })
 }
 
+/// Whether a server gives out branches and tags only, and no other commits.
+fn refuses_ids(error: &CallError) -> bool {
+    ["unadvertised object", "not our ref"].iter().any(|words| error.message.contains(words))
+}
+
 /// Removes what a git has left that was killed. Whoever calls this holds the mirror's lock.
 fn tidy(mirror: &Path) {
-    for directory in [mirror.to_owned(), mirror.join("objects/pack")] {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.ends_with(".lock") || name.starts_with("tmp_") {
-                // What cannot be removed shows when git meets it.
-                drop(fs::remove_file(entry.path()));
-            }
+    remove_locks(mirror, false);
+    remove_locks(&mirror.join("objects/pack"), false);
+    // No branch or tag may be called as a lock is.
+    remove_locks(&mirror.join("refs"), true);
+}
+
+fn remove_locks(directory: &Path, and_below: bool) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if and_below && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_locks(&path, true);
+        } else if name.ends_with(".lock") || name.starts_with("tmp_") && !and_below {
+            // What cannot be removed shows when git meets it.
+            drop(fs::remove_file(path));
         }
     }
 }

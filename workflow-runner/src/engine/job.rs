@@ -18,6 +18,7 @@ use crate::system::{Control, Facts, Signal, System};
 
 use super::action::{Fetched, Later};
 use super::contexts::{JobContexts, JobScope};
+use super::deep::deep;
 use super::dialect::{ActionNames, DialectRules};
 use super::environment::Layers;
 use super::events::Events;
@@ -89,7 +90,7 @@ pub(super) struct Job<'a> {
     /// Whether a step has placed the local tree in the workspace.
     pub(super) is_checked_out: bool,
     /// How often each generated name was given.
-    action_names: HashMap<String, u32>,
+    pub(super) action_names: HashMap<String, u32>,
     /// What all steps see in the `github` context of the action whose steps they are.
     github: Vec<(String, String)>,
     /// The actions whose files are here.
@@ -262,7 +263,8 @@ impl<'a> Job<'a> {
         let document = self.document;
         for step in &document.plan.steps {
             self.notice_end().await;
-            self.step(step).await;
+            let this = &mut *self;
+            deep(move || this.step(step)).await;
         }
         self.notice_end().await;
     }
@@ -457,7 +459,7 @@ impl<'a> Job<'a> {
         scope.set("steps", self.steps_context());
         let status = Value::text(self.status().name());
         scope.set("job", Value::object([("status".to_owned(), status)]));
-        scope.set_env(&self.visible_env(&Variables::default()));
+        scope.set_env(&self.visible_env(&self.outer_env));
     }
 
     /// `github.action`.

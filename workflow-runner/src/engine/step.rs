@@ -13,6 +13,7 @@ use crate::workflow;
 
 use super::checkout::{self, Checkout, Source};
 use super::contexts::JobScope;
+use super::deep::deep;
 use super::fault::Fault;
 use super::header::{self, Header, run_name};
 use super::interpreter::Said;
@@ -40,6 +41,15 @@ pub(super) struct Performing<'a> {
     pub(super) env: Variables,
     /// What ends it.
     pub(super) limits: Limits,
+}
+
+/// What a step sees before it begins.
+struct Evaluated {
+    scope: JobScope,
+    step_env: Variables,
+    env: Variables,
+    /// Whether its condition holds, or what is wrong with it.
+    holds: Result<bool, String>,
 }
 
 /// What came of a step.
@@ -78,40 +88,35 @@ impl Job<'_> {
     /// Runs or skips a step and reports it.
     pub(super) async fn step(&mut self, step: &Step) {
         let began = Instant::now();
-        let mut scope = self.step_scope(step);
-        let mut step_env = self.outer_env.clone();
-        let system = self.system;
-        let evaluated = scope.texts(&step.env, system).await.map(|pairs| {
-            step_env.extend(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        });
-        let env = self.visible_env(&step_env);
-        scope.set_env(&env);
-        let holds = match evaluated {
-            Ok(()) => {
-                let condition = step.condition.as_deref();
-                let holds = scope.condition(condition, self.status(), system).await;
-                holds.map_err(|error| format!("the condition of this step is wrong: {error}"))
-            }
-            Err(error) => Err(format!("the env of this step is wrong: {error}")),
-        };
-        let name = self.name(step, &mut scope).await;
-        if holds == Ok(false) || self.is_past_cancel() {
+        let this = &mut *self;
+        let mut evaluated = deep(move || this.evaluate_step(step)).await;
+        let name = self.name(step, &mut evaluated.scope).await;
+        if evaluated.holds == Ok(false) || self.is_past_cancel() {
             self.finish(step, name, began, [Conclusion::Skipped; 2], Vec::new()).await;
             return;
         }
         self.events.enter(Some(step.index)).await;
         let started = StepStarted { step: step.index, name: name.clone(), time: self.system.now() };
         self.events.event(GuestEvent::StepStarted(started)).await;
+        // What of actions comes before the first step is the first of the user's that runs, and so the
+        // host must know that a step has begun. What it sets and how it ends counts for the step.
+        let first = std::mem::take(&mut self.first);
+        if !first.is_empty() {
+            let this = &mut *self;
+            deep(move || this.run_before(first)).await;
+            self.notice_end().await;
+            self.action_names.clear();
+            let this = &mut *self;
+            evaluated = deep(move || this.evaluate_step(step)).await;
+            if evaluated.holds == Ok(false) || self.is_past_cancel() {
+                self.finish(step, name, began, [Conclusion::Skipped; 2], Vec::new()).await;
+                return;
+            }
+        }
+        let Evaluated { mut scope, step_env, env, holds } = evaluated;
         let limit = match holds {
             Ok(_) => self.step_limit(step, &mut scope).await,
             Err(error) => Err(error),
-        };
-        // What of actions comes before the first step is the first of the user's that runs, and so the
-        // host must know that a step has begun.
-        let first = std::mem::take(&mut self.first);
-        let limit = match self.run_before(first).await {
-            true => limit,
-            false => Err("what comes before the first step has failed; see above".to_owned()),
         };
         let mut performed = match limit {
             Ok(limit) => {
@@ -119,7 +124,8 @@ impl Job<'_> {
                 let limits = self.limits(limit, survives);
                 let name = name.clone();
                 let mut performing = Performing { step, name, scope, step_env, env, limits };
-                let performed = self.perform(&mut performing).await;
+                let (this, doing) = (&mut *self, &mut performing);
+                let performed = deep(move || this.perform(doing)).await;
                 self.after(performing, performed, limit).await
             }
             Err(error) => {
@@ -145,6 +151,27 @@ impl Job<'_> {
             self.disk_full = performed.0.disk_full.take();
         }
         self.finish(step, name, began, [outcome, conclusion], outputs).await;
+    }
+
+    /// What a step sees, and whether it runs.
+    async fn evaluate_step(&mut self, step: &Step) -> Evaluated {
+        let mut scope = self.step_scope(step);
+        let mut step_env = self.outer_env.clone();
+        let system = self.system;
+        let evaluated = scope.texts(&step.env, system).await.map(|pairs| {
+            step_env.extend(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        });
+        let env = self.visible_env(&step_env);
+        scope.set_env(&env);
+        let holds = match evaluated {
+            Ok(()) => {
+                let condition = step.condition.as_deref();
+                let holds = scope.condition(condition, self.status(), system).await;
+                holds.map_err(|error| format!("the condition of this step is wrong: {error}"))
+            }
+            Err(error) => Err(format!("the env of this step is wrong: {error}")),
+        };
+        Evaluated { scope, step_env, env, holds }
     }
 
     /// Says why a step was ended, and takes its result from that.
@@ -203,7 +230,7 @@ impl Job<'_> {
                 self.run_workflow(performing, reference, with).await
             }
             StepAction::Uses { reference, with } => {
-                Box::pin(self.run_action(performing, reference, with)).await
+                deep(move || self.run_action(performing, reference, with)).await
             }
             StepAction::Unsupported { reason } => Err(reason.clone().into()),
         }

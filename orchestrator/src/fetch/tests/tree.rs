@@ -120,8 +120,10 @@ async fn tags_commits_and_pull_requests_are_checked_out_by_themselves() {
         let is_branch = reference.is_empty() || reference.starts_with("refs/heads/");
         assert_eq!(branch, if is_branch { "main" } else { "" }, "{reference}");
     }
-    let there = place.check_out(&TreeWish { tags: true, ..wish("main") }).await.unwrap();
-    assert_eq!(there.git(&["tag"]), "v1");
+    for reference in ["main", "v1"] {
+        let there = place.check_out(&TreeWish { tags: true, ..wish(reference) }).await.unwrap();
+        assert_eq!(there.git(&["tag"]), "v1", "{reference}");
+    }
 }
 
 #[tokio::test]
@@ -238,6 +240,11 @@ async fn what_came_before_does_not_stand_in_the_way() {
     let mirror = std::fs::read_dir(mirrors).unwrap().next().unwrap().unwrap().path().join("git");
     std::fs::write(mirror.join("shallow.lock"), "").unwrap();
     std::fs::write(mirror.join("objects/pack/tmp_pack_x"), "").unwrap();
+    let kept = std::fs::read_dir(mirror.join("refs/kept")).unwrap().count();
+    assert!(kept > 0);
+    let next = place.server.commit("own/a", &[("locked", "")]);
+    std::fs::write(mirror.join(format!("refs/kept/{next}.lock")), "").unwrap();
+    assert_eq!(place.check_out(&wish("main")).await.unwrap().commit, next);
     let last = place.server.commit("own/a", &[("three", "")]);
     assert_eq!(place.check_out(&wish("main")).await.unwrap().commit, last);
     assert!(!mirror.join("objects/pack/tmp_pack_x").exists());

@@ -14,6 +14,7 @@ use crate::engine::fault::Fault;
 use crate::engine::interpreter::Said;
 use crate::engine::job::{Inside, Job};
 use crate::engine::step::{Performed, Performing};
+use crate::system::Pending;
 
 /// What came of the steps of an action.
 struct Ended {
@@ -22,25 +23,28 @@ struct Ended {
 }
 
 impl Job<'_> {
-    /// Runs the steps of an action.
-    pub(super) async fn run_composite(
-        &mut self,
-        performing: &mut Performing<'_>,
-        found: &Found,
-        steps: &[Step],
+    /// Runs the steps of an action. Boxed: they may use actions made of steps.
+    pub(super) fn run_composite<'b>(
+        &'b mut self,
+        performing: &'b mut Performing<'_>,
+        found: &'b Found,
+        steps: &'b [Step],
         inputs: Vec<(String, String)>,
-    ) -> Result<Performed, Fault> {
-        let document = self.document_of_action(found, steps, inputs);
-        let within = self.events.begin_within(performing.step.index, None);
-        let ended = Box::pin(self.steps_of_action(&document, performing, found)).await;
-        self.events.end_within(within);
-        let ended = ended?;
-        let stop = self.stop_of(&performing.limits);
-        let outcome = match ended.result {
-            JobResult::Success => Conclusion::Success,
-            _ => Conclusion::Failure,
-        };
-        Ok(Performed { outcome, said: Said::outputs(ended.outputs), stop, disk_full: None })
+    ) -> Pending<'b, Result<Performed, Fault>> {
+        Box::pin(async move {
+            let document = self.document_of_action(found, steps, inputs);
+            let within = self.events.begin_within(performing.step.index, None);
+            let ended = self.steps_of_action(&document, performing, found).await;
+            self.events.end_within(within);
+            let ended = ended?;
+            let stop = self.stop_of(&performing.limits);
+            let outcome = match ended.result {
+                JobResult::Success => Conclusion::Success,
+                _ => Conclusion::Failure,
+            };
+            let said = Said::outputs(ended.outputs);
+            Ok(Performed { outcome, said, stop, disk_full: None })
+        })
     }
 
     fn document_of_action(

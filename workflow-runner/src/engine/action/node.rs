@@ -86,15 +86,13 @@ impl Job<'_> {
         performed
     }
 
-    /// Runs what of actions comes before the first step; says whether all went well.
-    pub(in crate::engine) async fn run_before(&mut self, parts: Vec<Later>) -> bool {
-        let failed = self.failed;
+    /// Runs what of actions comes before the first step.
+    pub(in crate::engine) async fn run_before(&mut self, parts: Vec<Later>) {
         for part in parts {
             let index = part.step.index;
             let state = Box::pin(self.run_later(part)).await;
             self.states.insert(index, state);
         }
-        self.failed == failed
     }
 
     /// Runs what of actions comes behind the last step, the last first.

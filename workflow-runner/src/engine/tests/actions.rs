@@ -17,6 +17,13 @@ fn composite(steps: &str, rest: &str) -> String {
 const NODE: &str =
     "mkdir bin; ln -s \"$(command -v sh)\" bin/node; echo \"$PWD/bin\" >>$GITHUB_PATH";
 
+/// A job in which that `node` is there before the first step.
+fn with_node_before() -> JobBuilder {
+    let bin = tempfile::tempdir().unwrap().keep();
+    std::os::unix::fs::symlink("/bin/sh", bin.join("node")).unwrap();
+    job().env("PATH", &format!("{}:/usr/bin:/bin", bin.display()))
+}
+
 fn with_node() -> JobBuilder {
     job().run(NODE)
 }
@@ -295,9 +302,10 @@ async fn what_runs_before_the_first_step_waits_until_the_host_knows() {
     let story = job()
         .env("PATH", &path)
         .action("own/js@v1", "action.yml", "runs: { using: node20, pre: pre, main: main }\n")
-        .action("own/js@v1", "pre", "echo before $LEVEL")
+        .action("own/js@v1", "pre", "echo before $LEVEL; echo NEW=set >>$GITHUB_ENV")
         .action("own/js@v1", "main", "echo main $LEVEL")
         .step(run("echo skipped").when("false"))
+        .step(run("echo ${{ env.NEW }} ${{ github.action }}"))
         .uses("own/js@v1", &[])
         .step_env("LEVEL", "3")
         .play_on(system, move |event, _| {
@@ -306,8 +314,20 @@ async fn what_runs_before_the_first_step_waits_until_the_host_knows() {
             }
         })
         .await;
-    assert_eq!(story.output(), "before 3\nmain 3", "{}", story.log());
-    assert_eq!(story.outcomes(), [(Skipped, Skipped), (Success, Success)]);
+    assert_eq!(story.output(), "before 3\nset __run\nmain 3", "{}", story.log());
+    assert_eq!(story.outcomes(), [(Skipped, Skipped), (Success, Success), (Success, Success)]);
+    let story = with_node_before()
+        .action("own/js@v1", "action.yml", "runs: { using: node20, pre: pre, main: main }\n")
+        .action("own/js@v1", "pre", "exit 1")
+        .action("own/js@v1", "main", "echo main")
+        .run("echo never")
+        .step(run("echo always").when("always()"))
+        .uses("own/js@v1", &[])
+        .play()
+        .await;
+    assert_eq!(story.output(), "always", "{}", story.log());
+    assert_eq!(story.outcomes(), [(Skipped, Skipped), (Success, Success), (Skipped, Skipped)]);
+    assert_eq!(story.result, JobResult::Failure);
 }
 
 #[tokio::test]
@@ -338,17 +358,18 @@ async fn what_an_action_inside_says_behind_the_last_step_is_of_the_jobs_step() {
 #[tokio::test]
 async fn the_env_of_a_step_is_stronger_than_what_steps_wrote_and_weaker_than_an_actions_own() {
     let file = composite(
-        "- run: echo $MODE $OTHER\n  shell: sh\n- run: echo $MODE\n  shell: sh\n  env: { MODE: own }",
-        "",
+        "- run: echo $MODE $OTHER $FLAG\n  shell: sh\n  env: { FLAG: \"--${{ env.MODE }}\" }\n- run: echo $MODE\n  shell: sh\n  env: { MODE: own }",
+        "outputs: { mode: { value: \"${{ env.MODE }}\" } }\n",
     );
     let story = job()
         .action("own/a@v1", "action.yml", &file)
         .run("echo MODE=written >>$GITHUB_ENV; echo OTHER=written >>$GITHUB_ENV")
-        .uses("own/a@v1", &[])
+        .step_uses("a", "own/a@v1", &[])
         .step_env("MODE", "step")
+        .run("echo ${{ steps.a.outputs.mode }}")
         .play()
         .await;
-    assert_eq!(story.output(), "step written\nown", "{}", story.log());
+    assert_eq!(story.output(), "step written --step\nown\nstep", "{}", story.log());
 }
 
 #[tokio::test]
