@@ -48,7 +48,7 @@ on: push
 jobs:
   a: { runs-on: tiny, container: debian, steps: [{ run: echo }] }
   b: { runs-on: ubuntu-latest, container: debian, steps: [{ uses: docker/login-action@v3 }] }
-  c: { runs-on: tiny, steps: [{ uses: "docker://alpine:3" }, { uses: own/name@v1 }] }
+  c: { runs-on: tiny, steps: [{ uses: docker://alpine:3 }, { uses: own/name@v1 }] }
 ";
     let done = workflow(text).solstice(&["check", "--json"]);
     assert_eq!((done.code, done.created), (64, false));
