@@ -64,7 +64,10 @@ pub(crate) async fn thaw(
     let thawed = thawed.and_then(|started| started.keep(&name, until));
     claim.give_back().await;
     drop(waiting);
-    thawed.map_err(|error| CommandError::infrastructure(error.to_string()))?;
+    thawed.map_err(|error| {
+        let cure = error.infrastructure().cause.cure();
+        CommandError::infrastructure(error.to_string()).hint(cure)
+    })?;
     store.remove(&machine).map_err(|error| failed(&error))?;
     let until = humantime::format_rfc3339_seconds(until.into());
     message::notice(&format!("{name} goes on and is kept until {until}: solstice shell {name}"));
