@@ -47,7 +47,7 @@ pub use planning::{
     StrategyValues, continues_on_error, display_name, entered_file, enters_kdl, labels,
     literal_labels, plan, strategy_values, timeout_minutes, unsupported_actions, uses_checkout,
 };
-pub(crate) use reference::Reference;
+pub(crate) use reference::{Reference, is_checkout};
 pub use scope::JobScope;
 pub use secrets::{secrets_used, secrets_used_by};
 

@@ -296,7 +296,7 @@ impl Job<'_> {
 
 /// Whether this program does what an action does.
 fn is_native(reference: &str) -> bool {
-    super::checkout::is_checkout(reference) || workflow::enters_kdl(reference)
+    workflow::is_checkout(reference) || workflow::enters_kdl(reference)
 }
 
 fn too_deep(reference: &str) -> Fault {

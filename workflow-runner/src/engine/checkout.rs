@@ -11,23 +11,8 @@ use crate::system::{Kind, Owner, Placement, System};
 use super::fault::Fault;
 use super::workspace::{Directories, inside};
 
-/// The name of the action, without owner of a mirror and without version.
-const ACTION: &str = "actions/checkout";
-
 /// The most names that are looked at in a directory before it is emptied.
 const NAMES: usize = 1_000_000;
-
-/// Whether a step's `uses` is the checkout action, by name or by the address of a mirror
-/// (forgejo-runner-protocol 8.7).
-pub(super) fn is_checkout(reference: &str) -> bool {
-    let Some((name, version)) = reference.rsplit_once('@') else { return false };
-    let name = name.to_ascii_lowercase();
-    let name = match name.strip_prefix("https://").or_else(|| name.strip_prefix("http://")) {
-        Some(address) => address.split_once('/').map_or("", |(_, path)| path),
-        None => &name,
-    };
-    name == ACTION && !version.is_empty()
-}
 
 /// How the tree of a checkout may be placed: it is needed again when a later step checks out too.
 pub(super) fn placement(plan: &Plan, step: u32) -> Placement {
@@ -199,47 +184,8 @@ mod tests {
 
     use super::*;
 
-    fn checkout(with: &[(&str, &str)]) -> Result<String, String> {
-        let runner = RunnerFacts {
-            os: String::new(),
-            arch: String::new(),
-            name: String::new(),
-            tool_cache: String::new(),
-        };
-        let directories = Directories::new("/w", "o/r", &runner, "j");
-        let github = Value::object(
-            [("repository", "o/r"), ("ref", "refs/heads/main"), ("ref_name", "main"), ("sha", "1")]
-                .map(|(key, value)| (key.to_owned(), Value::text(value))),
-        );
-        let with: Vec<_> = with.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Checkout::new(&with, &github, &directories, true).map(|checkout| checkout.target)
-    }
-
-    #[test]
-    fn the_action_is_known_by_name_and_by_address() {
-        for (reference, expected) in [
-            ("actions/checkout@v4", true),
-            ("Actions/Checkout@main", true),
-            ("https://code.forgejo.org/actions/checkout@v4", true),
-            ("actions/checkout", false),
-            ("actions/checkout@", false),
-            ("other/checkout@v4", false),
-            ("actions/checkout/sub@v4", false),
-        ] {
-            assert_eq!(is_checkout(reference), expected, "{reference}");
-        }
-    }
-
-    #[test]
-    fn the_tree_goes_where_the_inputs_say() {
-        assert_eq!(checkout(&[]).as_deref(), Ok("/w/r/r"));
-        assert_eq!(checkout(&[("path", "a/../b")]).as_deref(), Ok("/w/r/r/b"));
-        assert_eq!(checkout(&[("path", "/w/r/r/x")]).as_deref(), Ok("/w/r/r/x"));
-        assert_eq!(checkout(&[("repository", "O/R"), ("ref", "main")]).as_deref(), Ok("/w/r/r"));
-        assert_eq!(checkout(&[("fetch-depth", "0")]).as_deref(), Ok("/w/r/r"));
-    }
-
-    fn wish(with: &[(&str, &str)]) -> Result<TreeWish, String> {
+    /// A checkout in a job that has the local working tree, or does not.
+    fn read(with: &[(&str, &str)], has_tree: bool) -> Result<Checkout, String> {
         let runner = RunnerFacts {
             os: String::new(),
             arch: String::new(),
@@ -258,7 +204,24 @@ mod tests {
         let github =
             Value::object(context.map(|(key, value)| (key.to_owned(), Value::text(value))));
         let with: Vec<_> = with.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Checkout::new(&with, &github, &directories, false).map(|checkout| match checkout.source {
+        Checkout::new(&with, &github, &directories, has_tree)
+    }
+
+    fn checkout(with: &[(&str, &str)]) -> Result<String, String> {
+        read(with, true).map(|checkout| checkout.target)
+    }
+
+    #[test]
+    fn the_tree_goes_where_the_inputs_say() {
+        assert_eq!(checkout(&[]).as_deref(), Ok("/w/r/r"));
+        assert_eq!(checkout(&[("path", "a/../b")]).as_deref(), Ok("/w/r/r/b"));
+        assert_eq!(checkout(&[("path", "/w/r/r/x")]).as_deref(), Ok("/w/r/r/x"));
+        assert_eq!(checkout(&[("repository", "O/R"), ("ref", "main")]).as_deref(), Ok("/w/r/r"));
+        assert_eq!(checkout(&[("fetch-depth", "0")]).as_deref(), Ok("/w/r/r"));
+    }
+
+    fn wish(with: &[(&str, &str)]) -> Result<TreeWish, String> {
+        read(with, false).map(|checkout| match checkout.source {
             Source::Forge(wish) => *wish,
             other => panic!("{other:?}"),
         })

@@ -223,7 +223,7 @@ impl Job<'_> {
                 };
                 self.run_script(performing, run).await
             }
-            StepAction::Uses { reference, with } if checkout::is_checkout(reference) => {
+            StepAction::Uses { reference, with } if workflow::is_checkout(reference) => {
                 self.check_out(performing, reference, with).await
             }
             StepAction::Uses { reference, with } if workflow::enters_kdl(reference) => {

@@ -8,7 +8,7 @@ use super::matrix::Leg;
 use super::model::{Job, Steps, Workflow};
 use super::rules::Rules;
 use super::scope::{JobScope, LegScope, NoContexts};
-use super::{KDL_FILE, Reference, suggest};
+use super::{KDL_FILE, Reference, is_checkout, suggest};
 use crate::diagnostic::Diagnostic;
 use crate::expression::{Scope, Value};
 use crate::template;
@@ -287,18 +287,6 @@ pub fn enters_kdl(reference: &str) -> bool {
     name.eq_ignore_ascii_case(ENTRY) && !version.is_empty()
 }
 
-fn is_checkout(reference: &str) -> bool {
-    let path = match reference.split_once("://") {
-        // The host goes; what follows is the path of the repository.
-        Some(("http" | "https", rest)) => rest.split_once('/').map_or("", |(_, path)| path),
-        Some(_) => "",
-        None => reference,
-    };
-    let name = path.split_once('@').map_or(path, |(name, _)| name).trim_end_matches('/');
-    let name = name.strip_suffix(".git").unwrap_or(name);
-    name.eq_ignore_ascii_case("actions/checkout")
-}
-
 fn on_machine(job: &Job) -> Result<&Steps, Diagnostic> {
     job.on_machine().ok_or_else(|| {
         let message = format!("job {:?} calls a workflow and has no steps of its own", job.key);
@@ -315,30 +303,4 @@ fn evaluate(
 ) -> Result<Value, Diagnostic> {
     template::evaluate(value, scope)
         .map_err(|error| job.diagnostic(at, format!("`{what}` of job {:?}: {error}", job.key)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_checkout;
-
-    #[test]
-    fn checkout_is_known_by_its_name() {
-        for reference in [
-            "actions/checkout@v4",
-            "Actions/Checkout@main",
-            "https://example.org/actions/checkout@v4",
-            "http://localhost:3000/actions/checkout.git@v4",
-        ] {
-            assert!(is_checkout(reference), "{reference}");
-        }
-        for reference in [
-            "actions/checkout-more@v4",
-            "someone/actions/checkout@v4",
-            "actions/checkout/sub@v4",
-            "./actions/checkout",
-            "docker://actions/checkout",
-        ] {
-            assert!(!is_checkout(reference), "{reference}");
-        }
-    }
 }

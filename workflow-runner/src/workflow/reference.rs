@@ -76,6 +76,14 @@ impl<'a> Reference<'a> {
     }
 }
 
+/// Whether `uses` is the checkout action, by name or by the address of a mirror
+/// (forgejo-runner-protocol 8.7).
+pub(crate) fn is_checkout(text: &str) -> bool {
+    let Ok(Reference::Remote(remote)) = Reference::parse(text) else { return false };
+    let name = remote.repository.strip_suffix(".git").unwrap_or(&remote.repository);
+    remote.path.is_empty() && name.eq_ignore_ascii_case("actions/checkout")
+}
+
 impl Remote {
     /// Where its files lie, below the directory for actions.
     pub(crate) fn directory(&self) -> String {
@@ -118,6 +126,25 @@ mod tests {
         assert_eq!(address.directory(), "forge.example_3000/owner/name/1.0");
         assert_eq!(Reference::parse("./a"), Ok(Reference::Local("./a")));
         assert_eq!(Reference::parse("docker://a:1"), Ok(Reference::Container("a:1")));
+    }
+
+    #[test]
+    fn checkout_is_known_by_name_and_by_address() {
+        for (reference, expected) in [
+            ("actions/checkout@v4", true),
+            ("Actions/Checkout@main", true),
+            ("https://code.forgejo.org/actions/checkout@v4", true),
+            ("http://localhost:3000/actions/checkout.git@v4", true),
+            ("actions/checkout", false),
+            ("actions/checkout@", false),
+            ("actions/checkout-more@v4", false),
+            ("other/checkout@v4", false),
+            ("actions/checkout/sub@v4", false),
+            ("./actions/checkout", false),
+            ("docker://actions/checkout", false),
+        ] {
+            assert_eq!(is_checkout(reference), expected, "{reference}");
+        }
     }
 
     #[test]
