@@ -17,11 +17,12 @@ fn composite(steps: &str, rest: &str) -> String {
 const NODE: &str =
     "mkdir bin; ln -s \"$(command -v sh)\" bin/node; echo \"$PWD/bin\" >>$GITHUB_PATH";
 
-/// A job in which that `node` is there before the first step.
-fn with_node_before() -> JobBuilder {
-    let bin = tempfile::tempdir().unwrap().keep();
-    std::os::unix::fs::symlink("/bin/sh", bin.join("node")).unwrap();
-    job().env("PATH", &format!("{}:/usr/bin:/bin", bin.display()))
+/// A job in which that `node` is there before the first step, and the directory that has it.
+fn with_node_before() -> (JobBuilder, tempfile::TempDir) {
+    let bin = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/sh", bin.path().join("node")).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bin.path().display());
+    (job().env("PATH", &path), bin)
 }
 
 fn with_node() -> JobBuilder {
@@ -316,7 +317,8 @@ async fn what_runs_before_the_first_step_waits_until_the_host_knows() {
         .await;
     assert_eq!(story.output(), "before 3\nset __run\nmain 3", "{}", story.log());
     assert_eq!(story.outcomes(), [(Skipped, Skipped), (Success, Success), (Success, Success)]);
-    let story = with_node_before()
+    let (builder, _bin) = with_node_before();
+    let story = builder
         .action("own/js@v1", "action.yml", "runs: { using: node20, pre: pre, main: main }\n")
         .action("own/js@v1", "pre", "exit 1")
         .action("own/js@v1", "main", "echo main")
