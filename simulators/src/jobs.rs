@@ -50,6 +50,7 @@ pub fn job(label: &str, scripts: &[&str]) -> JobRequest {
             keep: None,
             keep_frozen: false,
             actions_url: None,
+            run: None,
             services: Vec::new(),
             debug: None,
         },

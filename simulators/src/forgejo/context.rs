@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use forgejo_proto::protobuf::Struct;
 use forgejo_proto::runner::{Task as Message, TaskNeed};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::state::{Job, Run, State, Task, hexadecimal, owner_of};
+use super::state::{Job, Run, State, Task, owner_of};
 
 /// What the runner fills in; the server sends nothing.
 const EMPTY: [&str; 15] = [
@@ -94,18 +92,6 @@ pub(super) fn number(name: &str) -> u32 {
         .fold(1, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)) % 1_000_000)
 }
 
-/// A token for artifacts in the form of the server's: claims that can be read, a signature that is
-/// none (forgejo-runner-protocol 8.9).
-pub(super) fn runtime_token(task: i64, run: i64, job: i64) -> String {
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let header = part(&json!({"alg": "HS256", "typ": "JWT"}));
-    let claims = part(&json!({
-        "scp": format!("Actions.Results:{run}:{job}"), "ac": "[]",
-        "TaskID": task, "RunID": run, "JobID": job,
-    }));
-    format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode(hexadecimal()))
-}
-
 impl State {
     /// Variables of a repository. The owner's win over the repository's (forgejo-runner-protocol 5.3).
     pub(super) fn variables(&self, repository: &str) -> BTreeMap<String, String> {
@@ -174,7 +160,7 @@ impl State {
         if self.profile.has_server_version() {
             context.insert("forgejo_server_version".to_owned(), self.profile.version().into());
         }
-        if self.profile.has_oidc() && run.workflow.wants_oidc() && !run.origin.fork {
+        if self.gives_id_tokens(run) {
             let url = format!(
                 "{}/api/actions/_apis/pipelines/workflows/{}/idtoken?placeholder=true",
                 self.url, run.id

@@ -7,7 +7,6 @@ use forgejo_proto::runner::{
 };
 
 use super::calls::Conduct;
-use super::context::runtime_token;
 use super::log::Log;
 use super::state::{Job, Runner, State, Step, Task, hexadecimal};
 use super::status::Status;
@@ -95,9 +94,12 @@ impl State {
             .map(|task| task.id)
             .collect();
         for id in &found {
+            let runtime_token = self.tasks.get(id).and_then(|task| {
+                self.runtime_token(task.id, self.jobs.get(&task.job)?, task.attempt)
+            });
             if let Some(task) = self.tasks.get_mut(id) {
                 task.token = hexadecimal();
-                task.runtime_token = runtime_token(task.id, task.run, task.job);
+                task.runtime_token = runtime_token.unwrap_or_default();
                 task.hidden.extend([task.token.clone(), task.runtime_token.clone()]);
             }
         }
@@ -116,7 +118,7 @@ impl State {
         let id = self.new_id();
         let now = self.clock.now();
         let token = hexadecimal();
-        let runtime_token = runtime_token(id, job.run, job.id);
+        let runtime_token = self.runtime_token(id, &job, job.attempt)?;
         let mut hidden: Vec<_> = self.secrets(self.runs.get(&job.run)?).into_values().collect();
         hidden.extend([token.clone(), runtime_token.clone()]);
         hidden.retain(|secret| !secret.is_empty());

@@ -89,7 +89,7 @@ impl Builder {
 /// last of them.
 #[derive(Clone, Debug)]
 pub struct Forge {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     _accepting: Arc<Accepting>,
 }
 

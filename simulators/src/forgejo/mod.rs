@@ -26,7 +26,8 @@
 //!
 //! - `server` has the connections. Every call goes into the record ([`Forge::calls`]) and may get a
 //!   [`Fault`].
-//! - `service` has the calls of the protocol, `rest` the few of the REST API.
+//! - `service` has the calls of the protocol, `rest` the few of the REST API. `artifacts` and `id_token`
+//!   are what jobs use themselves, with the `runtime_token` of their task.
 //! - `runners`, `fetch`, `log` and `task` have the rules of the calls, `lifecycle` those by which jobs
 //!   let each other go, `reaper` those by the [`Clock`].
 //! - `workflow`, `matrix`, `expression`, `yaml` and `emit` make jobs and payloads of workflow files,
@@ -37,9 +38,11 @@
 //! Waiting is by events: everything that changes the state wakes who waits.
 //!
 //! Left out: expansion of reusable workflows (a job that a newer server would expand is refused),
-//! filters of `on` (a [`Trigger`] always fits), approval of pull requests, schedules, commit status, git,
-//! artifacts, OIDC tokens, the pages themselves, and expressions that a server would not evaluate.
+//! filters of `on` (a [`Trigger`] always fits), approval of pull requests, schedules, commit status, the
+//! time for which artifacts are kept, the public key of ID tokens, the pages themselves, and expressions
+//! that a server would not evaluate.
 
+mod artifacts;
 mod calls;
 mod clock;
 mod conduct;
@@ -49,6 +52,8 @@ mod expression;
 mod faults;
 mod fetch;
 mod forge;
+mod id_token;
+mod json_web_token;
 mod lifecycle;
 mod log;
 mod matrix;
@@ -56,6 +61,7 @@ mod profile;
 mod reaper;
 mod rest;
 mod runners;
+mod runtime_token;
 mod server;
 mod service;
 mod state;
@@ -66,6 +72,7 @@ mod view;
 mod workflow;
 mod yaml;
 
+pub use artifacts::ArtifactView;
 pub use calls::{Answer, Call, Rpc};
 pub use clock::Clock;
 pub use faults::{Fault, FaultSwitch, Hold};

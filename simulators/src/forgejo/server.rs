@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Body;
+use axum::routing::any;
 use bytes::Bytes;
 use connectrpc::compression::{CompressionProvider as _, GzipProvider};
 use connectrpc::{ConnectError, Limits};
@@ -22,10 +23,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::artifacts::Store;
 use super::calls::{Answer, Call, Rpc};
 use super::faults::{Fault, Taken};
 use super::state::State;
-use super::{rest, service};
+use super::{artifacts, id_token, rest, service};
 use crate::git::Repositories;
 
 /// Bytes of a request that is read at all.
@@ -37,6 +39,8 @@ pub(super) struct Shared {
     changes: watch::Sender<u64>,
     connections: Mutex<JoinSet<()>>,
     pub(super) git: Repositories,
+    /// The bytes of artifacts.
+    pub(super) store: Store,
 }
 
 impl fmt::Debug for Shared {
@@ -48,8 +52,8 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(state: State) -> Self {
         let connections = Mutex::new(JoinSet::new());
-        let git = Repositories::new();
-        Self { state: Mutex::new(state), changes: watch::Sender::new(0), connections, git }
+        let (git, store) = (Repositories::new(), Store::new());
+        Self { state: Mutex::new(state), changes: watch::Sender::new(0), connections, git, store }
     }
 
     /// The state, to be looked at or to be changed in a way that nobody waits for.
@@ -161,6 +165,9 @@ pub(super) fn serve(listener: TcpListener, shared: &Arc<Shared>, sub_path: &str)
     let calls = connectrpc::ConnectRpcService::new(service::router()).with_limits(limits);
     let api = axum::Router::new()
         .nest_service("/api/actions", calls)
+        .route(id_token::PATH, any(id_token::answer))
+        .route(artifacts::NEWER, any(artifacts::newer))
+        .route(artifacts::OLDER, any(artifacts::older))
         .fallback(rest::answer)
         .with_state(Arc::clone(shared));
     let app = if sub_path.is_empty() { api } else { axum::Router::new().nest(sub_path, api) };

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+use super::artifacts::Artifact;
 use super::calls::{Call, Conduct};
 use super::clock::Clock;
 use super::faults::Faults;
@@ -78,6 +79,9 @@ pub(super) struct State {
     pub(super) runs: BTreeMap<i64, Run>,
     pub(super) jobs: BTreeMap<i64, Job>,
     pub(super) tasks: BTreeMap<i64, Task>,
+    pub(super) artifacts: BTreeMap<i64, Artifact>,
+    /// What signs the tokens and addresses that only the server reads.
+    pub(super) secret: [u8; 32],
     pub(super) versions: HashMap<Scope, i64>,
     pub(super) calls: Vec<Call>,
     pub(super) violations: Vec<String>,
@@ -219,6 +223,8 @@ impl State {
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            artifacts: BTreeMap::new(),
+            secret: rand::random(),
             versions: HashMap::new(),
             calls: Vec::new(),
             violations: Vec::new(),
