@@ -142,6 +142,8 @@ impl Machine {
             label: None,
             checkout_first: false,
             tree: None,
+            services: Vec::new(),
+            native_commits: Default::default(),
         }
     }
 

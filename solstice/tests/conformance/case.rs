@@ -67,7 +67,17 @@ impl Case {
         self.expected.get("slow").is_some()
     }
 
-    /// What the run is given: `event`, `inputs`, `needs`, `vars`, `secrets`, `matrix`.
+    /// Why the program is known to do otherwise.
+    pub(super) fn unmet(&self, dialect: Dialect) -> Option<&Json> {
+        self.expected("unmet", dialect)
+    }
+
+    /// Whether there is a `node`.
+    pub(super) fn has_node(&self) -> bool {
+        self.given("node").is_some_and(|node| *node == true)
+    }
+
+    /// What the run is given: `event`, `inputs`, `needs`, `vars`, `secrets`, `matrix`, `node`.
     pub(super) fn given(&self, what: &str) -> Option<&Json> {
         self.expected.get("given")?.get(what)
     }

@@ -37,13 +37,25 @@ pub(super) fn compare(case: &Case, dialect: Dialect, played: &Played) -> Vec<Str
             }
         }
         if let Some(expected) = step.get("lines").and_then(|value| of(value, dialect)) {
-            let lines = lines(&played.events, number);
-            let expected: Vec<Json> = expected.as_array().unwrap().clone();
-            if expected.len() != lines.len()
-                || !expected.iter().zip(&lines).all(|(line, actual)| is_line(line, actual))
-            {
-                same(place("lines"), &json!(expected), &json!(lines));
+            let lines = lines(&played.events, |step| step == Some(number), is_process);
+            if !are_lines(expected, &lines) {
+                same(place("lines"), expected, &json!(lines));
             }
+        }
+        if let Some(expected) = step.get("warnings").and_then(|value| of(value, dialect)) {
+            let warnings = lines(&played.events, |step| step == Some(number), is_warning);
+            let parts = expected.as_array().unwrap();
+            let is_part =
+                |(part, warning): (&Json, &String)| warning.contains(part.as_str().unwrap());
+            if parts.len() != warnings.len() || !parts.iter().zip(&warnings).all(is_part) {
+                same(place("warnings"), expected, &json!(warnings));
+            }
+        }
+    }
+    if let Some(expected) = case.expected("output", dialect) {
+        let lines = lines(&played.events, |_| true, is_process);
+        if !are_lines(expected, &lines) {
+            same("output".to_owned(), expected, &json!(lines));
         }
     }
     let extra = finished(&played.events, u32::try_from(case.steps().len()).unwrap());
@@ -71,17 +83,38 @@ fn finished(events: &[JobEvent], step: u32) -> Option<&StepFinished> {
     })
 }
 
-/// What the processes of a step printed.
-fn lines(events: &[JobEvent], step: u32) -> Vec<String> {
+/// The lines of these steps, of this kind; what belongs to no step has none.
+fn lines(
+    events: &[JobEvent],
+    of: impl Fn(Option<u32>) -> bool,
+    is_wanted: impl Fn(Stream, &str) -> bool,
+) -> Vec<String> {
     let mut lines = Vec::new();
     for event in events {
         let EventBody::Log(batch) = &event.event else { continue };
-        if batch.step == Some(step) {
-            let batch = batch.lines.iter().filter(|line| line.stream != Stream::Runner);
-            lines.extend(batch.map(|line| line.text.to_text().into_owned()));
+        if of(batch.step) {
+            let batch = batch.lines.iter().map(|line| (line.stream, line.text.to_text()));
+            let wanted = batch.filter(|(stream, text)| is_wanted(*stream, text));
+            lines.extend(wanted.map(|(_, text)| text.into_owned()));
         }
     }
     lines
+}
+
+/// What processes printed.
+fn is_process(stream: Stream, _text: &str) -> bool {
+    stream != Stream::Runner
+}
+
+/// A warning of the runner itself.
+fn is_warning(stream: Stream, text: &str) -> bool {
+    stream == Stream::Runner && text.starts_with("##[warning]")
+}
+
+fn are_lines(expected: &Json, actual: &[String]) -> bool {
+    let expected = expected.as_array().unwrap();
+    expected.len() == actual.len()
+        && expected.iter().zip(actual).all(|(line, actual)| is_line(line, actual))
 }
 
 /// Whether a line is as expected: a text, or its begin with its length or the most of it.

@@ -72,6 +72,8 @@ pub(super) fn document(case: &Case, dialect: Dialect) -> Result<JobDocument, Str
         label: None,
         checkout_first: false,
         tree: None,
+        services: Vec::new(),
+        native_commits: Default::default(),
     })
 }
 

@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use workflow_runner::engine;
-use workflow_runner::host::NoHost;
 use workflow_runner::system::Local;
+
+use super::actions::{Shelf, put_node, write_node};
 
 /// How long a job may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -28,8 +29,13 @@ pub(super) struct Played {
 }
 
 /// Runs a job to its end, in a directory of its own.
-pub(super) async fn play(mut document: JobDocument) -> Played {
+pub(super) async fn play(mut document: JobDocument, has_node: bool) -> Played {
     let directory = tempfile::tempdir().unwrap();
+    if has_node {
+        let node = directory.path().join("node");
+        write_node(&node);
+        put_node(&mut document.plan, node.to_str().unwrap());
+    }
     document.work_directory = directory.path().join("work").to_str().unwrap().to_owned();
     let (ours, theirs) = duplex(64 * 1024);
     let guest = tokio::spawn(serve(document.clone(), theirs));
@@ -82,7 +88,7 @@ async fn serve(document: JobDocument, mut stream: DuplexStream) {
     let job = engine::run(
         document,
         Arc::new(Local::new()),
-        Arc::new(NoHost),
+        Arc::new(Shelf),
         sender,
         CancellationToken::new(),
     );

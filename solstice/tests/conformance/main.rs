@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod actions;
 mod case;
 mod compare;
 mod document;
@@ -11,6 +12,7 @@ mod here;
 #[path = "../../../vm-manager/tests/guest/host.rs"]
 #[expect(dead_code, reason = "the tests of machines need more of it")]
 mod host;
+mod served;
 mod there;
 
 use std::fmt::Write;
@@ -86,24 +88,30 @@ async fn check(stage: &Stage, at_a_time: usize, cases: Vec<Case>) {
 /// Runs a workflow by a forge's rules; what differs from what is expected, or nothing.
 async fn findings(case: &Case, dialect: Dialect, stage: &Stage) -> Option<String> {
     let found = match given::document(case, dialect) {
-        Ok(document) => compare::compare(case, dialect, &stage.play(document).await),
+        Ok(document) => {
+            let played = stage.play(document, case.has_node()).await;
+            compare::compare(case, dialect, &played)
+        }
         Err(refusal) if case.may_be_refused(dialect) => {
             assert!(refusal.starts_with(&format!("{}.yml:", case.name)), "no place: {refusal}");
             return None;
         }
         Err(refusal) => vec![format!("it is refused: {refusal}")],
     };
-    if found.is_empty() {
-        return None;
-    }
+    let found = match case.unmet(dialect) {
+        None if found.is_empty() => return None,
+        None => found,
+        Some(_) if !found.is_empty() => return None,
+        Some(unmet) => vec![format!("it is met, but said not to be: {unmet}")],
+    };
     Some(format!("== {} ({}): {}\n{}", case.name, dialect.name(), case.about(), found.join("\n")))
 }
 
 impl Stage {
-    async fn play(&self, document: JobDocument) -> Played {
+    async fn play(&self, document: JobDocument, has_node: bool) -> Played {
         match self {
-            Self::Here => here::play(document).await,
-            Self::There(there) => there.play(document).await,
+            Self::Here => here::play(document, has_node).await,
+            Self::There(there) => there.play(document, has_node).await,
         }
     }
 }

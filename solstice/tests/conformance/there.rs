@@ -11,8 +11,12 @@ use vm_manager::host::Instance;
 use vm_manager::machine::Machine;
 use vm_manager::ssh::Guest;
 
+use super::actions::{NODE, answering, put_node};
 use super::here::{Played, listen};
 use super::host::{boot, spec};
+
+/// Where the `node` of all jobs is.
+const NODE_DIRECTORY: &str = "/var/tmp/node";
 
 /// How long one command in the guest may take.
 const COMMAND: Duration = Duration::from_secs(120);
@@ -37,11 +41,19 @@ impl There {
         let path = format!("{RUN_DIRECTORY}/workflow-runner");
         let size = bytes.len() as u64;
         guest.upload(bytes.as_slice(), size, &path, 0o755, COMMAND).await.unwrap();
+        let make = format!("mkdir -p {NODE_DIRECTORY}");
+        let made = guest.run(&make, None, COMMAND).await.unwrap();
+        assert!(made.success(), "{}", made.complaint());
+        let (size, path) = (NODE.len() as u64, format!("{NODE_DIRECTORY}/node"));
+        guest.upload(NODE.as_bytes(), size, &path, 0o755, COMMAND).await.unwrap();
         Self { machine, guest }
     }
 
     /// Runs a job to its end.
-    pub(super) async fn play(&self, mut document: JobDocument) -> Played {
+    pub(super) async fn play(&self, mut document: JobDocument, has_node: bool) -> Played {
+        if has_node {
+            put_node(&mut document.plan, NODE_DIRECTORY);
+        }
         document.work_directory = format!("/var/tmp/work-{}", document.job);
         let runner = format!("{RUN_DIRECTORY}/workflow-runner");
         let bytes = serde_json::to_vec(&document).unwrap();
@@ -49,7 +61,8 @@ impl There {
         let started = started.unwrap();
         assert!(started.success(), "{}", started.complaint());
         let attach = format!("{runner} attach {}", document.job);
-        let (reader, writer) = self.guest.exec_stream(&attach).await.unwrap();
+        let stream = answering(self.guest.exec_stream(&attach).await.unwrap());
+        let (reader, writer) = tokio::io::split(stream);
         let played = listen(&document, reader, writer);
         let played = timeout(PATIENCE, played).await.expect("the job ends");
         // What a step left running may still write there; it all goes with the machine.

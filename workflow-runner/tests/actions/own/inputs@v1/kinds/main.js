@@ -1,0 +1,2 @@
+echo "[$INPUT_NUMBER] [$INPUT_FLAG] [$INPUT_NOTHING]"
+echo "[$INPUT_LINES]"

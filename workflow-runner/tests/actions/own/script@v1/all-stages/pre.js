@@ -1,0 +1,1 @@
+echo "pre $INPUT_NAME"

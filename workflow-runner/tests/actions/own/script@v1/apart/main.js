@@ -1,0 +1,2 @@
+echo "main [$STATE_mine]"
+echo "mine=$INPUT_NAME" >> "$GITHUB_STATE"

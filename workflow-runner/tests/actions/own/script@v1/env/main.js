@@ -1,0 +1,1 @@
+echo "$JOB $WRITTEN $STEP"

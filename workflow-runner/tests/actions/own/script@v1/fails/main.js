@@ -1,0 +1,3 @@
+echo "main"
+echo value=kept >> "$GITHUB_OUTPUT"
+exit 3

@@ -1,0 +1,1 @@
+echo "::warning file=a.txt,line=3::of the main part"

@@ -1,0 +1,1 @@
+echo "::notice::of the post part"

@@ -1,0 +1,4 @@
+echo "post [$LATE]"
+case $PATH in
+  /added:*) echo "with the path" ;;
+esac

@@ -1,0 +1,1 @@
+echo "::add-mask::value-44x"

@@ -1,0 +1,1 @@
+echo "post value-44x"

@@ -1,0 +1,2 @@
+echo "post fails"
+exit 4

@@ -1,0 +1,1 @@
+echo "post on failure"

@@ -1,0 +1,2 @@
+echo "pre"
+exit 1

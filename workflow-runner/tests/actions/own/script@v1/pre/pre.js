@@ -1,0 +1,2 @@
+echo "pre"
+echo SET_BEFORE=pre >> "$GITHUB_ENV"

@@ -1,0 +1,2 @@
+echo "main $INPUT_NAME"
+echo "value=$INPUT_NAME" >> "$GITHUB_OUTPUT"

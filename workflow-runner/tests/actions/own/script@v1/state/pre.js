@@ -1,0 +1,2 @@
+echo first=pre >> "$GITHUB_STATE"
+echo word=pre >> "$GITHUB_STATE"

@@ -1,0 +1,1 @@
+echo main >> "$GITHUB_STEP_SUMMARY"

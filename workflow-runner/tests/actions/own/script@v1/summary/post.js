@@ -1,0 +1,1 @@
+echo post >> "$GITHUB_STEP_SUMMARY"
