@@ -13,13 +13,16 @@
 //!
 //! Each side may send [`CALL_ROOM_BYTES`] of a body, and then as much as the other grants. A call ends
 //! with its answer: behind an error as its head, behind [`Reply::End`], [`Reply::Broken`] or
-//! [`Ask::Drop`]. What the guest still had on its way then is no fault.
+//! [`Ask::Drop`]. What the guest still had on its way then is no fault. An answer may begin before the
+//! body of its call is complete, and the rest of that is of no interest then.
 //!
 //! Calls live on one connection. When it is lost, so are they, and the guest makes them again: whatever
-//! a call does may be done twice.
+//! a call does may be done twice. A request whose body is at hand no more is not made again; whoever
+//! made it is told that it got no answer.
 
 use serde::{Deserialize, Serialize};
 
+use crate::guest::GuestService;
 use crate::request::Secret;
 
 /// The bytes of a body that may be sent before room was granted.
@@ -42,6 +45,79 @@ pub enum HostCall {
     /// A commit of a repository of the job's forge, as an uncompressed tar archive of its files with
     /// `.git` beside them.
     Tree(TreeWish),
+    /// A request to one of the job's services; the body of the answer is that of the call's.
+    Forward(ForwardWish),
+}
+
+impl HostCall {
+    /// Whether a body comes with it.
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        matches!(self, Self::Forward(ForwardWish { has_body: true, .. }))
+    }
+}
+
+/// The service that keeps caches, on the host itself.
+pub const CACHE_SERVICE: &str = "cache";
+
+/// What stands before the paths of the first version of its protocol (forgejo-runner-protocol 8.8).
+pub const CACHE_PATH: &str = "/_apis/artifactcache/";
+
+/// What stands before those of the second (github-runner-protocol 8.5).
+pub const CACHE_CALLS: &str = "/twirp/github.actions.results.api.v1.CacheService/";
+
+/// The host's own service for caches, which no forge names.
+#[must_use]
+pub fn cache_service() -> GuestService {
+    GuestService {
+        name: CACHE_SERVICE.to_owned(),
+        base_url: String::new(),
+        token: None,
+        paths: vec![CACHE_PATH.to_owned(), CACHE_CALLS.to_owned()],
+    }
+}
+
+/// The host's own service for artifacts, for a job of a run that no forge knows of.
+#[must_use]
+pub fn artifact_service(token: Option<Secret>) -> GuestService {
+    GuestService {
+        name: ARTIFACT_SERVICE.to_owned(),
+        base_url: String::new(),
+        token,
+        paths: vec![ARTIFACT_CALLS.to_owned(), ARTIFACT_FILES.to_owned()],
+    }
+}
+
+/// The service that keeps artifacts: the forge's, or the host's for a job that has no forge.
+pub const ARTIFACT_SERVICE: &str = "artifacts";
+
+/// What stands before the calls of its fourth version (forgejo-runner-protocol 8.9).
+pub const ARTIFACT_CALLS: &str = "/twirp/github.actions.results.api.v1.ArtifactService/";
+
+/// What stands before the files of the artifacts that the host keeps: clients take the first two names
+/// for an account and a container.
+pub const ARTIFACT_FILES: &str = "/_apis/artifacts/files/";
+
+/// The service that makes tokens which say who a job is.
+pub const ID_SERVICE: &str = "oidc";
+
+/// The bytes of a path with its query, and of the names and values of all headers.
+pub const FORWARD_HEAD_BYTES: usize = 64 * 1024;
+
+/// An HTTP request to a service of the job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardWish {
+    /// Which, by its name in the job.
+    pub service: String,
+    /// `GET`, `HEAD`, `POST`, `PUT`, `PATCH` or `DELETE`.
+    pub method: String,
+    /// The path below the service's address, beginning with a slash, and the query.
+    pub path: String,
+    /// Headers but for those that are about one connection. The `host` is where the program in the
+    /// guest found the service.
+    pub headers: Vec<(String, String)>,
+    /// Whether a body follows.
+    pub has_body: bool,
 }
 
 /// Which commit of which repository, and how much of its history.
@@ -77,6 +153,13 @@ pub enum CallAnswer {
     Tree {
         /// The commit.
         commit: String,
+    },
+    /// The service has answered; the body follows.
+    Forward {
+        /// The status, from 100 to 999.
+        status: u16,
+        /// Headers but for those that are about one connection.
+        headers: Vec<(String, String)>,
     },
 }
 

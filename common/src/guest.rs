@@ -75,6 +75,46 @@ pub struct JobDocument {
     /// The directory with the local tree that `actions/checkout` places in the workspace, where
     /// there is one.
     pub tree: Option<String>,
+    /// The services that the job reaches through the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<GuestService>,
+    /// When the guest program stands for an action whose version is a commit.
+    #[serde(default, skip_serializing_if = "NativeCommits::is_default")]
+    pub native_commits: NativeCommits,
+}
+
+/// When the guest program does what an action does whose version is a commit, which may be of any
+/// version: whoever writes one trusts that commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NativeCommits {
+    /// Always.
+    Always,
+    /// Where the machine has no node, and so cannot run the original.
+    #[default]
+    WithoutNode,
+    /// Never: the original runs, or the step fails.
+    Never,
+}
+
+impl NativeCommits {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A service that the job reaches through the host, as the guest program knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestService {
+    /// By what the host is asked for it.
+    pub name: String,
+    /// Where it is; empty for one of the host's own.
+    pub base_url: String,
+    /// By what programs show whose they are; the host adds it where they do not.
+    pub token: Option<Secret>,
+    /// What stands before the paths that may be asked for.
+    pub paths: Vec<String>,
 }
 
 /// Facts about the machine, from the image catalogue.

@@ -57,6 +57,10 @@ id! {
     JobId
 }
 id! {
+    /// One run of a workflow that no forge knows of: its jobs share artifacts.
+    RunId
+}
+id! {
     /// One virtual machine.
     VmId
 }

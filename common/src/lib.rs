@@ -20,6 +20,6 @@ pub mod size;
 pub mod text;
 pub mod time;
 
-pub use ids::{HostId, InstanceId, JobId, LeaseId, ReservationId, VmId};
+pub use ids::{HostId, InstanceId, JobId, LeaseId, ReservationId, RunId, VmId};
 pub use text::LogText;
 pub use time::Timestamp;

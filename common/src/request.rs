@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::ids::{JobId, ReservationId};
+use crate::ids::{JobId, ReservationId, RunId};
 use crate::plan::Plan;
 use crate::size::ByteSize;
 
@@ -116,8 +116,10 @@ pub struct JobBody {
     /// plan's dialect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actions_url: Option<String>,
-    /// The services that the job may reach through the host: of its forge, and none of ours. No part
-    /// of this version forwards to them yet.
+    /// The run that the job belongs to, where no forge keeps its artifacts: then the host does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The services that the job may reach through the host: of its forge, and none of ours.
     #[serde(default)]
     pub services: Vec<Service>,
     /// The wish for a session in the machine if the job fails. No part of this version grants it yet.

@@ -213,6 +213,7 @@ fn work(
             keep: None,
             keep_frozen: false,
             actions_url: context.actions_url.clone(),
+            run: None,
             services,
             debug: None,
         },

@@ -4,6 +4,8 @@
 //! go on, and how long an answer may wait for a guest that does not read it, is bounded here. What the
 //! calls do is in [`JobServices`].
 
+mod body;
+mod forward;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -17,12 +19,16 @@ use common::call::{
     OPEN_CALLS, Reply,
 };
 use common::guest::ToGuest;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-pub(crate) use services::JobServices;
+#[cfg(test)]
+pub(crate) use body::Bytes;
+use body::Inlet;
+pub(crate) use body::{Body, OutBody, empty, text_body};
+pub(crate) use services::{JobServices, Keepers};
 
 /// How long an answer may wait for its guest to read on.
 const UNREAD: Duration = Duration::from_secs(10 * 60);
@@ -45,6 +51,8 @@ pub(crate) struct Calls {
 struct Open {
     /// How much of the answer the guest takes.
     room: Arc<Semaphore>,
+    /// Where its body goes, until that is complete.
+    inlet: Option<Inlet>,
     work: AbortOnDropHandle<()>,
 }
 
@@ -63,8 +71,13 @@ impl Calls {
     pub(crate) async fn take(&mut self, call: u32, ask: Ask) -> Result<(), String> {
         match ask {
             Ask::Begin(wish) => self.begin(call, wish).await,
-            Ask::Data(_) => Err(format!("call {call} has no body, and some of one came")),
-            Ask::End => Ok(()),
+            Ask::Data(bytes) => self.data(call, bytes),
+            Ask::End => {
+                if let Some(inlet) = self.open.get_mut(&call).and_then(|open| open.inlet.take()) {
+                    inlet.end();
+                }
+                Ok(())
+            }
             Ask::Room(bytes) => match self.open.get(&call) {
                 Some(open) if open.room.available_permits() + bytes as usize > most_room() => {
                     Err(format!("call {call} grants more room than there was"))
@@ -80,6 +93,23 @@ impl Calls {
                 self.open.remove(&call);
                 Ok(())
             }
+        }
+    }
+
+    fn data(&mut self, call: u32, bytes: Vec<u8>) -> Result<(), String> {
+        if call > self.last {
+            return Err(format!("some of the body of call {call} came before the call"));
+        }
+        let Some(open) = self.open.get(&call) else {
+            // Its answer was complete already.
+            return Ok(());
+        };
+        match &open.inlet {
+            None => Err(format!("call {call} has no body, and some of one came")),
+            Some(inlet) if !inlet.take(bytes) => {
+                Err(format!("more of the body of call {call} came than there was room for"))
+            }
+            Some(_) => Ok(()),
         }
     }
 
@@ -100,9 +130,15 @@ impl Calls {
         let room = Arc::new(Semaphore::new(CALL_ROOM_BYTES as usize));
         let mut line = Line { call, messages, room: Arc::clone(&room) };
         let services = self.services.clone();
+        let (inlet, body) = if wish.has_body() {
+            let (inlet, body) = body::body(call, line.messages.clone());
+            (Some(inlet), body)
+        } else {
+            (None, empty())
+        };
         let work = tokio::spawn(async move {
             let answer = match services {
-                Some(services) => services.serve(wish).await,
+                Some(services) => services.serve(wish, body).await,
                 None => Err(CallError::new(CallErrorKind::Refused, "this host serves no calls")),
             };
             let last = match answer {
@@ -111,7 +147,7 @@ impl Calls {
             };
             line.say(last).await;
         });
-        self.open.insert(call, Open { room, work: AbortOnDropHandle::new(work) });
+        self.open.insert(call, Open { room, inlet, work: AbortOnDropHandle::new(work) });
         Ok(())
     }
 }
@@ -124,7 +160,7 @@ const fn most_room() -> usize {
 /// An answer that can be sent.
 pub(crate) struct Answer {
     pub(crate) head: CallAnswer,
-    pub(crate) body: Box<dyn AsyncRead + Send + Unpin>,
+    pub(crate) body: OutBody,
     /// Its place among the calls of its job, until it is sent.
     pub(crate) turn: Option<OwnedSemaphorePermit>,
 }

@@ -17,6 +17,7 @@ mod store;
 mod tests;
 mod tree;
 
+pub(crate) use ask::chain;
 pub use origin::Origin;
 pub(crate) use origin::Repository;
 pub(crate) use policy::Policy;

@@ -7,8 +7,12 @@
 //! tree, [`lifecycle`] says what to do about a job that was left.
 //! Nothing here knows a runner protocol, and QEMU, QMP and SSH belong to `vm-manager`.
 
+mod answer;
 pub mod api;
+mod artifacts;
 pub mod attach;
+mod blob;
+mod cache;
 mod calls;
 pub mod clock;
 pub mod events;
@@ -31,6 +35,7 @@ pub mod store;
 mod templates;
 pub mod tree;
 
+pub use cache::CacheSettings;
 pub use fetch::{FetchSettings, Origin};
 pub use freezing::Keys;
 pub use job::JobControl;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::event::Phase;
+use common::guest::NativeCommits;
 use common::ids::{InstanceId, VmId};
 use common::infrastructure::{Cause, Infrastructure};
 use common::request::JobRequest;
@@ -29,7 +30,8 @@ use vm_manager::image::{
 use vm_manager::machine::Machine;
 use vm_manager::ssh::Guest;
 
-use crate::calls::JobServices;
+use crate::cache::{CacheSettings, CacheStore};
+use crate::calls::{JobServices, Keepers};
 use crate::events::{EventLog, ReceiverGone};
 use crate::fetch::{ActionStore, FetchSettings, TreeStore};
 use crate::freezing::Keys;
@@ -63,6 +65,12 @@ pub struct Settings {
     pub templates: Option<TemplateSettings>,
     /// Where what jobs need comes from, and where it is kept.
     pub fetch: FetchSettings,
+    /// Where caches are kept, and how much of them.
+    pub caches: CacheSettings,
+    /// Where the artifacts of runs are that have no forge, each run in a directory of its own.
+    pub artifacts: PathBuf,
+    /// When the guest program stands for an action whose version is a commit.
+    pub native_commits: NativeCommits,
     /// A file of further images.
     pub catalogue: Option<PathBuf>,
     /// The program and arguments of the watchdog; the instance's id is added behind them. Absent
@@ -98,8 +106,7 @@ impl Default for Patience {
 pub(crate) struct Machines {
     settings: Settings,
     catalogue: Catalogue,
-    actions: Arc<ActionStore>,
-    trees: Arc<TreeStore>,
+    keepers: Keepers,
     /// Present for a service, whose machines outlive it.
     service: Option<InstanceId>,
     /// Made when the first machine is needed.
@@ -135,18 +142,21 @@ impl Machines {
 
     /// What this host does for the guest of a job.
     pub(crate) fn services(&self, request: &JobRequest) -> Arc<JobServices> {
-        Arc::new(JobServices::new(request, Arc::clone(&self.actions), Arc::clone(&self.trees)))
+        Arc::new(JobServices::new(request, self.keepers.clone()))
     }
 
     fn new(settings: Settings, service: Option<InstanceId>) -> Result<Self, CatalogueError> {
         let catalogue = Catalogue::load(settings.catalogue.as_deref())?;
-        let actions = ActionStore::new(settings.fetch.clone());
-        let trees = TreeStore::new(settings.fetch.clone());
+        let keepers = Keepers {
+            actions: ActionStore::new(settings.fetch.clone()),
+            trees: TreeStore::new(settings.fetch.clone()),
+            caches: CacheStore::new(settings.caches.clone()),
+            artifacts: settings.artifacts.clone(),
+        };
         Ok(Self {
             settings,
             catalogue,
-            actions,
-            trees,
+            keepers,
             service,
             claim: Mutex::default(),
             waiting: Default::default(),
@@ -383,7 +393,9 @@ impl Machines {
         guest: &Guest,
     ) -> Result<(), TryError> {
         let name = machine.name().to_string();
-        let start = async { Ok(placing::start(guest, entry, &name, request).await?) };
+        let start = async {
+            Ok(placing::start(guest, entry, &name, (request, self.settings.native_commits)).await?)
+        };
         or_ended(machine, start).await
     }
 

@@ -4,12 +4,16 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-use common::JobId;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use common::call::{ARTIFACT_SERVICE, artifact_service, cache_service};
 use common::guest::{
-    ATTACH_VERSION, EXIT_DISK_FULL, JobDocument, RUN_DIRECTORY, RunnerFacts, START_WORD,
+    ATTACH_VERSION, EXIT_DISK_FULL, GuestService, JobDocument, NativeCommits, RUN_DIRECTORY,
+    RunnerFacts, START_WORD,
 };
 use common::infrastructure::{Cause, Infrastructure};
-use common::request::JobRequest;
+use common::request::{JobRequest, Secret, Service};
+use common::{JobId, RunId};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 use tokio_util::io::SyncIoBridge;
@@ -234,12 +238,12 @@ pub(crate) async fn start(
     guest: &Guest,
     entry: &Entry,
     machine: &str,
-    request: &JobRequest,
+    (request, native_commits): (&JobRequest, NativeCommits),
 ) -> Result<(), Infrastructure> {
     let failed = |cause: Cause, reason: &dyn Display| {
         Infrastructure::new(cause, format!("the guest program did not start the job: {reason}"))
     };
-    let document = document(entry, machine, request);
+    let document = document(entry, machine, request, native_commits);
     let bytes =
         serde_json::to_vec(&document).map_err(|error| failed(Cause::GuestProgram, &error))?;
     let command = format!("{} start", program_path());
@@ -255,14 +259,27 @@ pub(crate) async fn start(
     Err(failed(cause_of_end(Some(&done.status)), &reason))
 }
 
-fn document(entry: &Entry, machine: &str, request: &JobRequest) -> JobDocument {
+fn document(
+    entry: &Entry,
+    machine: &str,
+    request: &JobRequest,
+    native_commits: NativeCommits,
+) -> JobDocument {
     let body = &request.body;
+    let services = body.services.iter().map(|service| GuestService {
+        name: service.name.clone(),
+        base_url: service.base_url.clone(),
+        token: service.token.as_ref().and_then(|name| body.secrets.get(name)).cloned(),
+        paths: service.paths.clone(),
+    });
+    // They are no secrets of the user's.
+    let is_token = |name: &String| body.services.iter().any(|s| s.token.as_ref() == Some(name));
     JobDocument {
         version: ATTACH_VERSION,
         job: request.envelope.job,
         plan: body.plan.clone(),
         contexts: body.contexts.clone(),
-        secrets: body.secrets.clone(),
+        secrets: body.secrets.clone().into_iter().filter(|(name, _)| !is_token(name)).collect(),
         runner: RunnerFacts {
             os: entry.runner_os.clone(),
             arch: entry.runner_arch.clone(),
@@ -274,7 +291,31 @@ fn document(entry: &Entry, machine: &str, request: &JobRequest) -> JobDocument {
         label: Some(request.envelope.label.clone()),
         checkout_first: tree_of(entry, request).is_some() && !body.has_checkout,
         tree: tree_of(entry, request).map(|_| tree_path()),
+        services: own_services(request).into_iter().chain(services).collect(),
+        native_commits,
     }
+}
+
+/// The services that this host keeps for the job itself.
+fn own_services(request: &JobRequest) -> Vec<GuestService> {
+    let mut services = vec![cache_service()];
+    let keeps = |service: &Service| service.name == ARTIFACT_SERVICE;
+    if let Some(run) = request.body.run
+        && !request.body.services.iter().any(keeps)
+    {
+        let token = local_token(run, request.envelope.job);
+        services.push(artifact_service(Some(token)));
+    }
+    services
+}
+
+/// What programs look into to learn which run they belong to: it has the form of a forge's token
+/// (forgejo-runner-protocol 8.9), and nobody is let in by it.
+fn local_token(run: RunId, job: JobId) -> Secret {
+    let claims = serde_json::json!({ "scp": format!("Actions.Results:{run}:{job}") });
+    let part = |json: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
+    let head = part(serde_json::json!({ "alg": "none", "typ": "JWT" }));
+    Secret::new(format!("{head}.{}.none", part(claims)))
 }
 
 #[cfg(test)]

@@ -102,6 +102,7 @@ fn placeholder(key: &str) -> &'static str {
         "image_dir" => "\"/var/lib/solstice/images\"",
         "template_dir" => "\"/var/lib/solstice/templates\"",
         "fetch_dir" => "\"/var/lib/solstice/fetched\"",
+        "cache_dir" => "\"/var/lib/solstice/caches\"",
         "actions_allow" => "[\"http://forge.lan:3000\"]",
         "catalogue" => "\"/etc/solstice/catalogue.toml\"",
         "qemu" => "\"qemu-system-x86_64\"",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use common::ids::InstanceId;
-use orchestrator::{FetchSettings, Keys, TemplateSettings};
+use orchestrator::{CacheSettings, FetchSettings, Keys, TemplateSettings};
 use vm_manager::host::{HostSettings, watchdog};
 
 use crate::exit::CommandError;
@@ -49,7 +49,8 @@ pub(crate) fn template_settings(settings: &Settings) -> Option<TemplateSettings>
 
 /// Where what jobs need comes from, and where it is kept.
 pub(crate) fn fetch_settings(settings: &Settings) -> FetchSettings {
-    let ActionKeys { directory, quota, github, forgejo, gitea, allow } = settings.actions.clone();
+    let ActionKeys { directory, quota, github, forgejo, gitea, allow, .. } =
+        settings.actions.clone();
     FetchSettings {
         directory: directory.unwrap_or_else(|| settings.state_dir.join("fetched")),
         quota,
@@ -58,6 +59,20 @@ pub(crate) fn fetch_settings(settings: &Settings) -> FetchSettings {
         gitea,
         trusted: allow,
     }
+}
+
+/// Where caches are kept, and how much of them.
+pub(crate) fn cache_settings(settings: &Settings) -> CacheSettings {
+    let directory = settings.actions.caches.clone();
+    CacheSettings {
+        directory: directory.unwrap_or_else(|| settings.state_dir.join("caches")),
+        quota: settings.actions.cache_quota,
+    }
+}
+
+/// Where the artifacts of runs are that have no forge, each run in a directory of its own.
+pub(crate) fn artifact_directory(settings: &Settings) -> PathBuf {
+    settings.state_dir.join("artifacts")
 }
 
 /// What everything is sealed with that outlives a machine.
@@ -76,6 +91,9 @@ pub(crate) fn orchestrator_settings(settings: &Settings) -> orchestrator::Settin
         guest_programs: settings.guest_programs.clone(),
         templates: template_settings(settings),
         fetch: fetch_settings(settings),
+        caches: cache_settings(settings),
+        artifacts: artifact_directory(settings),
+        native_commits: settings.actions.commits,
         catalogue: settings.catalogue.clone(),
         watchdog: watchdog_command(settings),
         keys: keys(settings),

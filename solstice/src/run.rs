@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use common::ids::RunId;
 use common::plan::Dialect;
 use common::request::{Contexts, MachineSize};
 use common::time::Timestamp;
@@ -28,6 +29,7 @@ use workflow_runner::workflow::{self, Workflow};
 
 use crate::cli::RunArgs;
 use crate::exit::{CommandError, Exit};
+use crate::host::artifact_directory;
 use crate::message;
 use crate::render::{Human, Json, Output, Render, Screen, watch_readers};
 use crate::settings::Settings;
@@ -67,6 +69,10 @@ pub(crate) async fn run(settings: &Settings, arguments: RunArgs) -> Result<Exit,
     let host = Arc::new(Host::open(settings)?);
     let ended = execute(&prepared, &arguments, Arc::clone(&host), &stop, closed, render).await;
     host.close().await;
+    let artifacts = artifact_directory(settings).join(prepared.run.to_string());
+    if artifacts.is_dir() {
+        message::notice(&format!("Artifacts: {}", artifacts.display()));
+    }
     ended
 }
 
@@ -80,6 +86,7 @@ struct Prepared {
     secrets: secrets::Secrets,
     nodes: Vec<Node>,
     repository: String,
+    run: RunId,
 }
 
 impl Prepared {
@@ -146,7 +153,8 @@ async fn prepare(directory: &Path, arguments: &RunArgs) -> Result<Prepared, Comm
     };
     let repository = facts.repository;
     let workflow = Arc::new(workflow);
-    Ok(Prepared { file, workflow, library, dialect, contexts, secrets, nodes, repository })
+    let run = RunId::new();
+    Ok(Prepared { file, workflow, library, dialect, contexts, secrets, nodes, repository, run })
 }
 
 async fn execute<R: Runner + Labels>(
@@ -171,6 +179,7 @@ async fn execute<R: Runner + Labels>(
             matrix: arguments.matrix.clone(),
             project: prepared.file.project.clone(),
             repository: prepared.repository.clone(),
+            run: Some(prepared.run),
         },
         labels: labels.as_ref(),
         matrix_keys_seen: BTreeSet::new(),

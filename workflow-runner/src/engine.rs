@@ -31,6 +31,7 @@ mod job;
 mod left;
 mod lines;
 mod matcher;
+mod native;
 mod pump;
 mod room;
 mod script;

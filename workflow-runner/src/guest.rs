@@ -20,6 +20,7 @@ mod connection;
 mod daemon;
 mod document;
 mod error;
+mod forwarder;
 mod host;
 mod house;
 #[cfg(test)]
@@ -39,7 +40,7 @@ pub use daemon::daemon;
 pub use error::GuestError;
 pub use personal::personal;
 pub use start::start;
-pub use unpack::unpack;
+pub use unpack::{unpack, unpack_packed};
 
 /// The variable that names another place than [`common::guest::RUN_DIRECTORY`], for tests.
 pub const RUN_DIRECTORY_VARIABLE: &str = "SOLSTICE_GUEST_RUN_DIR";

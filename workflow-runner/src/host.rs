@@ -1,7 +1,10 @@
 //! The small interface through which the engine asks the orchestrator for what no machine of a job can
 //! get by itself: a guest may have no route to the forge, no certificates and no git.
 
-use common::call::TreeWish;
+use std::fmt;
+
+use common::call::{ForwardWish, TreeWish};
+use tokio::io::AsyncRead;
 
 use crate::system::{Owner, Pending};
 
@@ -25,6 +28,34 @@ pub trait Host: Send + Sync {
         to: &'a str,
         owner: Owner,
     ) -> Pending<'a, Result<Fetched, HostError>>;
+
+    /// Asks a service of the job, once more where the connection is lost before it answers.
+    fn ask<'a>(
+        &'a self,
+        wish: ForwardWish,
+        body: &'a [u8],
+    ) -> Pending<'a, Result<Answered, HostError>>;
+
+    /// Where programs of this machine find the job's services, as `http://HOST:PORT`.
+    fn address(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// What a service answers.
+pub struct Answered {
+    /// The status of HTTP.
+    pub status: u16,
+    /// The headers.
+    pub headers: Vec<(String, String)>,
+    /// The body, as it comes. An error when the connection is lost before its end.
+    pub body: Box<dyn AsyncRead + Send + Unpin>,
+}
+
+impl fmt::Debug for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answered").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 /// What is there now.
@@ -62,6 +93,16 @@ impl Host for NoHost {
     ) -> Pending<'a, Result<Fetched, HostError>> {
         let name = &wish.repository;
         let sentence = format!("the repository {name} cannot be fetched: this job has no host");
+        Box::pin(async move { Err(HostError(sentence)) })
+    }
+
+    fn ask<'a>(
+        &'a self,
+        wish: ForwardWish,
+        _body: &'a [u8],
+    ) -> Pending<'a, Result<Answered, HostError>> {
+        let sentence =
+            format!("the service {} cannot be asked: this job has no host", wish.service);
         Box::pin(async move { Err(HostError(sentence)) })
     }
 }

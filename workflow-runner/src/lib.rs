@@ -11,6 +11,7 @@ pub mod expression;
 pub mod fuzz;
 pub mod guest;
 pub mod host;
+pub mod service;
 pub mod system;
 pub mod template;
 pub mod workflow;

@@ -11,10 +11,13 @@ mod files;
 mod glob;
 mod hash;
 mod local;
+mod pack;
 pub(crate) mod pressure;
 mod process;
 mod tree;
 mod users;
+mod walk;
+mod zip;
 
 use std::future::Future;
 use std::io;
@@ -25,7 +28,10 @@ use common::Timestamp;
 use common::size::ByteSize;
 use tokio::io::AsyncRead;
 
+pub(crate) use glob::names_match;
 pub use local::Local;
+pub(crate) use pack::{BASE, ROOT};
+pub use zip::ZipWish;
 
 /// The future of an operation of a [`System`].
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -112,6 +118,50 @@ pub trait System: Send + Sync {
         patterns: &'a [String],
         limit: Duration,
     ) -> Pending<'a, Result<String, SystemError>>;
+
+    /// Packs what patterns include (those of `hashFiles`, but absolute ones) into an archive for
+    /// [`System::unpack`]. Links are kept as links.
+    fn pack(&self, base: &str, patterns: &[String]) -> Packing;
+
+    /// Packs files into a zip archive for [`System::unzip`]; nothing is known of how many there are
+    /// before it was read.
+    fn zip(&self, wish: ZipWish) -> Packing;
+
+    /// Unpacks a zip archive below a directory, which is made. It is kept in the file `temporary`
+    /// meanwhile. Gives what was in it.
+    fn unzip<'a>(
+        &'a self,
+        archive: Box<dyn AsyncRead + Send + Unpin>,
+        temporary: &'a str,
+        to: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<Packed, SystemError>>;
+
+    /// Places the files of an archive of [`System::pack`] where they were: what lay below `base` then lies below this
+    /// `base` now. Files that are there are replaced, and everything belongs to `owner`.
+    fn unpack<'a>(
+        &'a self,
+        archive: Box<dyn AsyncRead + Send + Unpin>,
+        base: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<(), SystemError>>;
+}
+
+/// An archive that is being made.
+pub struct Packing {
+    /// It, as it is made. Its end may be that of what could be made of it.
+    pub archive: Box<dyn AsyncRead + Send + Unpin>,
+    /// Whether it is whole, and what is in it, once it was read.
+    pub result: Pending<'static, Result<Packed, SystemError>>,
+}
+
+/// What is in an archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Files and links.
+    pub files: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
 }
 
 /// An operation that failed.

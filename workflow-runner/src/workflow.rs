@@ -17,6 +17,7 @@ mod inputs;
 mod kdl;
 mod matrix;
 mod model;
+mod native;
 mod places;
 mod planning;
 mod reference;
@@ -43,11 +44,13 @@ pub use matrix::{Leg, expand};
 pub use model::{
     Call, CallSecrets, Event, Input, InputKind, Job, Matrix, Steps, Strategy, Work, Workflow,
 };
+pub use native::{NATIVE_ACTIONS, NATIVE_ORIGINS, Native, NativeAction};
+pub(crate) use native::{Version, is_checkout, native};
 pub use planning::{
     StrategyValues, continues_on_error, display_name, entered_file, enters_kdl, labels,
     literal_labels, plan, strategy_values, timeout_minutes, unsupported_actions, uses_checkout,
 };
-pub(crate) use reference::{Reference, is_checkout};
+pub(crate) use reference::Reference;
 pub use scope::JobScope;
 pub use secrets::{secrets_used, secrets_used_by};
 

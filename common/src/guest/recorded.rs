@@ -120,6 +120,8 @@ fn document() -> JobDocument {
         label: None,
         checkout_first: false,
         tree: Some("/var/tmp/solstice/tree".to_owned()),
+        services: Vec::new(),
+        native_commits: Default::default(),
     }
 }
 

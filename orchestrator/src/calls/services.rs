@@ -1,5 +1,6 @@
 //! What the host does for the guest of one job.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use common::request::JobRequest;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Answer;
+use super::forward::Services;
+use super::{Answer, Body};
+use crate::artifacts::LocalArtifacts;
+use crate::cache::{CacheStore, JobCache, Scope};
 use crate::fetch::{ActionStore, Origin, Policy, Repository, TreeStore, is_commit};
 
 /// What the host does for the guest of one job, and in whose name.
@@ -22,8 +26,19 @@ pub(crate) struct JobServices {
     /// Where actions are that name no host.
     origin: Result<(Origin, String), String>,
     policy: Policy,
+    services: Services,
     /// What the job may have under way at the same time.
     under_way: Arc<Semaphore>,
+}
+
+/// What this host keeps for all jobs.
+#[derive(Clone, Debug)]
+pub(crate) struct Keepers {
+    pub(crate) actions: Arc<ActionStore>,
+    pub(crate) trees: Arc<TreeStore>,
+    pub(crate) caches: Arc<CacheStore>,
+    /// Where the artifacts of runs are that have no forge.
+    pub(crate) artifacts: PathBuf,
 }
 
 /// Fetches of one job that are under way; further ones wait. Each may take a file of the largest size.
@@ -39,12 +54,15 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// An attempt that took longer met a limit, and another one would too.
 const SHORT: Duration = Duration::from_secs(60);
 
+/// What is fetched for a guest.
+enum Fetch {
+    Action(String),
+    Tree(TreeWish),
+}
+
 impl JobServices {
-    pub(crate) fn new(
-        request: &JobRequest,
-        actions: Arc<ActionStore>,
-        trees: Arc<TreeStore>,
-    ) -> Self {
+    pub(crate) fn new(request: &JobRequest, keepers: Keepers) -> Self {
+        let Keepers { actions, trees, caches, artifacts } = keepers;
         let github = &request.body.contexts.github;
         let server = github.get("server_url").and_then(serde_json::Value::as_str);
         let place = |url: &str| Origin::split(url).map(|(at, path)| (at, path.to_owned()));
@@ -61,12 +79,24 @@ impl JobServices {
         let mut trusted = settings.trusted.clone();
         trusted.push(own.clone());
         let policy = Policy { forge: forge.clone().ok().map(|(at, _)| at), trusted };
+        let cache = JobCache::new(caches, Scope::of(request), request.envelope.job);
+        let run = request.body.run.map(|run| LocalArtifacts::new(&artifacts.join(run.to_string())));
+        let services = Services::new(request, (cache, run), &policy);
         let under_way = Arc::new(Semaphore::new(UNDER_WAY));
-        Self { actions, trees, forge, origin, policy, under_way }
+        Self { actions, trees, forge, origin, policy, services, under_way }
     }
 
     /// Does what a guest asks for.
-    pub(super) async fn serve(&self, call: HostCall) -> Result<Answer, CallError> {
+    pub(super) async fn serve(&self, call: HostCall, body: Body) -> Result<Answer, CallError> {
+        let fetch = match call {
+            HostCall::Forward(wish) => return self.services.answer(wish, body).await,
+            HostCall::Action { reference } => Fetch::Action(reference),
+            HostCall::Tree(wish) => Fetch::Tree(wish),
+        };
+        self.fetch(fetch).await
+    }
+
+    async fn fetch(&self, fetch: Fetch) -> Result<Answer, CallError> {
         let turn = timeout(TURN, Arc::clone(&self.under_way).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             let text = format!("{UNDER_WAY} other calls of this job have taken {TURN:?}");
@@ -75,9 +105,9 @@ impl JobServices {
         let mut attempt = 1;
         loop {
             let began = Instant::now();
-            let answer = match &call {
-                HostCall::Action { reference } => self.action(reference).await,
-                HostCall::Tree(wish) => self.tree(wish).await,
+            let answer = match &fetch {
+                Fetch::Action(reference) => self.action(reference).await,
+                Fetch::Tree(wish) => self.tree(wish).await,
             };
             match answer {
                 Ok(answer) => return Ok(Answer { turn: Some(turn), ..answer }),

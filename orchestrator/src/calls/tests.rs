@@ -5,6 +5,7 @@ use std::io::Cursor;
 use common::size::ByteSize;
 
 use super::*;
+use crate::cache::{CacheSettings, CacheStore};
 use crate::fetch::{ActionStore, FetchSettings, Origin, TreeStore};
 
 fn wish(reference: &str) -> Ask {
@@ -22,9 +23,15 @@ fn calls(directory: &std::path::Path) -> (Calls, mpsc::Receiver<ToGuest>) {
         gitea: origin,
         trusted: Vec::new(),
     };
-    let (store, trees) = (ActionStore::new(settings.clone()), TreeStore::new(settings));
+    let quota = settings.quota;
+    let keepers = Keepers {
+        actions: ActionStore::new(settings.clone()),
+        trees: TreeStore::new(settings),
+        caches: CacheStore::new(CacheSettings { directory: directory.join("caches"), quota }),
+        artifacts: directory.join("artifacts"),
+    };
     let request = simulators::jobs::job("tiny", &["true"]);
-    Calls::new(Some(Arc::new(JobServices::new(&request, store, trees))))
+    Calls::new(Some(Arc::new(JobServices::new(&request, keepers))))
 }
 
 async fn reply(replies: &mut mpsc::Receiver<ToGuest>) -> (u32, Reply) {

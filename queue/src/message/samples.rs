@@ -89,6 +89,7 @@ pub(super) fn request() -> JobRequest {
         keep: Some(Duration::from_secs(60)),
         keep_frozen: false,
         actions_url: None,
+        run: None,
         services: vec![Service {
             name: "cache".to_owned(),
             base_url: "https://forge.example/cache".to_owned(),

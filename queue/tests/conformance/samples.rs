@@ -54,6 +54,7 @@ pub(crate) fn job() -> JobMessage {
         keep: None,
         keep_frozen: false,
         actions_url: None,
+        run: None,
         services: Vec::new(),
         debug: None,
     };

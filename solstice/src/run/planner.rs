@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::ids::JobId;
+use common::ids::{JobId, RunId};
 use common::plan::{DEFAULT_JOB_MINUTES, Dialect, Value as PlanValue};
 use common::request::{
     Contexts, Deadlines, Envelope, Forge, JobBody, JobRequest, MachineSize, PROTOCOL_VERSION,
@@ -78,6 +78,8 @@ pub(crate) struct Wishes {
     pub(crate) project: PathBuf,
     /// `owner/name`.
     pub(crate) repository: String,
+    /// The run, whose jobs share artifacts.
+    pub(crate) run: Option<RunId>,
 }
 
 /// What is wrong when a job runs a workflow in KDL that the project does not have.
@@ -252,6 +254,7 @@ impl WorkflowPlanner<'_> {
                 keep: self.wishes.keep.map(KeepHow::time),
                 keep_frozen: self.wishes.keep == Some(KeepHow::Frozen),
                 actions_url: None,
+                run: self.wishes.run,
                 services: Vec::new(),
                 debug: None,
             },

@@ -116,6 +116,24 @@ pub(super) const KEYS: &[Key] = &[
         show: |s| Some(s.actions.quota.0.to_string()),
     },
     Key {
+        name: "cache_dir",
+        about: "the caches that jobs save and restore",
+        apply: |s, given| given.path().map(|v| s.actions.caches = Some(v)),
+        show: |s| s.actions.caches.as_deref().map(path),
+    },
+    Key {
+        name: "cache_quota",
+        about: "what all caches may have of the disk",
+        apply: |s, given| given.size().map(|v| s.actions.cache_quota = v),
+        show: |s| Some(s.actions.cache_quota.0.to_string()),
+    },
+    Key {
+        name: "actions_commits",
+        about: "when an action whose version is a commit is done by the runner itself",
+        apply: |s, given| actions::commits(given).map(|v| s.actions.commits = v),
+        show: |s| Some(text(actions::commits_word(s.actions.commits))),
+    },
+    Key {
         name: "actions_github",
         about: "where actions are that name no host, in jobs of GitHub's dialect",
         apply: |s, given| actions::origin(given).map(|v| s.actions.github = v),

@@ -73,10 +73,11 @@ fn every_key_can_be_set_by_the_environment() {
     for key in KEYS {
         let value = match key.name {
             "disk_reserve" | "max_memory" | "keep_events_size" | "template_quota"
-            | "fetch_quota" => "1G",
+            | "fetch_quota" | "cache_quota" => "1G",
             "actions_github" | "actions_forgejo" | "actions_gitea" | "actions_allow" => {
                 "https://forge.example"
             }
+            "actions_commits" => "never",
             "acceleration" => "tcg",
             "labels" | "host_name" | "queue_prefix" => "other",
             "max_cpus" | "keep_events_days" => "3",
@@ -263,6 +264,7 @@ fn effective(settings: &Settings) -> BTreeMap<Cow<'static, str>, Option<String>>
             "image_dir" => path(crate::host::image_directory(settings)),
             "template_dir" => path(crate::host::template_directory(settings)),
             "fetch_dir" => path(crate::host::fetch_settings(settings).directory),
+            "cache_dir" => path(crate::host::cache_settings(settings).directory),
             "qemu" => path(host.qemu.clone()),
             "qemu_img" => path(host.qemu_img.clone()),
             "database" => settings.database_path().and_then(path),

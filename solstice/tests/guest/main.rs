@@ -16,5 +16,6 @@ mod harness;
 mod load;
 mod machines;
 mod service;
+mod services;
 mod templates;
 mod terminals;

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use common::event::JobResult;
+use common::guest::NativeCommits;
 use common::size::ByteSize;
 use orchestrator::clock::Clock;
 use orchestrator::service::{Database, Service, ServiceSettings, Transport};
-use orchestrator::{FetchSettings, Keys, Origin};
+use orchestrator::{CacheSettings, FetchSettings, Keys, Origin};
 use rand::Rng;
 use simulators::BootEnd;
 use simulators::jobs::job;
@@ -57,6 +58,9 @@ pub(crate) fn settings(world: &World, host: &Host, clock: Clock) -> ServiceSetti
                 gitea: nowhere,
                 trusted: Vec::new(),
             },
+            caches: CacheSettings { directory: state.join("caches"), quota: ByteSize(1 << 20) },
+            artifacts: state.join("artifacts"),
+            native_commits: NativeCommits::default(),
             catalogue: Some(scripted.catalogue()),
             watchdog: None,
             keys,

@@ -192,6 +192,8 @@ pub(crate) fn document(scripts: &[&str]) -> JobDocument {
         label: None,
         checkout_first: false,
         tree: None,
+        services: Vec::new(),
+        native_commits: Default::default(),
     }
 }
 

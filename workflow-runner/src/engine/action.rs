@@ -75,9 +75,8 @@ impl Job<'_> {
         &mut self,
         performing: &mut Performing<'_>,
         reference: &str,
-        with: &Planned,
+        with: Vec<(String, String)>,
     ) -> Result<Performed, Fault> {
-        let with = self.open_action(performing, reference, with).await?;
         let limits = performing.limits.clone();
         let found = tokio::select! {
             found = self.find(reference) => found?,
@@ -296,7 +295,7 @@ impl Job<'_> {
 
 /// Whether this program does what an action does.
 fn is_native(reference: &str) -> bool {
-    workflow::is_checkout(reference) || workflow::enters_kdl(reference)
+    workflow::native(reference).is_some() || workflow::enters_kdl(reference)
 }
 
 fn too_deep(reference: &str) -> Fault {

@@ -9,6 +9,7 @@ use crate::expression::Value;
 use crate::system::{Kind, Owner, Placement, System};
 
 use super::fault::Fault;
+use super::native::Unfit;
 use super::workspace::{Directories, inside};
 
 /// The most names that are looked at in a directory before it is emptied.
@@ -66,7 +67,7 @@ impl Checkout {
         github: &Value,
         directories: &Directories,
         has_tree: bool,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Unfit> {
         let input = |name: &str| {
             let found = with.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
             found.map_or("", |(_, value)| value.trim())
@@ -75,10 +76,10 @@ impl Checkout {
         let is_off = |name: &str| input(name).eq_ignore_ascii_case("false");
         let path = input("path");
         let Some(path) = relative(path, &directories.workspace) else {
-            return Err(format!(
+            return Err(Unfit::from(format!(
                 "the path {path} of the checkout lies outside the workspace; name a directory \
                  inside it"
-            ));
+            )));
         };
         let repository = match input("repository") {
             "" => context("repository"),
@@ -96,16 +97,18 @@ impl Checkout {
         };
         if is_own && has_tree {
             if !is_known {
-                return Err(format!(
+                return Err(Unfit::from(format!(
                     "this job has the local working tree only, and cannot check out {reference}; \
                      use \"git checkout\" in a \"run\" step, the history is there"
-                ));
+                )));
             }
             return Ok(place(Source::Here { commit: context("sha") }, context("ref")));
         }
         for (name, instead) in REFUSED {
             if !input(name).is_empty() && !is_off(name) && input(name) != context("server_url") {
-                return Err(format!("the input {name} of a checkout is not supported; {instead}"));
+                let sentence =
+                    format!("the input {name} of a checkout is not supported; {instead}");
+                return Err(Unfit::Original(sentence));
             }
         }
         let depth = match input("fetch-depth") {
@@ -204,7 +207,10 @@ mod tests {
         let github =
             Value::object(context.map(|(key, value)| (key.to_owned(), Value::text(value))));
         let with: Vec<_> = with.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Checkout::new(&with, &github, &directories, has_tree)
+        Checkout::new(&with, &github, &directories, has_tree).map_err(|unfit| match unfit {
+            Unfit::Original(sentence) => sentence,
+            Unfit::Failed(fault) => fault.sentence(),
+        })
     }
 
     fn checkout(with: &[(&str, &str)]) -> Result<String, String> {

@@ -104,9 +104,15 @@ pub(super) struct DialectRules {
     ///
     /// GitHub 7.2. Forgejo 8.5: names are case-insensitive.
     pub(super) env_is_case_sensitive: bool,
-    /// Whether every step gets the job token as `ACTIONS_RUNTIME_TOKEN`.
+    /// Whether every character but letters, digits and hyphens becomes `_` in the variable of an
+    /// action's input.
     ///
-    /// GitHub 7.2: steps of actions only. Forgejo 8.2: the runtime token, else the job token.
+    /// GitHub 8.3: blanks do. Forgejo 8.2: every character outside `A-Z0-9-`.
+    pub(super) plain_input_names: bool,
+    /// Whether every step is told where the job's services are, and by which token it is let in.
+    ///
+    /// GitHub 7.2: steps of actions only. Forgejo 8.2: every step; where there is no runtime token the
+    /// job token is one.
     pub(super) runtime_token: bool,
     /// Whether a job that did not succeed has outputs.
     ///
@@ -344,6 +350,7 @@ const GITHUB: DialectRules = DialectRules {
         "debug",
     ],
     env_is_case_sensitive: true,
+    plain_input_names: false,
     runtime_token: false,
     failed_jobs_have_outputs: true,
     display: CommandDisplay {
@@ -388,6 +395,7 @@ const FORGEJO: DialectRules = DialectRules {
     debug_by_variable: false,
     runner_members: &["os", "arch", "tool_cache", "temp"],
     env_is_case_sensitive: false,
+    plain_input_names: true,
     runtime_token: true,
     failed_jobs_have_outputs: false,
     display: CommandDisplay {

@@ -46,6 +46,8 @@ pub(super) struct RunnerLayer<'a> {
     pub(super) tracking: &'a str,
     /// Whether debug messages are on.
     pub(super) debug: bool,
+    /// By what programs find the job's services, and are let in there.
+    pub(super) services: &'a [(&'static str, String)],
     /// Directories that steps wrote to `GITHUB_PATH`, the first one first in the search.
     pub(super) paths: &'a [String],
 }
@@ -110,6 +112,9 @@ fn add_contexts(variables: &mut Variables, rules: &DialectRules, runner: &Runner
     }
     if let Some(token) = runner.github.get("token").filter(|_| rules.runtime_token) {
         variables.set("ACTIONS_RUNTIME_TOKEN", token.to_text());
+    }
+    if rules.runtime_token {
+        variables.extend(runner.services.iter().map(|(name, value)| (*name, value.as_str())));
     }
     let directories = runner.directories;
     variables.extend([
@@ -179,6 +184,7 @@ mod tests {
                 github: &github,
                 tracking: "github_1",
                 debug: false,
+                services: &[],
                 paths: &["/new".to_owned(), "/old".to_owned()],
             },
         )

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::expression::{Object, Value};
 use crate::host::Host;
+use crate::service;
 use crate::system::{Control, Facts, Signal, System};
 
 use super::action::{Fetched, Later};
@@ -57,6 +58,8 @@ pub(super) struct Job<'a> {
     pub(super) env: Variables,
     /// What steps wrote to `GITHUB_ENV`.
     pub(super) written: Variables,
+    /// By what programs find the job's services.
+    pub(super) services: Vec<(&'static str, String)>,
     /// What steps wrote to `GITHUB_PATH`, first in the search first.
     pub(super) paths: Vec<String>,
     /// `defaults.run`.
@@ -210,6 +213,9 @@ impl<'a> Job<'a> {
             directories,
             env,
             written: Variables::default(),
+            services: host.address().map_or_else(Vec::new, |address| {
+                service::variables(&document.services, address, plan.dialect)
+            }),
             paths: Vec::new(),
             defaults,
             records: Vec::new(),
@@ -334,6 +340,7 @@ impl<'a> Job<'a> {
             directories,
             env,
             written: Variables::default(),
+            services: self.services.clone(),
             paths: self.paths.clone(),
             defaults: RunDefaults::default(),
             records: Vec::new(),

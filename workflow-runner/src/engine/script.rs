@@ -115,6 +115,7 @@ impl Job<'_> {
             github: performing.scope.github(),
             tracking: &self.tracking,
             debug: self.debug,
+            services: &self.services,
             paths: &self.paths,
         };
         environment::build(self.rules, &layers, &runner)

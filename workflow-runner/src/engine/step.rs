@@ -18,6 +18,7 @@ use super::fault::Fault;
 use super::header::{self, Header, run_name};
 use super::interpreter::Said;
 use super::job::{AFTER_CANCEL, Job};
+use super::native::Unfit;
 use super::script::RunStep;
 use super::supervise::{Limits, Stop};
 use super::text::{minutes, sentence};
@@ -223,27 +224,14 @@ impl Job<'_> {
                 };
                 self.run_script(performing, run).await
             }
-            StepAction::Uses { reference, with } if workflow::is_checkout(reference) => {
-                self.check_out(performing, reference, with).await
-            }
             StepAction::Uses { reference, with } if workflow::enters_kdl(reference) => {
                 self.run_workflow(performing, reference, with).await
             }
             StepAction::Uses { reference, with } => {
-                deep(move || self.run_action(performing, reference, with)).await
+                deep(move || self.use_action(performing, reference, with)).await
             }
             StepAction::Unsupported { reason } => Err(reason.clone().into()),
         }
-    }
-
-    async fn check_out(
-        &mut self,
-        performing: &mut Performing<'_>,
-        reference: &str,
-        with: &plan::Value,
-    ) -> Result<Performed, Fault> {
-        let with = self.open_action(performing, reference, with).await?;
-        self.place_tree(performing, reference, &with).await
     }
 
     /// Evaluates `with` of an action, and says in the log what the step does.
@@ -271,7 +259,7 @@ impl Job<'_> {
             Ok(checkout) => {
                 checkout.place(tree, Placement::Move, self.facts.owner, self.system).await
             }
-            Err(sentence) => Err(sentence.into()),
+            Err(unfit) => Err(unfit.into()),
         };
         match placed {
             Ok(()) => self.is_checked_out = true,
@@ -289,7 +277,7 @@ impl Job<'_> {
         performing: &mut Performing<'_>,
         reference: &str,
         with: &[(String, String)],
-    ) -> Result<Performed, Fault> {
+    ) -> Result<Performed, Unfit> {
         let tree = self.document.tree.as_deref();
         let github = performing.scope.github();
         let checkout = Checkout::new(with, github, &self.directories, tree.is_some())?;

@@ -4,6 +4,7 @@ mod actions;
 mod commands;
 mod ending;
 mod full_disk;
+mod natives;
 mod story;
 mod values;
 mod within;
@@ -191,8 +192,10 @@ async fn checkout_places_the_tree() {
 
 #[tokio::test]
 async fn checkout_says_what_it_cannot_do() {
-    let story = job().uses("actions/checkout@v4", &[("lfs", "true")]).play().await;
+    let without_node = || job().env("PATH", "/nowhere");
+    let story = without_node().uses("actions/checkout@v4", &[("lfs", "true")]).play().await;
     assert!(story.log().contains("The input lfs of a checkout is not supported"));
+    assert!(story.log().contains("no node to run the original"), "{}", story.log());
     let story =
         job().tree(&[("a", "")]).uses("actions/checkout@v4", &[("ref", "elsewhere")]).play().await;
     assert!(story.log().contains("cannot check out elsewhere"));

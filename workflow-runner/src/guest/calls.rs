@@ -13,10 +13,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use common::call::{
-    Ask, CALL_ROOM_BYTES, CallAnswer, CallError, CallErrorKind, HostCall, OPEN_CALLS, Reply,
+    Ask, CALL_DATA_BYTES, CALL_ROOM_BYTES, CallAnswer, CallError, CallErrorKind, HostCall,
+    OPEN_CALLS, Reply,
 };
 use common::guest::FromGuest;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
@@ -144,10 +145,19 @@ impl Calls {
     /// # Errors
     /// What the host says, or that it says nothing.
     pub(super) async fn call(&self, call: &HostCall) -> Result<Answer, CallError> {
-        let unavailable = |message: String| CallError::new(CallErrorKind::Unavailable, message);
+        self.call_with(call, &[]).await
+    }
+
+    /// The same with a body.
+    pub(super) async fn call_with(
+        &self,
+        call: &HostCall,
+        body: &[u8],
+    ) -> Result<Answer, CallError> {
         let attempts = async {
             for _ in 0..ATTEMPTS {
-                match self.attempt(call).await {
+                let mut body = body;
+                match self.attempt(call, &mut body).await {
                     Ok(answer) => return Ok(answer),
                     Err(Failure::Error(error)) => return Err(error),
                     Err(Failure::Lost) => {}
@@ -155,13 +165,29 @@ impl Calls {
             }
             Err(unavailable(format!("the connection to the host was lost {ATTEMPTS} times")))
         };
-        match timeout(ANSWER, attempts).await {
-            Ok(answered) => answered,
-            Err(_) => Err(unavailable(format!("the host gave no answer in {ANSWER:?}"))),
-        }
+        in_time(attempts).await
     }
 
-    async fn attempt(&self, call: &HostCall) -> Result<Answer, Failure> {
+    /// The same with a body that can be read once, and so once only.
+    pub(super) async fn call_once(
+        &self,
+        call: &HostCall,
+        body: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<Answer, CallError> {
+        let attempt = async {
+            self.attempt(call, body).await.map_err(|failure| match failure {
+                Failure::Error(error) => error,
+                Failure::Lost => unavailable("the connection to the host was lost".to_owned()),
+            })
+        };
+        in_time(attempt).await
+    }
+
+    async fn attempt(
+        &self,
+        call: &HostCall,
+        body: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<Answer, Failure> {
         let permit = Arc::clone(&self.open).acquire_owned().await.map_err(|_| Failure::Lost)?;
         let mut attached = self.attached.clone();
         let connection = match attached.wait_for(Option::is_some).await.as_deref() {
@@ -188,15 +214,31 @@ impl Calls {
             _permit: permit,
         };
         line.say(Ask::Begin(call.clone())).await;
-        line.say(Ask::End).await;
+        let mut sending = Sending::new(body, call.has_body());
+        if !sending.is_open {
+            line.say(Ask::End).await;
+        }
         loop {
-            match line.replies.recv().await {
+            let reply = tokio::select! {
+                // What the host says counts before what it does not know yet.
+                biased;
+                reply = line.replies.recv() => reply,
+                part = sending.next(), if sending.may_send() => {
+                    let part = part.map_err(|error| {
+                        let text = format!("what is to be sent cannot be read: {error}");
+                        Failure::Error(CallError::new(CallErrorKind::Invalid, text))
+                    })?;
+                    line.say(part).await;
+                    continue;
+                }
+            };
+            match reply {
                 Some(Reply::Head(Ok(head))) => return Ok(Answer { head, body: Body::new(line) }),
                 Some(Reply::Head(Err(error)) | Reply::Broken(error)) => {
                     line.is_over = true;
                     return Err(Failure::Error(error));
                 }
-                Some(Reply::Room(_)) => {}
+                Some(Reply::Room(bytes)) => sending.room += bytes as usize,
                 Some(Reply::Data(_) | Reply::End) => {
                     let text = "the host sent the body of an answer without its head";
                     return Err(Failure::Error(CallError::new(CallErrorKind::Invalid, text)));
@@ -204,6 +246,52 @@ impl Calls {
                 None => return Err(Failure::Lost),
             }
         }
+    }
+}
+
+fn unavailable(message: String) -> CallError {
+    CallError::new(CallErrorKind::Unavailable, message)
+}
+
+async fn in_time(
+    attempts: impl Future<Output = Result<Answer, CallError>>,
+) -> Result<Answer, CallError> {
+    match timeout(ANSWER, attempts).await {
+        Ok(answered) => answered,
+        Err(_) => Err(unavailable(format!("the host gave no answer in {ANSWER:?}"))),
+    }
+}
+
+/// The body of a call on its way.
+struct Sending<'a> {
+    body: &'a mut (dyn AsyncRead + Send + Unpin),
+    /// How much the host takes.
+    room: usize,
+    /// Whether there may be more of it.
+    is_open: bool,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Sending<'a> {
+    fn new(body: &'a mut (dyn AsyncRead + Send + Unpin), is_open: bool) -> Self {
+        let buffer = if is_open { vec![0; CALL_DATA_BYTES] } else { Vec::new() };
+        Self { body, room: CALL_ROOM_BYTES as usize, is_open, buffer }
+    }
+
+    fn may_send(&self) -> bool {
+        self.is_open && self.room > 0
+    }
+
+    /// The next part, or the end. Can be dropped and called again at any time.
+    async fn next(&mut self) -> io::Result<Ask> {
+        let most = self.buffer.len().min(self.room);
+        let count = self.body.read(&mut self.buffer[..most]).await?;
+        if count == 0 {
+            self.is_open = false;
+            return Ok(Ask::End);
+        }
+        self.room -= count;
+        Ok(Ask::Data(self.buffer[..count].to_vec()))
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::calls;
+use super::forwarder::Forwarder;
 use super::host::Orchestrator;
 use super::house::House;
 use super::run_directory::{Claim, RunDirectory};
@@ -82,7 +83,13 @@ pub fn daemon(base: &Path, input: impl Read) -> Result<(), GuestError> {
         let system = Local::new().held_until(heard.subscribe());
         let (linger, grace) = (LINGER, TERMINATE_GRACE);
         let (calls, switchboard) = calls();
-        let host = Arc::new(Orchestrator::new(calls));
+        // Without a loopback network the programs of steps have no services; the engine has.
+        let services = document.services.clone();
+        let address = match services.is_empty() {
+            true => None,
+            false => Forwarder::start(calls.clone(), services).await.ok(),
+        };
+        let host = Arc::new(Orchestrator::new(calls).at(address));
         let house = House { job, spool, listener, linger, grace, terminate, heard, switchboard };
         let run = |events, cancel| engine::run(document, Arc::new(system), host, events, cancel);
         house.run(run).await;

@@ -122,7 +122,7 @@ impl GuestError {
     }
 
     /// Whether a file system of this machine has no room.
-    pub(super) fn is_disk_full(&self) -> bool {
+    pub(crate) fn is_disk_full(&self) -> bool {
         match self {
             Self::DiskFull(_) => true,
             Self::Io { source, .. } | Self::Unpack { source, .. } => is_full(source),

@@ -3,14 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
-use common::call::{CallAnswer, CallError, HostCall, TreeWish};
+use common::call::{CallAnswer, CallError, ForwardWish, HostCall, TreeWish};
 use tokio::task::spawn_blocking;
 use tokio_util::io::SyncIoBridge;
 
 use super::GuestError;
-use super::calls::{Body, Calls};
+use super::calls::{Answer, Body, Calls};
 use super::unpack::unpack_for;
-use crate::host::{Fetched, Host, HostError};
+use crate::host::{Answered, Fetched, Host, HostError};
 use crate::system::{Owner, Pending};
 
 /// How often an archive is asked for whose connection is lost before its end.
@@ -19,11 +19,18 @@ const ATTEMPTS: u32 = 5;
 /// The orchestrator at the other end of the connection.
 pub(super) struct Orchestrator {
     calls: Calls,
+    /// Where programs of this machine find the job's services.
+    address: Option<String>,
 }
 
 impl Orchestrator {
     pub(super) fn new(calls: Calls) -> Self {
-        Self { calls }
+        Self { calls, address: None }
+    }
+
+    /// The same, with the job's services at this address.
+    pub(super) fn at(self, address: Option<String>) -> Self {
+        Self { address, ..self }
     }
 
     /// Makes a call whose answer is an archive, and unpacks that.
@@ -39,7 +46,9 @@ impl Orchestrator {
         let mut attempt = 1;
         loop {
             let answer = self.calls.call(call).await.map_err(refused)?;
-            let (CallAnswer::Action { commit } | CallAnswer::Tree { commit }) = answer.head;
+            let (CallAnswer::Action { commit } | CallAnswer::Tree { commit }) = answer.head else {
+                return Err(cannot("the host answered another question".to_owned()));
+            };
             let loss = answer.body.loss();
             match place(answer.body, PathBuf::from(to), owner).await {
                 Ok(()) => return Ok(Fetched { commit }),
@@ -73,6 +82,26 @@ impl Host for Orchestrator {
             let call = HostCall::Tree(wish.clone());
             self.fetch(&call, format!("the repository {}", wish.repository), to, owner).await
         })
+    }
+
+    fn ask<'a>(
+        &'a self,
+        wish: ForwardWish,
+        body: &'a [u8],
+    ) -> Pending<'a, Result<Answered, HostError>> {
+        Box::pin(async move {
+            let call = HostCall::Forward(wish);
+            let answer = self.calls.call_with(&call, body).await;
+            let Answer { head, body } = answer.map_err(|error| HostError(error.message))?;
+            let CallAnswer::Forward { status, headers } = head else {
+                return Err(HostError("the host answered another question".to_owned()));
+            };
+            Ok(Answered { status, headers, body: Box::new(body) })
+        })
+    }
+
+    fn address(&self) -> Option<&str> {
+        self.address.as_deref()
     }
 }
 

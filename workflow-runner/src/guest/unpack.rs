@@ -21,7 +21,7 @@ use nix::sys::time::TimeSpec;
 use tar::{Archive, Entry, EntryType};
 
 use super::GuestError;
-use crate::system::Owner;
+use crate::system::{BASE, Owner, ROOT};
 use tail::Tail;
 
 /// The bytes that are read and written at once.
@@ -60,8 +60,22 @@ pub(super) fn unpack_for(
     if let Some(owner) = owner {
         owner::give(owner, directory).map_err(GuestError::io("change the owner of", directory))?;
     }
+    place_all(input, Roots::One(directory.to_owned()), owner)
+}
+
+/// Unpacks what [`crate::system::System::pack`] has packed: what lay below `base` goes there, and what
+/// lay elsewhere to where it was. Links to directories that are there already are followed: whoever
+/// packed the archive was a job of the same repository, and this machine is the job's.
+///
+/// # Errors
+/// As those of [`unpack`].
+pub fn unpack_packed(input: impl Read, base: &Path, owner: Owner) -> Result<(), GuestError> {
+    place_all(input, Roots::Packed { base: base.to_owned() }, Some(owner))
+}
+
+fn place_all(input: impl Read, roots: Roots, owner: Option<Owner>) -> Result<(), GuestError> {
     let mut tree = Tree {
-        root: directory.to_owned(),
+        roots,
         owner,
         directories: BTreeMap::new(),
         directory_bytes: 0,
@@ -95,9 +109,35 @@ fn archive_error(entry: &str, why: impl Into<String>) -> GuestError {
     GuestError::Archive { entry: entry.to_owned(), why: why.into() }
 }
 
+/// Where the entries of an archive go.
+enum Roots {
+    /// Below a directory, and nowhere else.
+    One(PathBuf),
+    /// Below this directory, or that of the whole file system.
+    Packed { base: PathBuf },
+}
+
+impl Roots {
+    /// Where an entry goes.
+    fn place(&self, inner: &Path) -> Option<PathBuf> {
+        match self {
+            Self::One(root) => Some(root.join(inner)),
+            Self::Packed { base } => match inner.strip_prefix(BASE) {
+                Ok(below) => Some(base.join(below)),
+                Err(_) => inner.strip_prefix(ROOT).ok().map(|below| Path::new("/").join(below)),
+            },
+        }
+    }
+
+    /// Whether a link to a directory is as good as one.
+    fn follow(&self) -> bool {
+        matches!(self, Self::Packed { .. })
+    }
+}
+
 /// What was unpacked so far.
 struct Tree {
-    root: PathBuf,
+    roots: Roots,
     owner: Option<Owner>,
     /// Directories of the archive with the mode and time that they get in the end: a read-only
     /// directory must take its files first.
@@ -126,7 +166,8 @@ impl Tree {
         };
         let mode = entry.header().mode().map_err(|error| refuse(&error.to_string()))? & MODE_BITS;
         let time = entry.header().mtime().map_err(|error| refuse(&error.to_string()))?;
-        let path = self.root.join(&inner);
+        let outside = || refuse("its path leads out of the directory");
+        let path = self.roots.place(&inner).ok_or_else(outside)?;
         if inner.as_os_str().is_empty() {
             // `./`, the directory itself.
             return if kind.is_dir() { Ok(()) } else { Err(refuse("it has no name")) };
@@ -153,8 +194,9 @@ impl Tree {
                 let target = entry.link_name().map_err(failed)?;
                 let target = target.as_deref().and_then(inner_path);
                 let target = target.ok_or_else(|| refuse("it links to a place outside"))?;
-                self.ensure_parents(&target, &name)?;
-                let target = self.root.join(target);
+                let inner = target;
+                let target = self.roots.place(&inner).ok_or_else(outside)?;
+                self.ensure_parents(&inner, &name)?;
                 let facts = fs::symlink_metadata(&target).map_err(failed)?;
                 if !facts.is_file() {
                     return Err(refuse("it links to something that is no file"));
@@ -230,11 +272,17 @@ impl Tree {
             return Ok(());
         }
         let failed = |source| GuestError::Unpack { entry: name.to_owned(), source };
-        let path = self.root.join(inner);
+        let Some(path) = self.roots.place(inner) else {
+            return Err(archive_error(name, "its path leads out of the directory"));
+        };
         match DirBuilder::new().mode(0o755).create(&path) {
             Ok(()) => self.give(&path).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !fs::symlink_metadata(&path).map_err(failed)?.is_dir() {
+                let facts = match self.roots.follow() {
+                    true => fs::metadata(&path),
+                    false => fs::symlink_metadata(&path),
+                };
+                if !facts.map_err(failed)?.is_dir() {
                     let there = inner.display();
                     return Err(archive_error(name, format!("{there} is there and no directory")));
                 }

@@ -81,6 +81,11 @@ impl Patterns {
     }
 }
 
+/// Whether a name, as a whole, is one that a pattern names.
+pub(crate) fn names_match(pattern: &str, name: &str) -> bool {
+    Pattern::parse("/", pattern).is_some_and(|pattern| pattern.matches(&[name.to_owned()]))
+}
+
 impl Pattern {
     fn parse(root: &str, line: &str) -> Option<Self> {
         let mut rest = line;

@@ -1,14 +1,18 @@
 //! This machine.
 
+use std::io::{self, BufWriter};
 use std::time::{Duration, Instant};
 
 use common::Timestamp;
+use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
+use tokio_util::io::SyncIoBridge;
 
 use super::{
-    Command, Facts, Kind, Owner, Pending, Placement, Process, Room, System, SystemError, files,
-    hash, process, tree, users,
+    Command, Facts, Kind, Owner, Packed, Packing, Pending, Placement, Process, Room, System,
+    SystemError, ZipWish, files, hash, pack, process, tree, users, zip,
 };
+use crate::guest::unpack_packed;
 
 /// Where programs are looked for beside the `PATH` of this program, on every system: what does not
 /// exist costs nothing.
@@ -28,6 +32,9 @@ pub struct Local {
     /// No process starts before this is true.
     heard: Option<watch::Receiver<bool>>,
 }
+
+/// How much of an archive waits for its reader.
+const PIPE_BYTES: usize = 256 * 1024;
 
 /// How long the first process of a job may wait for a host that hears of it. The host itself gives a
 /// silent guest up after ten minutes.
@@ -199,6 +206,79 @@ impl System for Local {
         let deadline = Instant::now() + limit;
         Box::pin(blocking(move || hash::hash_files(&root, &patterns, deadline)))
     }
+
+    fn pack(&self, base: &str, patterns: &[String]) -> Packing {
+        let (base, patterns) = (base.to_owned(), patterns.to_vec());
+        packing(move |out| pack::pack(&base, &patterns, out))
+    }
+
+    fn zip(&self, wish: ZipWish) -> Packing {
+        packing(move |out| zip::zip(&wish, out))
+    }
+
+    fn unzip<'a>(
+        &'a self,
+        mut archive: Box<dyn AsyncRead + Send + Unpin>,
+        temporary: &'a str,
+        to: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<Packed, SystemError>> {
+        Box::pin(async move {
+            let failed = |error| SystemError::new("write", temporary, error);
+            self.remove(temporary).await?;
+            self.create_file(temporary, &[], 0o600, owner).await?;
+            let file = tokio::fs::File::options().write(true).open(temporary).await;
+            let mut file = file.map_err(failed)?;
+            tokio::io::copy(&mut archive, &mut file).await.map_err(failed)?;
+            file.flush().await.map_err(failed)?;
+            drop(file);
+            self.create_directory(to, owner).await?;
+            let (from, to) = (temporary.to_owned(), to.to_owned());
+            let unzipped = blocking(move || {
+                let failed = |error| SystemError::new("read", from.clone(), error);
+                zip::unzip(std::fs::File::open(&from).map_err(failed)?, to.as_ref(), owner)
+            });
+            let unzipped = unzipped.await;
+            self.remove(temporary).await?;
+            unzipped
+        })
+    }
+
+    fn unpack<'a>(
+        &'a self,
+        archive: Box<dyn AsyncRead + Send + Unpin>,
+        base: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<(), SystemError>> {
+        let base = base.to_owned();
+        Box::pin(blocking(move || {
+            let unpacked = unpack_packed(SyncIoBridge::new(archive), base.as_ref(), owner);
+            unpacked.map_err(|error| {
+                let kind = match error.is_disk_full() {
+                    true => io::ErrorKind::StorageFull,
+                    false => io::ErrorKind::Other,
+                };
+                SystemError::new("unpack", "an archive", io::Error::new(kind, error.to_string()))
+            })
+        }))
+    }
+}
+
+/// An archive that is made while it is read.
+fn packing(
+    make: impl FnOnce(BufWriter<SyncIoBridge<DuplexStream>>) -> Result<Packed, SystemError>
+    + Send
+    + 'static,
+) -> Packing {
+    let (inside, outside) = tokio::io::duplex(PIPE_BYTES);
+    let out = BufWriter::with_capacity(PIPE_BYTES, SyncIoBridge::new(inside));
+    // It runs whoever waits for its end.
+    let work = tokio::spawn(blocking(move || make(out)));
+    let result = async move {
+        let broken = |error| SystemError::new("finish", "an archive", io::Error::other(error));
+        work.await.map_err(broken)?
+    };
+    Packing { archive: Box::new(outside), result: Box::pin(result) }
 }
 
 /// Runs file system work where it may block.

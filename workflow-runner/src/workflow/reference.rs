@@ -16,8 +16,8 @@ pub(crate) enum Reference<'a> {
 pub(crate) struct Remote {
     /// All of it but the path inside the repository: what the host fetches.
     pub(crate) whole: String,
-    /// The scheme and the host of an address; empty for the dialect's own place.
-    origin: String,
+    /// The scheme and the host of an address, with a slash behind; empty for the dialect's own place.
+    pub(super) origin: String,
     /// `owner/name`.
     pub(crate) repository: String,
     /// The directory inside; empty for the root.
@@ -76,14 +76,6 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Whether `uses` is the checkout action, by name or by the address of a mirror
-/// (forgejo-runner-protocol 8.7).
-pub(crate) fn is_checkout(text: &str) -> bool {
-    let Ok(Reference::Remote(remote)) = Reference::parse(text) else { return false };
-    let name = remote.repository.strip_suffix(".git").unwrap_or(&remote.repository);
-    remote.path.is_empty() && name.eq_ignore_ascii_case("actions/checkout")
-}
-
 impl Remote {
     /// Where its files lie, below the directory for actions.
     pub(crate) fn directory(&self) -> String {
@@ -126,25 +118,6 @@ mod tests {
         assert_eq!(address.directory(), "forge.example_3000/owner/name/1.0");
         assert_eq!(Reference::parse("./a"), Ok(Reference::Local("./a")));
         assert_eq!(Reference::parse("docker://a:1"), Ok(Reference::Container("a:1")));
-    }
-
-    #[test]
-    fn checkout_is_known_by_name_and_by_address() {
-        for (reference, expected) in [
-            ("actions/checkout@v4", true),
-            ("Actions/Checkout@main", true),
-            ("https://code.forgejo.org/actions/checkout@v4", true),
-            ("http://localhost:3000/actions/checkout.git@v4", true),
-            ("actions/checkout", false),
-            ("actions/checkout@", false),
-            ("actions/checkout-more@v4", false),
-            ("other/checkout@v4", false),
-            ("actions/checkout/sub@v4", false),
-            ("./actions/checkout", false),
-            ("docker://actions/checkout", false),
-        ] {
-            assert_eq!(is_checkout(reference), expected, "{reference}");
-        }
     }
 
     #[test]

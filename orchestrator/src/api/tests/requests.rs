@@ -33,6 +33,7 @@ fn job_request() -> JobRequest {
             keep: None,
             keep_frozen: false,
             actions_url: None,
+            run: None,
             services: Vec::new(),
             debug: None,
         },

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Found;
 use crate::engine::fault::Fault;
 use crate::engine::job::Job;
+use crate::engine::native::Saving;
 use crate::engine::step::{Performed, Performing};
 use crate::engine::text::sentence;
 use crate::engine::variables::Variables;
@@ -16,6 +17,15 @@ use crate::workflow::{NodeAction, Runs};
 
 /// The condition of what has none.
 const ALWAYS: &str = "always()";
+
+/// What such a part does.
+#[derive(Clone, Debug)]
+enum Work {
+    /// Runs a file of an action.
+    Script { found: Box<Found>, script: String },
+    /// Saves a cache.
+    SaveCache(Box<Saving>),
+}
 
 /// A part of an action that runs before the first step or behind the last one.
 #[derive(Clone, Debug)]
@@ -26,8 +36,7 @@ pub(in crate::engine) struct Later {
     outer: u32,
     /// How the log calls it.
     title: String,
-    found: Found,
-    script: String,
+    work: Work,
     condition: String,
     /// The inputs of the step; those of one that has not run yet are not known.
     inputs: Option<Vec<(String, String)>>,
@@ -44,13 +53,31 @@ impl Later {
             step: step.clone(),
             outer: step.index,
             title: format!("Pre Run {}", found.reference),
-            found: found.clone(),
-            script: node.pre.clone()?,
+            work: Work::Script { found: Box::new(found.clone()), script: node.pre.clone()? },
             condition: node.pre_if.clone().unwrap_or_else(|| ALWAYS.to_owned()),
             inputs: None,
             state: Vec::new(),
             env: Variables::default(),
         })
+    }
+
+    /// Saves a cache behind the last step.
+    pub(in crate::engine) fn save_cache(
+        performing: &Performing<'_>,
+        outer: u32,
+        condition: &str,
+        saving: Saving,
+    ) -> Self {
+        Self {
+            step: performing.step.clone(),
+            outer,
+            title: format!("Post {}", performing.name),
+            work: Work::SaveCache(Box::new(saving)),
+            condition: condition.to_owned(),
+            inputs: Some(Vec::new()),
+            state: Vec::new(),
+            env: performing.step_env.clone(),
+        }
     }
 }
 
@@ -75,8 +102,7 @@ impl Job<'_> {
                 step: performing.step.clone(),
                 outer,
                 title: format!("Post {}", performing.name),
-                found: found.clone(),
-                script: script.clone(),
+                work: Work::Script { found: Box::new(found.clone()), script: script.clone() },
                 condition: node.post_if.clone().unwrap_or_else(|| ALWAYS.to_owned()),
                 inputs: Some(inputs),
                 state,
@@ -150,13 +176,23 @@ impl Job<'_> {
         let limits = self.limits(None, true);
         let mut performing =
             Performing { step: &part.step, name: part.title.clone(), scope, step_env, env, limits };
-        let inputs = match &part.inputs {
-            Some(inputs) => inputs.clone(),
-            None => self.inputs_before(part, &mut performing).await?,
-        };
         let began = Instant::now();
-        let performed =
-            self.run_part(&mut performing, &part.found, &part.script, &inputs, &part.state).await;
+        let performed = match &part.work {
+            Work::Script { found, script } => {
+                let inputs = match &part.inputs {
+                    Some(inputs) => inputs.clone(),
+                    None => self.inputs_before(part, found, &mut performing).await?,
+                };
+                self.run_part(&mut performing, found, script, &inputs, &part.state).await
+            }
+            Work::SaveCache(saving) => {
+                let limits = performing.limits.clone();
+                tokio::select! {
+                    saved = self.save_cache(saving) => saved,
+                    stop = limits.reached() => Ok(Performed { stop: Some(stop), ..Performed::failed() }),
+                }
+            }
+        };
         let (performed, _) = self.after(performing, performed, None).await;
         let took = began.elapsed().as_secs_f64();
         if performed.outcome == Conclusion::Failure {
@@ -170,6 +206,7 @@ impl Job<'_> {
     async fn inputs_before(
         &mut self,
         part: &Later,
+        found: &Found,
         performing: &mut Performing<'_>,
     ) -> Result<Vec<(String, String)>, Fault> {
         let common::plan::StepAction::Uses { with, .. } = &part.step.action else {
@@ -177,7 +214,7 @@ impl Job<'_> {
         };
         let with = performing.scope.texts(with, self.system).await;
         let with = with.map_err(|error| format!("with: {error}"))?;
-        self.inputs(&part.found, &with, performing).await
+        self.inputs(found, &with, performing).await
     }
 
     /// Runs one file of an action.
@@ -192,8 +229,16 @@ impl Job<'_> {
         performing.scope.extend_github(found.github());
         let mut environment = self.environment(performing);
         for (name, value) in inputs {
-            let name = name.replace(' ', "_").to_ascii_uppercase();
+            let plain = |c: char| match c {
+                ' ' => '_',
+                c if self.rules.plain_input_names && !c.is_ascii_alphanumeric() && c != '-' => '_',
+                c => c,
+            };
+            let name = name.chars().map(plain).collect::<String>().to_ascii_uppercase();
             environment.set(format!("INPUT_{name}"), value.as_str());
+        }
+        for (name, value) in &self.services {
+            environment.set(*name, value.as_str());
         }
         for (name, value) in state {
             environment.set(format!("STATE_{name}"), value.as_str());

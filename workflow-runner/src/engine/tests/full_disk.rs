@@ -7,10 +7,12 @@ use common::Timestamp;
 use common::event::{Conclusion, JobResult};
 use common::guest::GuestEvent;
 use common::size::ByteSize;
+use tokio::io::AsyncRead;
 
 use super::story::{Story, job, run};
 use crate::system::{
-    Command, Facts, Kind, Local, Owner, Pending, Placement, Process, Room, System, SystemError,
+    Command, Facts, Kind, Local, Owner, Packed, Packing, Pending, Placement, Process, Room, System,
+    SystemError, ZipWish,
 };
 
 use Conclusion::{Failure, Skipped, Success};
@@ -120,6 +122,36 @@ impl System for Disk {
         search_path: &'a str,
     ) -> Pending<'a, Option<String>> {
         self.local.find_program(name, search_path)
+    }
+
+    fn zip(&self, wish: ZipWish) -> Packing {
+        self.local.zip(wish)
+    }
+
+    fn unzip<'a>(
+        &'a self,
+        archive: Box<dyn AsyncRead + Send + Unpin>,
+        temporary: &'a str,
+        to: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<Packed, SystemError>> {
+        self.local.unzip(archive, temporary, to, owner)
+    }
+
+    fn pack(&self, base: &str, patterns: &[String]) -> Packing {
+        self.local.pack(base, patterns)
+    }
+
+    fn unpack<'a>(
+        &'a self,
+        archive: Box<dyn AsyncRead + Send + Unpin>,
+        base: &'a str,
+        owner: Owner,
+    ) -> Pending<'a, Result<(), SystemError>> {
+        Box::pin(async move {
+            self.check("unpack", base)?;
+            self.local.unpack(archive, base, owner).await
+        })
     }
 
     fn hash_files<'a>(

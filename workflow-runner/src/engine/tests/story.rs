@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::JobId;
-use common::call::TreeWish;
+use common::call::{ForwardWish, TreeWish};
 use common::event::{Annotation, Conclusion, JobResult, Stream};
-use common::guest::{ATTACH_VERSION, GuestEvent, JobDocument, RunnerFacts};
+use common::guest::{ATTACH_VERSION, GuestEvent, JobDocument, NativeCommits, RunnerFacts};
 use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::{Contexts, Secret};
 use serde_json::json;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::{Fetched, Host, HostError};
+use crate::host::{Answered, Fetched, Host, HostError};
 use crate::system::{Local, Owner, Pending, System};
 use crate::template;
 
@@ -41,6 +41,15 @@ struct Actions {
 }
 
 impl Host for Actions {
+    fn ask<'a>(
+        &'a self,
+        wish: ForwardWish,
+        _body: &'a [u8],
+    ) -> Pending<'a, Result<Answered, HostError>> {
+        let sentence = format!("the service {} is down", wish.service);
+        Box::pin(std::future::ready(Err(HostError(sentence))))
+    }
+
     fn fetch_action<'a>(
         &'a self,
         reference: &'a str,
@@ -120,6 +129,8 @@ pub(super) fn job() -> JobBuilder {
         label: None,
         checkout_first: false,
         tree: None,
+        services: Vec::new(),
+        native_commits: Default::default(),
     };
     JobBuilder { document, tree: Vec::new(), actions: Vec::new() }
 }
@@ -207,6 +218,11 @@ impl JobBuilder {
 
     pub(super) fn env(mut self, name: &str, text: &str) -> Self {
         self.document.plan.env.push(mapping(&[(name, text)]));
+        self
+    }
+
+    pub(super) fn native_commits(mut self, commits: NativeCommits) -> Self {
+        self.document.native_commits = commits;
         self
     }
 

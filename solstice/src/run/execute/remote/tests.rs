@@ -46,6 +46,7 @@ fn request() -> JobRequest {
             keep: None,
             keep_frozen: false,
             actions_url: None,
+            run: None,
             services: Vec::new(),
             debug: None,
         },

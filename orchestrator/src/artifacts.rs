@@ -1,0 +1,279 @@
+//! Artifacts of a run that has no forge: a directory of this host, with a zip archive for each.
+//!
+//! Jobs speak the fourth version of the protocol, as with a forge (forgejo-runner-protocol 8.9,
+//! github-runner-protocol 8.5).
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use common::Timestamp;
+use common::call::{ARTIFACT_CALLS, ARTIFACT_FILES};
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+
+use crate::answer::{self, Refusal};
+use crate::blob::{Blob, BlobError};
+use crate::calls::{Body, OutBody};
+
+/// The bytes of an artifact.
+const ARTIFACT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+
+/// The characters that no name may have (forgejo-runner-protocol 8.9).
+const ODD: &str = "\\/\":<>|*?\r\n";
+
+/// The characters of a name: with its end it must be the name of a file.
+const NAME_BYTES: usize = 240;
+
+/// The artifacts of a run.
+#[derive(Debug)]
+pub(crate) struct LocalArtifacts {
+    directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Finalize {
+    name: String,
+    /// A 64 bit number, which is text in protobuf's JSON; what this reads may also be a number.
+    #[serde(default)]
+    size: Json,
+    #[serde(default)]
+    hash: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default, alias = "nameFilter")]
+    name_filter: Option<String>,
+    #[serde(default, alias = "idFilter")]
+    id_filter: Option<Json>,
+}
+
+impl From<BlobError> for Refusal {
+    fn from(error: BlobError) -> Self {
+        let status = match &error {
+            BlobError::Invalid(_) => StatusCode::BAD_REQUEST,
+            BlobError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            BlobError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the host cannot keep it: {error}"))
+}
+
+impl LocalArtifacts {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// Answers a request of a job.
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response<OutBody> {
+        let answered = self.try_answer(request).await;
+        answered.unwrap_or_else(|refusal| answer::twirp(&refusal))
+    }
+
+    async fn try_answer(&self, request: Request<Body>) -> Result<Response<OutBody>, Refusal> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        if let (&Method::POST, Some(call)) = (&parts.method, path.strip_prefix(ARTIFACT_CALLS)) {
+            let text = answer::short(body).await?;
+            let said = self.call(call, &text, &answer::address(&parts.headers))?;
+            return Ok(answer::json(StatusCode::OK, &said));
+        }
+        let name = path.strip_prefix(ARTIFACT_FILES).map(decoded).transpose()?;
+        match (&parts.method, name) {
+            (&Method::PUT, Some(name)) => {
+                fs::create_dir_all(&self.directory).map_err(broken)?;
+                let query = parts.uri.query().unwrap_or_default();
+                self.blob(&name).put(query, body, ARTIFACT_BYTES).await?;
+                Ok(answer::empty(StatusCode::CREATED))
+            }
+            (&(Method::GET | Method::HEAD), Some(name)) => {
+                let file = self.path(&name);
+                let file = fs::File::open(&file).map_err(|_| missing(&name))?;
+                content(file, &parts.method)
+            }
+            _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("{path} is not known"))),
+        }
+    }
+
+    fn call(&self, call: &str, text: &[u8], address: &str) -> Result<Json, Refusal> {
+        let place = |name: &str| format!("{address}{ARTIFACT_FILES}{}", hex::encode(name));
+        match call {
+            "CreateArtifact" => {
+                let Named { name } = answer::read(text)?;
+                check_name(&name)?;
+                if self.path(&name).exists() {
+                    return Err(exists(&name));
+                }
+                self.blob(&name).remove();
+                Ok(json!({ "ok": true, "signedUploadUrl": place(&name) }))
+            }
+            "FinalizeArtifact" => {
+                let Finalize { name, size, hash } = answer::read(text)?;
+                check_name(&name)?;
+                let size = match &size {
+                    Json::String(text) => text.parse().ok(),
+                    other => other.as_u64(),
+                };
+                let size = size.ok_or_else(|| Refusal::invalid("the size is no number"))?;
+                self.finalize(&name, size, hash.as_deref())?;
+                Ok(json!({ "ok": true, "artifactId": id_of(&name).to_string() }))
+            }
+            "ListArtifacts" => {
+                let List { name_filter, id_filter } = answer::read(text)?;
+                let id =
+                    id_filter.map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
+                let mut all = self.all().map_err(broken)?;
+                all.retain(|(name, _, _)| name_filter.as_ref().is_none_or(|wanted| wanted == name));
+                all.retain(|(name, _, _)| {
+                    id.as_ref().is_none_or(|id| *id == id_of(name).to_string())
+                });
+                let list: Vec<Json> = all.iter().map(described).collect();
+                Ok(json!({ "artifacts": list }))
+            }
+            "GetSignedArtifactURL" => {
+                let Named { name } = answer::read(text)?;
+                check_name(&name)?;
+                if !self.path(&name).exists() {
+                    return Err(missing(&name));
+                }
+                Ok(json!({ "signedUrl": place(&name) }))
+            }
+            "DeleteArtifact" => {
+                let Named { name } = answer::read(text)?;
+                check_name(&name)?;
+                fs::remove_file(self.path(&name)).map_err(|_| missing(&name))?;
+                Ok(json!({ "ok": true, "artifactId": id_of(&name).to_string() }))
+            }
+            _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("the call {call} is not known"))),
+        }
+    }
+
+    fn finalize(&self, name: &str, size: u64, hash: Option<&str>) -> Result<(), Refusal> {
+        let (blob, path) = (self.blob(name), self.path(name));
+        if path.exists() && !blob.file().exists() {
+            // The answer to the same question was lost.
+            return Ok(());
+        }
+        blob.check(size)?;
+        if let Some(expected) = hash.and_then(|hash| hash.strip_prefix("sha256:"))
+            && !hash_of(&blob.file()).map_err(broken)?.eq_ignore_ascii_case(expected)
+        {
+            return Err(Refusal::invalid("the artifact has another hash than it should have"));
+        }
+        match fs::hard_link(blob.file(), &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(name)),
+            linked => linked.map(|()| blob.remove()).map_err(broken),
+        }
+    }
+
+    /// The complete artifacts by their names, with their sizes and times.
+    fn all(&self) -> io::Result<Vec<(String, u64, SystemTime)>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            if let Some(name) = name.strip_suffix(".zip") {
+                let facts = entry.metadata()?;
+                all.push((name.to_owned(), facts.len(), facts.modified()?));
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.zip"))
+    }
+
+    fn blob(&self, name: &str) -> Blob {
+        Blob::new(&self.directory, &format!("{:x}", id_of(name)))
+    }
+}
+
+fn described((name, size, time): &(String, u64, SystemTime)) -> Json {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let micros = u64::try_from(since.as_micros()).unwrap_or_default();
+    json!({
+        "workflowRunBackendId": "local",
+        "workflowJobRunBackendId": "local",
+        "databaseId": id_of(name).to_string(),
+        "name": name,
+        "size": size.to_string(),
+        "createdAt": Timestamp::from_micros(micros).to_string(),
+    })
+}
+
+fn content(file: fs::File, method: &Method) -> Result<Response<OutBody>, Refusal> {
+    let size = file.metadata().map_err(broken)?.len();
+    let mut response = answer::empty(StatusCode::OK);
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+    if method != Method::HEAD {
+        *response.body_mut() = Box::new(tokio::fs::File::from_std(file));
+    }
+    Ok(response)
+}
+
+fn hash_of(path: &Path) -> io::Result<String> {
+    let (mut digest, mut file) = (Sha256::new(), fs::File::open(path)?);
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(digest.finalize())),
+            count => digest.update(&buffer[..count]),
+        }
+    }
+}
+
+/// A number for a name; it fits into the numbers that JavaScript has.
+fn id_of(name: &str) -> u64 {
+    let hash = Sha256::digest(name.as_bytes());
+    hash.iter().take(6).fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
+/// The name in an address.
+fn decoded(text: &str) -> Result<String, Refusal> {
+    let bytes = hex::decode(text).ok();
+    let name = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    let name = name.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such file"))?;
+    check_name(&name)?;
+    Ok(name)
+}
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() || name.len() > NAME_BYTES || name.contains(|c| ODD.contains(c) || c == '\0')
+    {
+        return Err(Refusal::invalid(format!("{name:?} is no name for an artifact")));
+    }
+    Ok(())
+}
+
+fn exists(name: &str) -> Refusal {
+    let text = format!("an artifact with the name {name} already exists in this run");
+    Refusal::new(StatusCode::CONFLICT, text)
+}
+
+fn missing(name: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("this run has no artifact {name}"))
+}

@@ -1,0 +1,124 @@
+//! Asking the job's services.
+
+use common::call::ForwardWish;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use tokio::io::AsyncReadExt;
+
+use crate::host::{Answered, Host};
+
+/// An answer in JSON has no more bytes.
+const JSON_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A service of the job.
+#[derive(Clone, Copy)]
+pub(super) struct Service<'a> {
+    pub(super) host: &'a dyn Host,
+    pub(super) name: &'static str,
+}
+
+/// A service that did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// It answered by this status, and by these words.
+    #[error("{message} ({status})")]
+    Status { status: u16, message: String },
+    /// It did not answer, or not so that it can be understood.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Refusal {
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            Self::Broken(_) => None,
+        }
+    }
+}
+
+/// What a request in JSON says of itself.
+pub(super) const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
+
+impl Service<'_> {
+    /// Asks, and gives whatever is answered with success.
+    pub(super) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answered, Refusal> {
+        let has_body = !body.is_empty();
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut headers: Vec<(String, String)> = headers.iter().map(pair).collect();
+        if has_body {
+            headers.push(("content-length".to_owned(), body.len().to_string()));
+        }
+        let wish = ForwardWish {
+            service: self.name.to_owned(),
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers,
+            has_body,
+        };
+        let answered = self.host.ask(wish, body).await;
+        let answered = answered.map_err(|error| Refusal::Broken(error.to_string()))?;
+        if (200..300).contains(&answered.status) {
+            return Ok(answered);
+        }
+        let status = answered.status;
+        let text = read(answered).await.unwrap_or_default();
+        Err(Refusal::Status { status, message: message(&text, self.name) })
+    }
+
+    /// Asks in JSON, and is answered so.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Json,
+    ) -> Result<T, Refusal> {
+        let answered = self.ask("POST", path, JSON, body.to_string().as_bytes()).await?;
+        self.json(answered).await
+    }
+
+    /// Reads an answer in JSON.
+    pub(super) async fn json<T: DeserializeOwned>(&self, answered: Answered) -> Result<T, Refusal> {
+        let bytes = read(answered).await.map_err(Refusal::Broken)?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Refusal::Broken(format!("the answer of the service {} is wrong: {error}", self.name))
+        })
+    }
+}
+
+async fn read(answered: Answered) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = answered.body.take(JSON_BYTES).read_to_end(&mut bytes).await;
+    read.map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// What a service says about its refusal: each has a word of its own for it.
+fn message(text: &[u8], name: &str) -> String {
+    let json: Json = serde_json::from_slice(text).unwrap_or_default();
+    let found = ["message", "msg", "error"].into_iter().find_map(|key| json.get(key)?.as_str());
+    found.map_or_else(|| format!("the service {name} refuses"), str::to_owned)
+}
+
+/// A hexadecimal digit.
+fn digit(value: u8) -> char {
+    char::from_digit(u32::from(value), 16).unwrap_or('0').to_ascii_uppercase()
+}
+
+/// Text as it stands in the query of an address (RFC 3986 2).
+pub(super) fn quote(text: &str) -> String {
+    let mut quoted = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            quoted.push(char::from(byte));
+        } else {
+            quoted.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    quoted
+}

@@ -1,0 +1,124 @@
+//! The services of a job: what leads to which, and by what name programs know them.
+
+use common::call::{ARTIFACT_SERVICE, CACHE_SERVICE, ID_SERVICE};
+use common::guest::GuestService;
+use common::plan::Dialect;
+use serde_json::Value as Json;
+
+/// The path of the third version of artifacts (forgejo-runner-protocol 8.9).
+const RUNTIME_PATH: &str = "/api/actions_pipeline/";
+
+/// Whether a path belongs to a service.
+pub(crate) fn serves(service: &GuestService, path: &str) -> bool {
+    service.paths.iter().any(|known| path.starts_with(known.as_str()))
+}
+
+/// The path of an address that lies in a service, wherever its forge says that it is: what comes before
+/// the path may be the forge's name in another network.
+pub(crate) fn path_of<'a>(service: &GuestService, url: &'a str) -> Option<&'a str> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let path = &rest[rest.find('/')?..];
+    if serves(service, path) {
+        return Some(path);
+    }
+    // The forge may not be at the root of its host.
+    let below = service.base_url.split_once("://")?.1;
+    let below = below.find('/').map_or("", |at| below[at..].trim_end_matches('/'));
+    path.strip_prefix(below).filter(|path| serves(service, path))
+}
+
+/// An answer in JSON in which each address in a service is one at `address`; absent where it is no JSON,
+/// or has none.
+pub(crate) fn localize(service: &GuestService, address: &str, answer: &[u8]) -> Option<Vec<u8>> {
+    let mut answer: Json = serde_json::from_slice(answer).ok()?;
+    let mut is_changed = false;
+    let mut open = vec![&mut answer];
+    while let Some(value) = open.pop() {
+        match value {
+            Json::String(text) => {
+                if let Some(path) = path_of(service, text) {
+                    *text = format!("{address}{path}");
+                    is_changed = true;
+                }
+            }
+            Json::Array(items) => open.extend(items),
+            Json::Object(members) => open.extend(members.iter_mut().map(|(_, value)| value)),
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+    }
+    is_changed.then(|| answer.to_string().into_bytes())
+}
+
+/// The variables by which programs find the services, which are at this address
+/// (github-runner-protocol 8.4, forgejo-runner-protocol 8.2).
+pub(crate) fn variables(
+    services: &[GuestService],
+    address: &str,
+    dialect: Dialect,
+) -> Vec<(&'static str, String)> {
+    let find = |name: &str| services.iter().find(|service| service.name == name);
+    let mut variables = Vec::new();
+    if find(CACHE_SERVICE).is_some() {
+        variables.push(("ACTIONS_CACHE_URL", format!("{address}/")));
+        variables.push(("ACTIONS_RESULTS_URL", address.to_owned()));
+        if dialect == Dialect::Github {
+            variables.push(("ACTIONS_CACHE_SERVICE_V2", "True".to_owned()));
+        }
+    }
+    if let Some(service) = find(ARTIFACT_SERVICE) {
+        variables.push(("ACTIONS_RESULTS_URL", address.to_owned()));
+        variables.push(("ACTIONS_RUNTIME_URL", format!("{address}{RUNTIME_PATH}")));
+        let token = service.token.as_ref().map(|token| token.expose().to_owned());
+        variables.extend(token.map(|token| ("ACTIONS_RUNTIME_TOKEN", token)));
+    }
+    let id = find(ID_SERVICE);
+    if let Some((service, path)) = id.and_then(|id| id.paths.first().map(|path| (id, path))) {
+        // Clients append `&audience=` (forgejo-runner-protocol 5.1).
+        let url = format!("{address}{path}?placeholder=true");
+        variables.push(("ACTIONS_ID_TOKEN_REQUEST_URL", url));
+        let token = service.token.as_ref().map(|token| token.expose().to_owned());
+        variables.extend(token.map(|token| ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", token)));
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifacts(base_url: &str) -> GuestService {
+        GuestService {
+            name: ARTIFACT_SERVICE.to_owned(),
+            base_url: base_url.to_owned(),
+            token: None,
+            paths: vec!["/twirp/a/".to_owned()],
+        }
+    }
+
+    #[test]
+    fn an_address_is_known_whatever_its_host_is_called() {
+        let service = artifacts("https://forge.example");
+        assert_eq!(
+            path_of(&service, "https://forge.example/twirp/a/x?y=1"),
+            Some("/twirp/a/x?y=1")
+        );
+        assert_eq!(path_of(&service, "http://10.0.0.1:3000/twirp/a/x"), Some("/twirp/a/x"));
+        for other in ["https://forge.example/api", "https://forge.example", "/twirp/a/x", "", "x"] {
+            assert_eq!(path_of(&service, other), None, "{other}");
+        }
+        let below = artifacts("https://forge.example/git/");
+        assert_eq!(path_of(&below, "https://forge.example/git/twirp/a/x"), Some("/twirp/a/x"));
+    }
+
+    #[test]
+    fn addresses_in_an_answer_become_local() {
+        let service = artifacts("https://forge.example");
+        let answer = br#"{"ok":true,"url":"https://forge.example/twirp/a/Up?sig=1","n":["https://other/x"]}"#;
+        let local = localize(&service, "http://127.0.0.1:1", answer).unwrap();
+        let local: Json = serde_json::from_slice(&local).unwrap();
+        assert_eq!(local["url"], "http://127.0.0.1:1/twirp/a/Up?sig=1");
+        assert_eq!(local["n"][0], "https://other/x");
+        assert_eq!(localize(&service, "http://127.0.0.1:1", b"{\"ok\":true}"), None);
+        assert_eq!(localize(&service, "http://127.0.0.1:1", b"no"), None);
+    }
+}
