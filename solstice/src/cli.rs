@@ -176,6 +176,9 @@ pub enum Command {
     /// Let a host take nothing new and finish what runs.
     #[command(after_help = service::DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Look at the actions that the runner does itself, in machines that could not run the originals.
+    #[command(subcommand)]
+    Actions(ActionsCommand),
     /// List, fetch, build and remove images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -290,6 +293,17 @@ pub struct ExpressionArgs {
     /// What the status functions answer by: success, failure or cancelled.
     #[arg(long, value_name = "STATUS", value_parser = job_status(), default_value = "success")]
     pub status: JobResult,
+}
+
+/// What to do with actions.
+#[derive(Debug, Subcommand)]
+pub enum ActionsCommand {
+    /// List them with the versions that they stand for.
+    List {
+        /// Print a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What to do with images.

@@ -7,6 +7,7 @@
 //! `image` and `doctor` speak to `vm-manager` directly. `forgejo` makes identities of runners, which
 //! `serve` and `forgejo-runner` use.
 
+mod actions;
 mod check;
 pub mod cli;
 mod client;
@@ -55,6 +56,7 @@ pub async fn execute(cli: Cli) -> Result<Exit, CommandError> {
         }
         Command::Config(command) => return config::config(&command, cli.config.as_deref()),
         Command::Expression(arguments) => return expression::expression(&arguments).await,
+        Command::Actions(command) => return actions::actions(&command),
         _ => {}
     }
     let surroundings = settings::Surroundings::of_process();
@@ -87,6 +89,7 @@ pub async fn execute(cli: Cli) -> Result<Exit, CommandError> {
         Command::Completion { .. }
         | Command::WatchInstance { .. }
         | Command::Config(_)
+        | Command::Actions(_)
         | Command::Expression(_) => Ok(Exit::Passed),
     }
 }

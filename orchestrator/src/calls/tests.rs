@@ -134,3 +134,123 @@ async fn an_answer_waits_for_room_and_not_for_ever() {
     let end = sending.await.unwrap();
     assert!(matches!(end, Reply::Broken(error) if error.message.contains("was not read")));
 }
+
+/// Asks the cache.
+fn forward(method: &str, path: &str, headers: &[(&str, &str)], has_body: bool) -> Ask {
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Ask::Begin(HostCall::Forward(common::call::ForwardWish {
+        service: "cache".to_owned(),
+        method: method.to_owned(),
+        path: path.to_owned(),
+        headers: headers.iter().map(pair).collect(),
+        has_body,
+    }))
+}
+
+/// The status and the body of an answer.
+async fn answer(replies: &mut mpsc::Receiver<ToGuest>, wanted: u32) -> (u16, Vec<u8>) {
+    let (mut found, mut bytes) = (0, Vec::new());
+    loop {
+        let (call, reply) = reply(replies).await;
+        assert_eq!(call, wanted);
+        match reply {
+            Reply::Head(Ok(CallAnswer::Forward { status, .. })) => found = status,
+            Reply::Data(part) => bytes.extend(part),
+            Reply::End => return (found, bytes),
+            Reply::Room(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_comes_in_parts_and_room_is_granted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut calls, mut replies) = calls(directory.path());
+    let reserve = r#"{"key":"k","version":"v"}"#;
+    calls.take(1, forward("POST", "/_apis/artifactcache/caches", &[], true)).await.unwrap();
+    calls.take(1, Ask::Data(reserve.into())).await.unwrap();
+    calls.take(1, Ask::End).await.unwrap();
+    let (status, reserved) = answer(&mut replies, 1).await;
+    assert_eq!(status, 200);
+    let reserved: serde_json::Value = serde_json::from_slice(&reserved).unwrap();
+    let place = format!("/_apis/artifactcache/caches/{}", reserved["cacheId"]);
+    // The quota is a mebibyte, and one cache may have half of it.
+    let size = 500_000;
+    let range = format!("bytes 0-{}/*", size - 1);
+    let part = forward("PATCH", &place, &[("content-range", &range)], true);
+    calls.take(2, part).await.unwrap();
+    let (mut left, mut room) = (size, CALL_ROOM_BYTES as usize);
+    while left > 0 {
+        if room < CALL_DATA_BYTES {
+            let (call, Reply::Room(more)) = reply(&mut replies).await else { panic!("no room") };
+            assert_eq!(call, 2);
+            room += more as usize;
+            continue;
+        }
+        let count = left.min(CALL_DATA_BYTES);
+        calls.take(2, Ask::Data(vec![7; count])).await.unwrap();
+        (left, room) = (left - count, room - count);
+    }
+    calls.take(2, Ask::End).await.unwrap();
+    assert_eq!(answer(&mut replies, 2).await.0, 200);
+    calls.take(3, forward("POST", &place, &[], true)).await.unwrap();
+    calls.take(3, Ask::Data(format!("{{\"size\":{size}}}").into())).await.unwrap();
+    calls.take(3, Ask::End).await.unwrap();
+    assert_eq!(answer(&mut replies, 3).await.0, 200);
+}
+
+#[tokio::test]
+async fn more_than_there_is_room_for_breaks_the_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut calls, _replies) = calls(directory.path());
+    let place = "/_apis/artifactcache/caches/1";
+    calls
+        .take(1, forward("PATCH", place, &[("content-range", "bytes 0-9/*")], true))
+        .await
+        .unwrap();
+    let mut sent = Ok(());
+    for _ in 0..=2 * most_room() / CALL_DATA_BYTES {
+        sent = calls.take(1, Ask::Data(vec![0; CALL_DATA_BYTES])).await;
+        if sent.is_err() {
+            break;
+        }
+    }
+    assert!(sent.unwrap_err().contains("than there was room for"));
+    let error = calls.take(9, Ask::Data(Vec::new())).await.unwrap_err();
+    assert!(error.contains("before the call"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_guest_must_not_ask_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut calls, mut replies) = calls(directory.path());
+    let long = "x".repeat(70_000);
+    for (number, (ask, kind)) in [
+        (forward("TRACE", "/", &[], false), CallErrorKind::Invalid),
+        (forward("GET", "no slash", &[], false), CallErrorKind::Invalid),
+        (forward("GET", "/ /", &[], false), CallErrorKind::Invalid),
+        (forward("GET", "/", &[("a b", "c")], false), CallErrorKind::Invalid),
+        (forward("GET", "/", &[("a", "b\r\nc: d")], false), CallErrorKind::Invalid),
+        (forward("GET", "/", &[("a", &long)], false), CallErrorKind::Invalid),
+        (
+            Ask::Begin(HostCall::Forward(common::call::ForwardWish {
+                service: "oidc".to_owned(),
+                method: "GET".to_owned(),
+                path: "/".to_owned(),
+                headers: Vec::new(),
+                has_body: false,
+            })),
+            CallErrorKind::Refused,
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let number = u32::try_from(number).unwrap() + 1;
+        calls.take(number, ask).await.unwrap();
+        let (call, reply) = reply(&mut replies).await;
+        let Reply::Head(Err(error)) = reply else { panic!("{number}: {reply:?}") };
+        assert_eq!((call, error.kind), (number, kind), "{error}");
+    }
+}

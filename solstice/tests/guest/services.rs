@@ -1,6 +1,6 @@
 //! What jobs keep for later jobs: caches and artifacts, in guests that have nothing but a shell.
 
-use simulators::forgejo::Forge;
+use simulators::forgejo::{Forge, Profile};
 
 use crate::forgejo::{RUN, connected, printed};
 use crate::harness::workflow;
@@ -165,6 +165,39 @@ async fn artifacts_of_an_instance_are_on_the_instance() {
     names.sort();
     assert_eq!(names, ["file", "made"], "{view}");
     forge.assert_no_violations();
+    service.stop();
+    drop(story);
+}
+
+/// A program asks for a token that says who the job is, without a way to the instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_an_instance_gets_a_token_that_says_who_it_is() {
+    let forge = Forge::builder().profile(Profile::V15).start().await;
+    let story = connected(&forge);
+    let service = story.serve();
+    let workflow = r#"on: push
+enable-openid-connect: true
+jobs:
+  job:
+    runs-on: omnios-like
+    steps:
+      - name: Ask
+        run: |
+          case $ACTIONS_ID_TOKEN_REQUEST_URL in http://127.0.0.1:*) ;; *) exit 1;; esac
+          url="$ACTIONS_ID_TOKEN_REQUEST_URL&audience=vault"
+          wget -q -O token --header "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$url"
+          # A token would be masked if it were known; it is printed in pieces.
+          sed 's/.*"value":"\([^"]*\)".*/\1/' token | sed 's/\./ . /g'
+          if wget -q -O- "${ACTIONS_ID_TOKEN_REQUEST_URL%/idtoken*}/../../api/v1/user" 2>&1; then exit 1; fi
+"#;
+    let run = forge.push_workflow("team/project", "oidc.yml", workflow);
+    let view = forge.wait_for_run(run, RUN).await;
+    let printed = printed(view.job("job"), "Ask");
+    let token = printed.iter().find(|line| line.starts_with("eyJ"));
+    let token = token.unwrap_or_else(|| panic!("{view}")).replace(' ', "");
+    let claims = Forge::id_token(&token).unwrap_or_else(|| panic!("{token}: {view}"));
+    assert_eq!(claims["aud"], "vault", "{claims}");
+    assert_eq!(claims["repository"], "team/project", "{claims}");
     service.stop();
     drop(story);
 }

@@ -190,3 +190,107 @@ fn refuse(error: &CallError) -> Response<OutBody> {
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use common::call::{Ask, Reply, cache_service};
+    use common::guest::FromGuest;
+    use tokio::io::AsyncWriteExt;
+
+    use super::super::calls::{Switchboard, calls};
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn artifacts() -> GuestService {
+        GuestService {
+            name: "artifacts".to_owned(),
+            base_url: "https://forge.example".to_owned(),
+            token: None,
+            paths: vec!["/twirp/a/".to_owned()],
+        }
+    }
+
+    /// Sends a request and gives the whole answer.
+    async fn ask(address: &str, request: &str) -> String {
+        let mut stream =
+            TcpStream::connect(address.strip_prefix("http://").unwrap()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(PATIENCE, read).await.expect("an answer comes").unwrap();
+        answer
+    }
+
+    /// Answers the next call as a host does; gives what was asked, and the body.
+    async fn serve(
+        switchboard: &mut Switchboard,
+        kind: &str,
+        text: &str,
+    ) -> (ForwardWish, Vec<u8>) {
+        let (mut asked, mut bytes) = (None, Vec::new());
+        loop {
+            let next = tokio::time::timeout(PATIENCE, switchboard.next()).await.expect("a call");
+            let FromGuest::Call { call, ask } = next else { panic!("{next:?}") };
+            match ask {
+                Ask::Begin(HostCall::Forward(wish)) => asked = Some(wish),
+                Ask::Data(part) => bytes.extend(part),
+                Ask::End => {
+                    let headers = vec![("content-type".to_owned(), kind.to_owned())];
+                    let head = CallAnswer::Forward { status: 201, headers };
+                    switchboard.take(call, Reply::Head(Ok(head)));
+                    switchboard.take(call, Reply::Data(text.as_bytes().to_vec()));
+                    switchboard.take(call, Reply::End);
+                    return (asked.expect("a request"), bytes);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_asked_of_the_service_that_its_path_names() {
+        let (calls, mut switchboard) = calls();
+        switchboard.attach();
+        let services = vec![cache_service(), artifacts()];
+        let address = Forwarder::start(calls, services).await.unwrap();
+        let request = "POST /_apis/artifactcache/caches?a=b HTTP/1.1\r\nHost: here\r\n\
+                       Content-Length: 4\r\nConnection: close\r\n\r\nbody";
+        let served = serve(&mut switchboard, "text/plain", "made");
+        let (answer, (wish, body)) = tokio::join!(ask(&address, request), served);
+        assert_eq!((wish.service.as_str(), wish.method.as_str()), ("cache", "POST"));
+        assert_eq!(wish.path, "/_apis/artifactcache/caches?a=b");
+        assert!(wish.headers.contains(&("host".to_owned(), "here".to_owned())));
+        assert_eq!(body, b"body");
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+        assert!(answer.ends_with("made\r\n0\r\n\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn addresses_in_answers_of_the_forge_are_local() {
+        let (calls, mut switchboard) = calls();
+        switchboard.attach();
+        let address = Forwarder::start(calls, vec![artifacts()]).await.unwrap();
+        let request = "GET /twirp/a/List HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let text = r#"{"signedUrl":"https://forge.example/twirp/a/Up?sig=1"}"#;
+        let served = serve(&mut switchboard, "application/json", text);
+        let (answer, (wish, _)) = tokio::join!(ask(&address, request), served);
+        assert!(!wish.has_body);
+        let expected = format!("{{\"signedUrl\":\"{address}/twirp/a/Up?sig=1\"}}");
+        assert!(answer.ends_with(&expected), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn what_no_service_has_is_refused_here() {
+        let (calls, _switchboard) = calls();
+        let address = Forwarder::start(calls, vec![artifacts()]).await.unwrap();
+        for (request, expected) in [
+            ("GET /api/v1/user HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 404"),
+            ("GET http://other/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 404"),
+            ("nonsense\r\n\r\n", "HTTP/1.1 400"),
+        ] {
+            let answer = ask(&address, request).await;
+            assert!(answer.starts_with(expected), "{request}: {answer}");
+        }
+    }
+}

@@ -160,3 +160,97 @@ async fn an_answer_that_nobody_wants_any_more_is_dropped() {
     };
     timeout(PATIENCE, dropped).await.unwrap();
 }
+
+/// A request with a body.
+fn forward() -> HostCall {
+    HostCall::Forward(common::call::ForwardWish {
+        service: "cache".to_owned(),
+        method: "PATCH".to_owned(),
+        path: "/x".to_owned(),
+        headers: Vec::new(),
+        has_body: true,
+    })
+}
+
+fn answered(status: u16) -> Reply {
+    Reply::Head(Ok(CallAnswer::Forward { status, headers: Vec::new() }))
+}
+
+/// Takes the body of a call as a host does; grants room when there is none.
+async fn body(switchboard: &mut Switchboard) -> (u32, Vec<u8>) {
+    let (mut bytes, mut room) = (Vec::new(), CALL_ROOM_BYTES as usize);
+    loop {
+        let next = timeout(PATIENCE, switchboard.next()).await.expect("the body goes on");
+        let FromGuest::Call { call, ask } = next else { panic!("{next:?}") };
+        match ask {
+            Ask::Begin(_) => {}
+            Ask::Data(part) => {
+                assert!(part.len() <= room, "no more is sent than there is room for");
+                room -= part.len();
+                bytes.extend(part);
+                if room == 0 {
+                    room = CALL_ROOM_BYTES as usize;
+                    switchboard.take(call, Reply::Room(CALL_ROOM_BYTES));
+                }
+            }
+            Ask::End => return (call, bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_sent_as_far_as_there_is_room() {
+    let (calls, mut switchboard) = calls();
+    switchboard.attach();
+    let content = vec![7; 5 * CALL_ROOM_BYTES as usize + 1];
+    let call = forward();
+    let serve = async {
+        let (call, bytes) = body(&mut switchboard).await;
+        switchboard.take(call, answered(200));
+        switchboard.take(call, Reply::End);
+        bytes
+    };
+    let (answer, bytes) = tokio::join!(calls.call_with(&call, &content), serve);
+    assert_eq!(answer.unwrap().head, CallAnswer::Forward { status: 200, headers: Vec::new() });
+    assert!(bytes == content);
+}
+
+#[tokio::test]
+async fn a_body_at_hand_is_sent_again_and_one_that_is_read_once_is_not() {
+    let (calls, mut switchboard) = calls();
+    switchboard.attach();
+    let (call, content) = (forward(), vec![7; 100_000]);
+    let serve = async {
+        body(&mut switchboard).await;
+        switchboard.attach();
+        let (call, bytes) = body(&mut switchboard).await;
+        switchboard.take(call, answered(201));
+        switchboard.take(call, Reply::End);
+        bytes
+    };
+    let (answer, bytes) = tokio::join!(calls.call_with(&call, &content), serve);
+    assert!(answer.is_ok() && bytes == content);
+    let serve = async {
+        body(&mut switchboard).await;
+        switchboard.attach();
+    };
+    let mut once = &content[..];
+    let (answer, ()) = tokio::join!(calls.call_once(&call, &mut once), serve);
+    assert_eq!(answer.err().map(|error| error.kind), Some(CallErrorKind::Unavailable));
+}
+
+#[tokio::test]
+async fn an_answer_may_come_before_the_body_is_complete() {
+    let (calls, mut switchboard) = calls();
+    switchboard.attach();
+    let (call, content) = (forward(), vec![7; 3 * CALL_ROOM_BYTES as usize]);
+    let serve = async {
+        let next = timeout(PATIENCE, switchboard.next()).await.unwrap();
+        let FromGuest::Call { call, .. } = next else { panic!("{next:?}") };
+        switchboard.take(call, answered(413));
+        switchboard.take(call, Reply::End);
+    };
+    let (answer, ()) = tokio::join!(calls.call_with(&call, &content), serve);
+    assert_eq!(answer.unwrap().head, CallAnswer::Forward { status: 413, headers: Vec::new() });
+}
