@@ -25,6 +25,9 @@ use crate::calls::{Body, OutBody};
 /// The bytes of an artifact.
 const ARTIFACT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 
+/// How long the artifacts of a run are kept, counted from its last.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// The characters that no name may have (forgejo-runner-protocol 8.9).
 const ODD: &str = "\\/\":<>|*?\r\n";
 
@@ -97,7 +100,7 @@ impl LocalArtifacts {
         let name = path.strip_prefix(ARTIFACT_FILES).map(decoded).transpose()?;
         match (&parts.method, name) {
             (&Method::PUT, Some(name)) => {
-                fs::create_dir_all(&self.directory).map_err(broken)?;
+                self.make_directory().map_err(broken)?;
                 let query = parts.uri.query().unwrap_or_default();
                 self.blob(&name).put(query, body, ARTIFACT_BYTES).await?;
                 Ok(answer::empty(StatusCode::CREATED))
@@ -109,6 +112,22 @@ impl LocalArtifacts {
             }
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("{path} is not known"))),
         }
+    }
+
+    /// Makes the directory; what runs of long ago have left goes then.
+    fn make_directory(&self) -> io::Result<()> {
+        if self.directory.is_dir() {
+            return Ok(());
+        }
+        let all = self.directory.parent().map(fs::read_dir).and_then(Result::ok);
+        for run in all.into_iter().flatten().flatten() {
+            let used = run.metadata().and_then(|facts| facts.modified());
+            if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > KEPT)) {
+                // What cannot be removed now goes another time.
+                drop(fs::remove_dir_all(run.path()));
+            }
+        }
+        fs::create_dir_all(&self.directory)
     }
 
     fn call(&self, call: &str, text: &[u8], address: &str) -> Result<Json, Refusal> {

@@ -72,6 +72,21 @@ async fn an_artifact_is_kept_listed_and_given_back() {
 }
 
 #[tokio::test]
+async fn what_runs_of_long_ago_have_left_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+    for (run, days) in [(&old, 31), (&new, 29)] {
+        fs::create_dir(run).unwrap();
+        fs::write(run.join("a.zip"), "").unwrap();
+        let time = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+        fs::File::open(run).unwrap().set_modified(time).unwrap();
+    }
+    let artifacts = LocalArtifacts::new(&directory.path().join("run"));
+    assert_eq!(upload(&artifacts, "made", "content").await.0, 200);
+    assert!(!old.exists() && new.exists());
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let artifacts = LocalArtifacts::new(directory.path());

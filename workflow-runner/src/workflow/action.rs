@@ -37,7 +37,7 @@ pub struct ActionInput {
 pub enum Runs {
     /// Steps.
     Composite(Vec<Step>),
-    /// JavaScript.
+    /// JavaScript, or on Forgejo a shell's script.
     Node(NodeAction),
     /// A container.
     Docker(DockerAction),
@@ -45,9 +45,11 @@ pub enum Runs {
     Other(String),
 }
 
-/// An action in JavaScript. Its files are named from the action's directory.
+/// An action whose files a program runs. They are named from the action's directory.
 #[derive(Clone, Debug)]
 pub struct NodeAction {
+    /// The program: `node`, or on Forgejo `sh` (forgejo-runner-protocol 8.7).
+    pub program: &'static str,
     /// The major version of node that it is written for.
     pub version: Option<u32>,
     /// What its step runs.

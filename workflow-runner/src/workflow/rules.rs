@@ -33,6 +33,8 @@ pub(super) struct Rules {
     /// beside which another has no effect. Forgejo's server ignores these; unknown keys are refused by
     /// both, there by the runner (forgejo-runner-protocol 7.1, 7.6).
     pub(super) refuses_oddities: bool,
+    /// Whether the file of an action may say `using: sh` (forgejo-runner-protocol 8.7).
+    pub(super) has_shell_actions: bool,
 }
 
 const GITHUB: Rules = Rules {
@@ -45,6 +47,7 @@ const GITHUB: Rules = Rules {
     workflow_keys: &[],
     checks_contexts: true,
     refuses_oddities: true,
+    has_shell_actions: false,
 };
 
 const FORGEJO: Rules = Rules {
@@ -57,9 +60,15 @@ const FORGEJO: Rules = Rules {
     workflow_keys: &["enable-openid-connect", "incomplete_*", "__metadata"],
     checks_contexts: false,
     refuses_oddities: false,
+    has_shell_actions: true,
 };
 
-const GITEA: Rules = Rules { github_aliases: &["gitea"], workflow_keys: &[], ..FORGEJO };
+const GITEA: Rules = Rules {
+    github_aliases: &["gitea"],
+    workflow_keys: &[],
+    has_shell_actions: false,
+    ..FORGEJO
+};
 
 impl Rules {
     /// The rules of a dialect.

@@ -244,7 +244,11 @@ impl Job<'_> {
             environment.set(format!("STATE_{name}"), value.as_str());
         }
         let search_path = environment.get("PATH").unwrap_or_default();
-        let Some(program) = self.system.find_program("node", search_path).await else {
+        let name = match &found.action.runs {
+            Runs::Node(action) => action.program,
+            _ => "node",
+        };
+        let Some(program) = self.system.find_program(name, search_path).await else {
             return Err(format!(
                 "the action {} is written in JavaScript, and this machine has no node; install it in \
                  an earlier step, or run the job on a label whose image has it",

@@ -96,12 +96,18 @@ fn runs(context: &mut Context, node: &Node) -> Result<Runs, Diagnostic> {
         }
         None => Ok(None),
     };
-    if let Some(version) = using.strip_prefix("node") {
+    let version = using.strip_prefix("node");
+    let program = match version {
+        Some(_) => Some("node"),
+        None => (using == "sh" && context.rules.has_shell_actions).then_some("sh"),
+    };
+    if let Some(program) = program {
         let Some(main) = text("main")? else {
-            return Err(context.error(node, "an action for node has `main`"));
+            return Err(context.error(node, format!("an action for {program} has `main`")));
         };
         return Ok(Runs::Node(NodeAction {
-            version: version.parse().ok(),
+            program,
+            version: version.and_then(|version| version.parse().ok()),
             main,
             pre: text("pre")?,
             pre_if: condition("pre-if")?,
