@@ -160,6 +160,11 @@ impl<'a> Job<'a> {
             )
             .into());
         }
+        if !plan.containers.is_empty() {
+            return Err("the job asks for containers, and this machine has no container engine"
+                .to_owned()
+                .into());
+        }
         events.set_summary_room(plan.steps.len());
         let rules = DialectRules::of(plan.dialect);
         let facts = system.facts(document.run_as.as_deref()).await?;

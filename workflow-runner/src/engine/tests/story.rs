@@ -11,7 +11,7 @@ use common::JobId;
 use common::call::TreeWish;
 use common::event::{Annotation, Conclusion, JobResult, Stream};
 use common::guest::{ATTACH_VERSION, GuestEvent, JobDocument, RunnerFacts};
-use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::{Contexts, Secret};
 use serde_json::json;
 use tempfile::TempDir;
@@ -98,6 +98,7 @@ pub(super) fn job() -> JobBuilder {
         name: "build".to_owned(),
         env: Vec::new(),
         defaults: Vec::new(),
+        containers: Containers::default(),
         steps: Vec::new(),
         outputs: Value::empty_mapping(),
         timeout_minutes: None,
