@@ -94,7 +94,7 @@ impl Job<'_> {
         let (matchers, fetched) =
             (std::mem::take(&mut self.matchers), std::mem::take(&mut self.fetched));
         let depth = self.depth + 1;
-        let inside = Inside { document, github: found.github(), cancel };
+        let inside = Inside { document, github: found.github(self.containers.paths()), cancel };
         let mut job = self.inside(inside, performing).await?;
         (job.written, job.paths, job.depth) = (written, paths, depth);
         (job.env, job.outer_env) = (env, performing.step_env.clone());
