@@ -26,7 +26,7 @@ mod tool;
 mod words;
 
 pub(super) use arguments::{Arguments, of_workflow};
-pub(super) use drive::{Order, Trouble, Voice};
+pub(super) use drive::Trouble;
 pub(super) use inside::{Inside, relayed};
 pub(super) use paths::PathMap;
 pub(super) use start::CONTAINER_HOME;

@@ -36,9 +36,9 @@ pub(super) struct RunStep<'a> {
     pub(super) working_directory: Option<&'a Value>,
 }
 
-/// Where the process of a step runs.
+/// Where the process of a step runs; on the machine itself without anything.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct Surroundings {
     /// Where it has the directories of the machine.
     pub(super) paths: PathMap,
     /// The way to reach it in the job's container, if it is there.
@@ -117,8 +117,8 @@ impl Job<'_> {
     ) -> Result<Performed, Fault> {
         let (command, inside) =
             self.enter_container(command, &performing.env, performing.step.index);
-        let place = Place { paths: self.containers.paths().clone(), inside };
-        deep(|| self.start_at(performing, command, environment, place)).await
+        let around = Surroundings { paths: self.containers.paths().clone(), inside };
+        deep(|| self.start_at(performing, command, environment, around)).await
     }
 
     /// Runs the process of a step there.
@@ -127,7 +127,7 @@ impl Job<'_> {
         performing: &Performing<'_>,
         command: Command,
         environment: &Variables,
-        place: Place,
+        around: Surroundings,
     ) -> Result<Performed, Fault> {
         let process = self.system.start(command).await.map_err(|error| match error.kind() {
             io::ErrorKind::ArgumentListTooLong => format!(
@@ -137,7 +137,7 @@ impl Job<'_> {
             ),
             _ => error.to_string(),
         })?;
-        Ok(self.attend(performing, process, environment, place).await)
+        Ok(self.attend(performing, process, environment, around).await)
     }
 
     /// The job's directories as its steps see them.
@@ -166,7 +166,7 @@ impl Job<'_> {
         performing: &Performing<'_>,
         process: Process,
         environment: &Variables,
-        Place { paths, inside }: Place,
+        Surroundings { paths, inside }: Surroundings,
     ) -> Performed {
         let index = performing.step.index;
         let exited = CancellationToken::new();

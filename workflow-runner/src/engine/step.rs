@@ -330,7 +330,11 @@ impl Job<'_> {
     ) -> Result<Performed, Fault> {
         let tree = self.document.tree.as_deref();
         let github = performing.scope.github();
-        let checkout = Checkout::new(with, github, &self.directories, tree.is_some())?;
+        // Whoever writes a path of the job's container means that of the machine.
+        let paths = self.containers.paths();
+        let here = |path: &String| paths.leave(path).unwrap_or_else(|| path.clone());
+        let with: Vec<_> = with.iter().map(|(name, path)| (name.clone(), here(path))).collect();
+        let checkout = Checkout::new(&with, github, &self.directories, tree.is_some())?;
         let from = match &checkout.source {
             Source::Here { .. } => "local working tree".to_owned(),
             Source::Forge(wish) => match wish.reference.as_str() {

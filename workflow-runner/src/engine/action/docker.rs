@@ -1,18 +1,16 @@
 //! Actions in containers of their own, and images that are used as actions
 //! (github-runner-protocol 8.7).
 
-use std::time::Duration;
-
 use common::event::Conclusion;
 use common::plan::Value as Planned;
 
 use super::Found;
-use crate::engine::container::{Arguments, CONTAINER_HOME, Order, PathMap, Trouble, Voice};
+use crate::engine::container::{Arguments, CONTAINER_HOME, PathMap, Trouble};
 use crate::engine::container::{of_workflow, split};
 use crate::engine::fault::Fault;
 use crate::engine::interpreter::Said;
 use crate::engine::job::Job;
-use crate::engine::script::Place;
+use crate::engine::script::Surroundings;
 use crate::engine::step::{Performed, Performing};
 use crate::engine::supervise::Limits;
 use crate::engine::variables::Variables;
@@ -37,9 +35,6 @@ pub(super) fn plain(image: DockerImage) -> Action {
         runs: Runs::Docker(DockerAction::of_image(image)),
     }
 }
-
-/// How long the container of an action that was ended may take to go.
-const AFTER_STOP: Duration = Duration::from_secs(30);
 
 /// The members of the `github` context that are other paths in a container.
 fn moved_members(github: &Value, paths: &PathMap) -> Vec<(String, String)> {
@@ -155,19 +150,12 @@ impl Job<'_> {
         self.create_command_files(performing.step.index).await?;
         let (arguments, handed_on) = arguments.take();
         let command = tool.command(arguments, handed_on);
-        let place = Place { paths, inside: None };
-        let performed = self.start_at(performing, command, &environment, place).await?;
+        let around = Surroundings { paths, inside: None };
+        let performed = self.start_at(performing, command, &environment, around).await?;
         if performed.stop.is_some() {
             // The end of its client is not that of a container.
-            let words = ["rm", "--force", &name].map(str::to_owned).into();
-            let order = Order {
-                arguments: words,
-                environment: Vec::new(),
-                limit: AFTER_STOP,
-                voice: Voice::Silent,
-            };
             let limits = Limits { cancel: None, step: None, ..limits };
-            drop(self.try_order(&tool, order, &limits).await);
+            drop(self.remove_container(&tool, &name, &limits).await);
         }
         Ok(performed)
     }

@@ -21,7 +21,7 @@ use super::tool::Tool;
 pub(super) const SHORT: Duration = Duration::from_secs(2 * 60);
 
 /// How long a command may take that fetches or builds an image.
-pub(in crate::engine) const LONG: Duration = Duration::from_secs(60 * 60);
+pub(super) const LONG: Duration = Duration::from_secs(60 * 60);
 
 /// How long a command may take to end once it must.
 const AFTER_TERMINATE: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ const LINES: usize = 64;
 
 /// How much of a command stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Voice {
+pub(super) enum Voice {
     /// Nothing, unless it fails.
     Silent,
     /// The command itself.
@@ -53,15 +53,15 @@ pub(in crate::engine) enum Voice {
 }
 
 /// A command of the engine.
-pub(in crate::engine) struct Order {
+pub(super) struct Order {
     /// Its arguments.
-    pub(in crate::engine) arguments: Vec<String>,
+    pub(super) arguments: Vec<String>,
     /// Variables beside those of every command.
-    pub(in crate::engine) environment: Vec<(String, String)>,
+    pub(super) environment: Vec<(String, String)>,
     /// How long it may take.
-    pub(in crate::engine) limit: Duration,
+    pub(super) limit: Duration,
     /// What of it stands in the log.
-    pub(in crate::engine) voice: Voice,
+    pub(super) voice: Voice,
 }
 
 impl Order {
@@ -104,7 +104,7 @@ impl From<SystemError> for Trouble {
 }
 
 /// A command that has ended.
-pub(in crate::engine) struct Done {
+pub(super) struct Done {
     /// What it printed on standard output.
     pub(super) answer: String,
     /// The last of what it printed, which says why it failed.
@@ -126,7 +126,7 @@ impl Done {
 
 impl Job<'_> {
     /// Runs a command that must succeed; gives its answer.
-    pub(in crate::engine) async fn order(
+    pub(super) async fn order(
         &mut self,
         tool: &Tool,
         order: Order,
@@ -151,7 +151,7 @@ impl Job<'_> {
     }
 
     /// Runs a command that may fail.
-    pub(in crate::engine) async fn try_order(
+    pub(super) async fn try_order(
         &mut self,
         tool: &Tool,
         order: Order,

@@ -9,10 +9,10 @@ use crate::engine::supervise::Limits;
 
 use super::drive::{CONFIG, LONG, Order, SHORT, Trouble, Voice};
 use super::spec::Credentials;
-use super::tool::{Engine, Tool, is_local, registry};
+use super::tool::{Engine, Tool, is_local, is_name, registry};
 
 /// How long to wait before an image is asked for again (github-runner-protocol 8.7: three tries).
-const PULL_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+const PULL_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 impl Job<'_> {
     /// Fetches an image unless this job has it; gives the name by which the engine has it.
@@ -22,6 +22,9 @@ impl Job<'_> {
         image: &str,
         limits: &Limits,
     ) -> Result<String, Trouble> {
+        if !is_name(image) {
+            return Err(format!("{image:?} is no name of an image").into());
+        }
         let name = tool.engine.image(image);
         if self.containers.image(&name).is_none() {
             self.pull(tool, &name, None, limits).await?;

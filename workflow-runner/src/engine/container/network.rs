@@ -61,14 +61,24 @@ impl Job<'_> {
         self.events.warning(self.system.now(), &text).await;
     }
 
+    /// Ends and removes one container, if it is there.
+    pub(in crate::engine) async fn remove_container(
+        &mut self,
+        tool: &Tool,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<(), Trouble> {
+        let words = tool.engine.remove().iter().copied().chain([name]);
+        self.try_order(tool, Order::silent(words), limits).await.map(drop)
+    }
+
     async fn remove_all(&mut self, tool: &Tool, limits: &Limits) -> Result<(), Trouble> {
         let filter = format!("label={}", self.container_label());
         let list = Order::silent(["ps", "--all", "--quiet", "--filter", &filter]);
         let found = self.order(tool, list, limits).await?;
-        let found = found.split_whitespace();
-        let mut words = vec!["rm", "--force", "--volumes"];
-        words.extend(found);
-        if words.len() > 3 {
+        let found: Vec<&str> = found.split_whitespace().collect();
+        if !found.is_empty() {
+            let words = tool.engine.remove().iter().copied().chain(["--volumes"]).chain(found);
             self.order(tool, Order::silent(words), limits).await?;
         }
         if self.containers.are_asked_for() {

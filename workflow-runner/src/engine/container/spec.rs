@@ -4,7 +4,7 @@ use common::request::Secret;
 
 use crate::expression::Value;
 
-use super::words;
+use super::{tool, words};
 
 /// What nobody may set by `options`: it is decided here.
 const RESERVED: [&str; 4] = ["--network", "--net", "--entrypoint", "--name"];
@@ -84,10 +84,13 @@ fn image(value: &Value) -> Result<Option<String>, String> {
     let text = text(value, "image")?;
     let name = text.trim();
     let name = name.strip_prefix("docker://").unwrap_or(name);
-    if name.starts_with('-') || name.contains(char::is_whitespace) {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    if !tool::is_name(name) {
         return Err(format!("image: {name:?} is no name of an image"));
     }
-    Ok((!name.is_empty()).then(|| name.to_owned()))
+    Ok(Some(name.to_owned()))
 }
 
 fn credentials(value: &Value) -> Result<Option<Credentials>, String> {

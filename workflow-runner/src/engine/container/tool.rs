@@ -32,6 +32,15 @@ impl Engine {
         }
     }
 
+    /// The command that ends containers at once and removes them: podman would first wait for them
+    /// to end by themselves.
+    pub(super) fn remove(self) -> &'static [&'static str] {
+        match self {
+            Self::Docker => &["rm", "--force"],
+            Self::Podman => &["rm", "--force", "--time", "0"],
+        }
+    }
+
     /// The name of an image as this engine needs it: podman looks in no registry that is not named,
     /// docker means its own.
     pub(super) fn image(self, name: &str) -> String {
@@ -47,6 +56,11 @@ impl Engine {
 /// Whether the first part of an image's name is a registry.
 fn is_registry(first: &str) -> bool {
     first == LOCAL || first.contains(['.', ':'])
+}
+
+/// Whether a text can be the name of an image, and is no option.
+pub(super) fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with('-') && !text.contains(char::is_whitespace)
 }
 
 /// The registry of an image.

@@ -169,6 +169,21 @@ async fn an_action_beside_a_containers_job_shares_its_network_and_workspace() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_an_image_is_a_sentence() {
+    let engine = Engine::new("docker");
+    let outside = "runs: { using: docker, image: ../../Dockerfile }";
+    for (uses, expected) in [
+        ("docker://--privileged", "is no name of an image"),
+        ("own/d@v1", "the image of the action own/d@v1 lies outside it"),
+    ] {
+        let job = engine.job("").action("own/d@v1", "action.yml", outside);
+        let story = job.uses(uses, &[]).play().await;
+        assert_eq!(story.outcomes(), [(Failure, Failure)]);
+        assert!(story.log().to_lowercase().contains(expected), "{}", story.log());
+    }
+}
+
+#[tokio::test]
 async fn a_machine_without_an_engine_fails_the_step() {
     let docker = "runs: { using: docker, image: Dockerfile }";
     for uses in ["docker://alpine:3", "own/d@v1"] {

@@ -98,6 +98,10 @@ async fn everything_is_removed_whatever_happened() {
         assert_eq!(commands, AROUND);
         let pull = engine.calls_of(&story, "pull");
         assert_eq!(pull, ["podman pull docker.io/library/alpine"]);
+        // Podman would wait for a process that does not end.
+        let removed = engine.calls_of(&story, "rm");
+        let expected = "podman rm --force --time 0 --volumes id_solstice_ID_job";
+        assert_eq!(removed, [expected]);
         engine.assert_clean();
     }
 }
@@ -156,6 +160,26 @@ async fn an_image_is_asked_for_three_times() {
     assert_eq!(story.output(), "yes", "{}", story.log());
     assert_eq!(engine.calls_of(&story, "pull").len(), 2);
     assert!(story.log().contains("no such registry"), "{}", story.log());
+}
+
+#[tokio::test]
+async fn an_image_that_is_on_the_machine_serves_where_its_registry_is_away() {
+    let (here, nowhere) = (Engine::new("docker"), Engine::new("docker"));
+    for engine in [&here, &nowhere] {
+        engine.write("failures", "9");
+    }
+    nowhere.write("no_image", "");
+    let (story, other) = tokio::join!(
+        here.job("container: a").run("echo yes").play(),
+        nowhere.job("container: a").run("echo no").play(),
+    );
+    assert_eq!(story.output(), "yes", "{}", story.log());
+    assert!(story.log().contains("that is on this machine is taken"), "{}", story.log());
+    assert!(other.log().contains("##[error]The image a cannot be fetched"), "{}", other.log());
+    for (engine, story) in [(&here, &story), (&nowhere, &other)] {
+        assert_eq!(engine.calls_of(story, "pull").len(), 3);
+        engine.assert_clean();
+    }
 }
 
 #[tokio::test]
@@ -281,6 +305,14 @@ async fn composite_actions_and_checkouts_are_at_home_inside() {
     assert!(story.output().starts_with("hello\n"), "{}", story.log());
     let calls = engine.calls_of(&story, "exec --workdir");
     assert_eq!(calls.len(), 1, "{calls:?}");
+    let story = engine
+        .job("container: a")
+        .tree(&[("a.txt", "hello\n")])
+        .uses("actions/checkout@v4", &[("path", "${{ github.workspace }}/sub")])
+        .run("cat sub/a.txt")
+        .play()
+        .await;
+    assert_eq!(story.output(), "hello", "{}", story.log());
 }
 
 #[tokio::test]
