@@ -97,6 +97,9 @@ pub struct Plan {
     pub env: Vec<Value>,
     /// The `defaults` of the workflow, then of the job; later ones win.
     pub defaults: Vec<Value>,
+    /// The containers of the job; none in most jobs.
+    #[serde(default, skip_serializing_if = "Containers::is_empty")]
+    pub containers: Containers,
     /// The steps in order.
     pub steps: Vec<Step>,
     /// The job's outputs: a mapping from name to value, evaluated after the last step.
@@ -105,6 +108,28 @@ pub struct Plan {
     pub timeout_minutes: Option<Value>,
     /// The path of the workflow file, for messages.
     pub file: Option<String>,
+}
+
+/// The containers that a job asks for, before evaluation.
+///
+/// One of them is text, the name of its image, or a mapping with `image` and what else the language
+/// has for it, or an expression that gives either. What evaluates to nothing is no container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Containers {
+    /// `container`: where the steps run; absent where that is the machine itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Value>,
+    /// `services`: what runs beside the steps, by the names under which they reach it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<(String, Value)>,
+}
+
+impl Containers {
+    /// Whether the job asks for none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.job.is_none() && self.services.is_empty()
+    }
 }
 
 /// The limit of a job that sets none, in minutes (github-runner-protocol 7.8).

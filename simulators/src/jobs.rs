@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use common::JobId;
 use common::event::{EventBody, Finished, JobEvent, Stream};
-use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::{
     Contexts, Deadlines, Envelope, Forge, JobBody, JobRequest, MachineSize, PROTOCOL_VERSION,
 };
@@ -22,6 +22,7 @@ pub fn job(label: &str, scripts: &[&str]) -> JobRequest {
         name: "job".to_owned(),
         env: Vec::new(),
         defaults: Vec::new(),
+        containers: Containers::default(),
         steps,
         outputs: Value::empty_mapping(),
         timeout_minutes: None,

@@ -18,6 +18,7 @@
 mod action;
 mod checkout;
 mod command;
+mod container;
 mod contexts;
 mod deep;
 mod dialect;

@@ -33,7 +33,7 @@ use common::plan::Dialect;
 use crate::diagnostic::Diagnostic;
 use crate::yaml;
 
-pub use action::{Action, ActionInput, DockerAction, NodeAction, Runs, action};
+pub use action::{Action, ActionInput, DockerAction, DockerImage, NodeAction, Runs, action};
 pub use call::{call_inputs, call_outputs, call_secrets, check_call};
 pub use condition::job_condition;
 pub use data::{Data, Field};

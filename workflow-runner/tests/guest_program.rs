@@ -17,7 +17,7 @@ use common::guest::{
     ATTACH_VERSION, EXIT_DISK_FULL, FromGuest, GuestEvent, JobDocument, RunnerFacts, START_WORD,
     ToGuest,
 };
-use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::Contexts;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -124,6 +124,7 @@ impl Machine {
                 name: "test".to_owned(),
                 env: Vec::new(),
                 defaults: Vec::new(),
+                containers: Containers::default(),
                 steps: vec![step],
                 outputs: Value::empty_mapping(),
                 timeout_minutes: None,

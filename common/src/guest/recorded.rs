@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::event::{AnnotationLevel, Conclusion, LogLine, Stream};
 use crate::frame::{Decoder, encode_into};
-use crate::plan::{Dialect, PLAN_VERSION, Step, StepAction, Value};
+use crate::plan::{Containers, Dialect, PLAN_VERSION, Step, StepAction, Value};
 use crate::time::Timestamp;
 
 fn directory(version: u16) -> PathBuf {
@@ -98,6 +98,7 @@ fn document() -> JobDocument {
         name: "build".to_owned(),
         env: Vec::new(),
         defaults: Vec::new(),
+        containers: Containers::default(),
         steps: vec![step],
         outputs: Value::empty_mapping(),
         timeout_minutes: None,

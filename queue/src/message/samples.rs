@@ -9,7 +9,7 @@ use common::event::{
 };
 use common::ids::JobId;
 use common::infrastructure::{Cause, Infrastructure};
-use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::{
     Contexts, Deadlines, DebugWish, Envelope, Forge, JobBody, JobRequest, MachineSize,
     PROTOCOL_VERSION, Secret, Service,
@@ -69,6 +69,7 @@ pub(super) fn request() -> JobRequest {
         name: "build".to_owned(),
         env: Vec::new(),
         defaults: Vec::new(),
+        containers: Containers::default(),
         steps: vec![step],
         outputs: Value::empty_mapping(),
         timeout_minutes: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::event::{EventBody, JobEvent, LogBatch, LogLine, Stream};
 use common::ids::{HostId, JobId};
-use common::plan::{Dialect, PLAN_VERSION, Plan, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Value};
 use common::request::{
     Contexts, Deadlines, Envelope, Forge, JobBody, JobRequest, MachineSize, PROTOCOL_VERSION,
 };
@@ -39,6 +39,7 @@ pub(crate) fn job() -> JobMessage {
         name: "build".to_owned(),
         env: Vec::new(),
         defaults: Vec::new(),
+        containers: Containers::default(),
         steps: Vec::new(),
         outputs: Value::empty_mapping(),
         timeout_minutes: None,

@@ -46,9 +46,9 @@ fn labels_features_and_cycles() {
     let text = "\
 on: push
 jobs:
-  a: { runs-on: tiny, container: debian, steps: [{ run: echo }] }
+  a: { uses: own/name/.github/workflows/ci.yml@v1 }
   b: { runs-on: ubuntu-latest, container: debian, steps: [{ uses: docker/login-action@v3 }] }
-  c: { runs-on: tiny, steps: [{ uses: docker://alpine:3 }, { uses: own/name@v1 }] }
+  c: { runs-on: tiny, container: debian, steps: [{ uses: docker://alpine:3 }, { uses: own/name }] }
 ";
     let done = workflow(text).solstice(&["check", "--json"]);
     assert_eq!((done.code, done.created), (64, false));
@@ -62,9 +62,12 @@ jobs:
         })
         .collect();
     assert_eq!(shown.len(), 3, "{shown:?}");
-    assert!(shown[0].starts_with("3 \"error\" \"job \\\"a\\\" asks for a container"), "{shown:?}");
+    assert!(shown[0].starts_with("3 \"error\" \"job \\\"a\\\" calls a workflow of"), "{shown:?}");
     assert!(shown[1].starts_with("4 \"warning\" \"no image has the label"), "{shown:?}");
-    assert!(shown[2].starts_with("5 \"warning\" \"docker://alpine:3 is a container"), "{shown:?}");
+    assert!(
+        shown[2].starts_with("5 \"warning\" \"the action own/name has no version"),
+        "{shown:?}"
+    );
 
     let text = "on: push\njobs:\n  a: { needs: b, runs-on: tiny, steps: [{ run: x }] }\n  b: { needs: \
                 a, runs-on: tiny, steps: [{ run: x }] }\n";

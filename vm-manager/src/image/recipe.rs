@@ -6,7 +6,7 @@ use common::size::ByteSize;
 use super::digest::{Digest, digest_of};
 
 /// The names that a catalogue may write under `recipe`.
-pub const RECIPES: [&str; 2] = ["debian-12", "tiny"];
+pub const RECIPES: [&str; 3] = ["debian-12", "debian-12-podman", "tiny"];
 
 /// A recipe: `build.sh` and the files that it reads, which lie beside it when it runs.
 pub(super) struct Recipe {
@@ -38,6 +38,24 @@ static DEBIAN_12: Recipe = Recipe {
     work: ByteSize(3 * GIB),
 };
 
+/// As `debian-12`, whose `build.sh` reads what there is more of.
+static DEBIAN_12_PODMAN: Recipe = Recipe {
+    files: &[
+        file!("common", "debian.sh"),
+        file!("common", "disk.sh"),
+        file!("common", "initrd-init"),
+        file!("common", "initrd.sh"),
+        file!("debian-12", "build.sh"),
+        file!("debian-12", "cloud-init.conf"),
+        file!("debian-12", "cloud.cfg"),
+        file!("debian-12", "dhcp.network"),
+        file!("debian-12", "pam-sshd"),
+        file!("debian-12", "sshd_config"),
+        file!("debian-12-podman", "more.sh"),
+    ],
+    work: ByteSize(4 * GIB),
+};
+
 static TINY: Recipe = Recipe {
     files: &[
         file!("common", "debian.sh"),
@@ -55,6 +73,7 @@ static TINY: Recipe = Recipe {
 pub(super) fn find(name: &str) -> Option<&'static Recipe> {
     match name {
         "debian-12" => Some(&DEBIAN_12),
+        "debian-12-podman" => Some(&DEBIAN_12_PODMAN),
         "tiny" => Some(&TINY),
         _ => None,
     }

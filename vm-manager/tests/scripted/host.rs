@@ -9,7 +9,7 @@ use common::frame::{Decoder, encode};
 use common::guest::{
     ATTACH_VERSION, FromGuest, GuestEvent, JobDocument, RUN_DIRECTORY, RunnerFacts, ToGuest,
 };
-use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::Contexts;
 use common::size::ByteSize;
 use simulators::ScriptedHost;
@@ -169,6 +169,7 @@ pub(crate) fn document(scripts: &[&str]) -> JobDocument {
         name: "test".to_owned(),
         env: vec![],
         defaults: vec![],
+        containers: Containers::default(),
         steps: steps.collect(),
         outputs: Value::empty_mapping(),
         timeout_minutes: None,

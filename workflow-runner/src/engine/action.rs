@@ -2,22 +2,25 @@
 //! (github-runner-protocol 8, forgejo-runner-protocol 8.7).
 
 mod composite;
+mod docker;
 mod node;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 
 use common::event::Conclusion;
-use common::plan::{Step, StepAction, Value as Planned};
+use common::plan::{Step, StepAction};
 
-use crate::workflow::{self, Action, DockerAction, Reference, Runs};
+use crate::workflow::{self, Action, DockerImage, Reference, Runs};
 
+use super::container::PathMap;
+use super::deep::deep;
 use super::fault::Fault;
 use super::interpreter::Said;
 use super::job::Job;
 use super::step::{Performed, Performing};
 use super::workspace::inside;
-pub(super) use node::Later;
+pub(super) use node::{Later, NODE};
 
 /// The file of an action has no more bytes.
 const FILE_BYTES: u64 = common::limits::MIB;
@@ -56,11 +59,28 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// What expressions and variables say of an action while it runs.
-    fn github(&self) -> Vec<(String, String)> {
+    /// An image that is an action by itself.
+    fn image(reference: &str, image: &str) -> Self {
+        Self {
+            reference: reference.to_owned(),
+            directory: String::new(),
+            origin: None,
+            action: docker::plain(DockerImage::Named(image.to_owned())),
+        }
+    }
+
+    /// Whether it takes an input that it does not name: those of its container, or any where it has
+    /// no file that could name one.
+    fn takes(&self, input: &str) -> bool {
+        let Runs::Docker(_) = &self.action.runs else { return false };
+        self.directory.is_empty() || docker::INPUTS.iter().any(|i| i.eq_ignore_ascii_case(input))
+    }
+
+    /// What expressions and variables say of an action while it runs where the paths are these.
+    fn github(&self, paths: &PathMap) -> Vec<(String, String)> {
         let (repository, version) = self.origin.clone().unwrap_or_default();
         [
-            ("action_path", self.directory.clone()),
+            ("action_path", paths.enter(&self.directory)),
             ("action_repository", repository),
             ("action_ref", version),
         ]
@@ -88,12 +108,10 @@ impl Job<'_> {
         let inputs = self.inputs(&found, &with, performing).await?;
         match &found.action.runs {
             Runs::Composite(steps) => self.run_composite(performing, &found, steps, inputs).await,
-            Runs::Node(_) => self.run_node(performing, &found, inputs).await,
-            Runs::Docker(_) => Err(format!(
-                "the action {reference} runs in a container, and this machine has no container \
-                 engine"
-            )
-            .into()),
+            Runs::Node(_) => deep(|| self.run_node(performing, &found, inputs)).await,
+            Runs::Docker(docker) => {
+                deep(|| self.run_docker(performing, &found, docker, inputs)).await
+            }
             Runs::Other(using) => Err(format!(
                 "the action {reference} runs \"using: {using}\", which this runner does not know; \
                  it knows composite and node12 to node24"
@@ -142,7 +160,12 @@ impl Job<'_> {
                 }
                 Runs::Composite(_) => return Err(too_deep(reference)),
                 Runs::Node(node) if depth == 0 => {
-                    preparing.first.extend(Later::pre(step, &found, node));
+                    let part = (node.pre.as_deref(), node.pre_if.as_deref());
+                    preparing.first.extend(Later::pre(step, &found, part));
+                }
+                Runs::Docker(docker) if depth == 0 => {
+                    let part = (docker.pre_entrypoint.as_deref(), docker.pre_if.as_deref());
+                    preparing.first.extend(Later::pre(step, &found, part));
                 }
                 _ => {}
             }
@@ -162,12 +185,7 @@ impl Job<'_> {
                 };
                 (self.directories.in_workspace(&path), None)
             }
-            Reference::Container(_) => {
-                return Err(format!(
-                    "the action {text} is a container, and this machine has no container engine"
-                )
-                .into());
-            }
+            Reference::Container(image) => return Ok(Found::image(text, image)),
             Reference::Remote(remote) => {
                 let root = self.fetch(&remote.whole, &remote.directory()).await?;
                 let directory = match remote.path.as_str() {
@@ -227,13 +245,7 @@ impl Job<'_> {
         }
         let image = "Dockerfile";
         if self.system.kind(&format!("{directory}/{image}")).await?.is_some() {
-            // It fails when its step is reached, as one that says so of itself does.
-            return Ok(Action {
-                name: None,
-                inputs: Vec::new(),
-                outputs: Planned::empty_mapping(),
-                runs: Runs::Docker(DockerAction { image: image.to_owned() }),
-            });
+            return Ok(docker::plain(DockerImage::Built(image.to_owned())));
         }
         let before = if text.starts_with("./") {
             "; check the repository out in an earlier step, or correct the path"
@@ -276,6 +288,7 @@ impl Job<'_> {
         let unknown: Vec<&(String, String)> = with
             .iter()
             .filter(|(given, _)| !declared.iter().any(|i| i.name.eq_ignore_ascii_case(given)))
+            .filter(|(given, _)| !found.takes(given))
             .collect();
         if !unknown.is_empty() {
             let list = |names: Vec<&str>| {
@@ -287,8 +300,9 @@ impl Job<'_> {
                 list(declared.iter().map(|input| input.name.as_str()).collect()),
             );
             self.events.warning(self.system.now(), &text).await;
-            inputs.extend(unknown.into_iter().cloned());
         }
+        let is_known = |given: &str| declared.iter().any(|i| i.name.eq_ignore_ascii_case(given));
+        inputs.extend(with.iter().filter(|(given, _)| !is_known(given)).cloned());
         Ok(inputs)
     }
 }

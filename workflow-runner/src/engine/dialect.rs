@@ -17,6 +17,10 @@ pub(super) struct DialectRules {
     ///
     /// GitHub 7.5: `bash -e {0}`. Forgejo 8.5: as if `shell: bash` stood there.
     pub(super) default_bash: &'static [&'static str],
+    /// Whether a job's container has bash as its default shell, where it has one.
+    ///
+    /// GitHub 8.7: `sh -e {0}` in containers. Forgejo 8.5: bash if it is found, there as well.
+    pub(super) containers_prefer_bash: bool,
     /// The names under which the `github` context is seen.
     ///
     /// GitHub 5.7: `github` alone. Forgejo 8.5: `forgejo` = `forge` = `gitea` = `github`.
@@ -321,6 +325,7 @@ const FORGEJO_COMMANDS: &[Name] = &[
 
 const GITHUB: DialectRules = DialectRules {
     default_bash: &["-e"],
+    containers_prefer_bash: false,
     github_names: &["github"],
     prefixes: &["GITHUB_"],
     exported: GITHUB_EXPORTED,
@@ -367,6 +372,7 @@ const GITHUB: DialectRules = DialectRules {
 
 const FORGEJO: DialectRules = DialectRules {
     default_bash: &["--noprofile", "--norc", "-e", "-o", "pipefail"],
+    containers_prefer_bash: true,
     github_names: &["github", "forgejo", "forge", "gitea"],
     prefixes: &["GITHUB_", "FORGEJO_"],
     exported: FORGEJO_EXPORTED,

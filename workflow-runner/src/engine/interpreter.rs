@@ -9,6 +9,7 @@ use common::event::{Annotation, AnnotationLevel, Stream};
 use crate::system::System;
 
 use super::command::{self, Command, Name};
+use super::container::PathMap;
 use super::dialect::{DialectRules, Display};
 use super::events::Events;
 use super::lines::Line;
@@ -55,8 +56,10 @@ pub(super) struct Interpreter<'a> {
     matchers: &'a mut Matchers,
     step: u32,
     debug: bool,
-    /// Where the repository is.
+    /// Where the repository is, as the step sees it.
     workspace: String,
+    /// Where the step has the directories of the machine.
+    paths: PathMap,
     /// Whether `set-env` and `add-path` work.
     insecure_commands: bool,
     /// Whether any text may be a stop token.
@@ -89,12 +92,19 @@ impl<'a> Interpreter<'a> {
             step,
             debug,
             workspace: variable("GITHUB_WORKSPACE").unwrap_or_default().to_owned(),
+            paths: PathMap::default(),
             insecure_commands: rules.insecure_commands || is_on("ACTIONS_ALLOW_UNSECURE_COMMANDS"),
             any_token: is_on("ACTIONS_ALLOW_UNSECURE_STOPCOMMAND_TOKENS"),
             echo: debug,
             stopped_until: None,
             said: Said::default(),
         }
+    }
+
+    /// The step runs where the directories of the machine are there.
+    pub(super) fn seeing(self, paths: PathMap) -> Self {
+        let workspace = paths.enter(&self.workspace);
+        Self { paths, workspace, ..self }
     }
 
     /// Where lines and events go.

@@ -18,6 +18,7 @@ use crate::service;
 use crate::system::{Control, Facts, Signal, System};
 
 use super::action::{Fetched, Later};
+use super::container::Containers;
 use super::contexts::{JobContexts, JobScope};
 use super::deep::deep;
 use super::dialect::{ActionNames, DialectRules};
@@ -52,6 +53,8 @@ pub(super) struct Job<'a> {
     pub(super) facts: Facts,
     /// Where everything lies.
     pub(super) directories: Directories,
+    /// The containers that the job asks for.
+    pub(super) containers: Containers,
     /// What stays the same for all expressions.
     pub(super) contexts: JobContexts,
     /// `env` of the workflow and the job.
@@ -182,6 +185,12 @@ impl<'a> Job<'a> {
             env.extend(texts.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             scope.set_env(&env);
         }
+        let search_path = env.get("PATH").unwrap_or(&facts.search_path);
+        let place = (search_path, &directories);
+        let scope_of_containers = &mut scope;
+        let containers =
+            deep(move || Containers::of_plan(&plan.containers, scope_of_containers, place, system));
+        let containers = containers.await?;
         let debug = debug_wished || env.get("RUNNER_DEBUG").is_some_and(is_on);
         let defaults = run_defaults(&plan.defaults, &mut scope, system).await?;
         let limit = match &plan.timeout_minutes {
@@ -209,8 +218,14 @@ impl<'a> Job<'a> {
             states: HashMap::new(),
             depth: 0,
             insides: 0,
-            contexts: JobContexts::new(document, rules, &directories, debug),
+            contexts: JobContexts::new(
+                document,
+                rules,
+                &directories.within(containers.paths()),
+                debug,
+            ),
             directories,
+            containers,
             env,
             written: Variables::default(),
             services: host.address().map_or_else(Vec::new, |address| {
@@ -300,7 +315,8 @@ impl<'a> Job<'a> {
     ) -> Result<Job<'b>, Fault> {
         let Inside { document, github, cancel } = inside;
         let directories = self.next_directories();
-        let contexts = JobContexts::new(document, self.rules, &directories, self.debug);
+        let seen = directories.within(self.containers.paths());
+        let contexts = JobContexts::new(document, self.rules, &seen, self.debug);
         let mut scope = contexts.scope(self.rules);
         let mut env = performing.env.clone();
         for layer in &document.plan.env {
@@ -338,6 +354,7 @@ impl<'a> Job<'a> {
             insides: 0,
             contexts,
             directories,
+            containers: self.containers.clone(),
             env,
             written: Variables::default(),
             services: self.services.clone(),
@@ -447,8 +464,9 @@ impl<'a> Job<'a> {
 
     /// What the expressions of a step see, all but `env`.
     pub(super) fn step_scope(&mut self, step: &Step) -> JobScope {
-        let files = COMMAND_FILES
-            .map(|(key, kind)| (key.to_owned(), self.directories.command_file(kind, step.index)));
+        let seen = self.seen();
+        let files =
+            COMMAND_FILES.map(|(key, kind)| (key.to_owned(), seen.command_file(kind, step.index)));
         let action = ("action".to_owned(), self.action_name(step));
         let mut github: Vec<_> = files.into_iter().chain(std::iter::once(action)).collect();
         if self.depth > 0 {
@@ -465,7 +483,9 @@ impl<'a> Job<'a> {
     fn set_so_far(&self, scope: &mut JobScope) {
         scope.set("steps", self.steps_context());
         let status = Value::text(self.status().name());
-        scope.set("job", Value::object([("status".to_owned(), status)]));
+        let mut job = self.containers.members();
+        job.push(("status".to_owned(), status));
+        scope.set("job", Value::object(job));
         scope.set_env(&self.visible_env(&self.outer_env));
     }
 
@@ -553,6 +573,8 @@ impl<'a> Job<'a> {
             group.signal(Signal::Kill);
         }
         self.readers.shutdown().await;
+        let this = &mut *self;
+        deep(move || this.stop_containers()).await;
         // Whatever is left goes with the machine; a job does not fail for it.
         if let Err(error) = self.directories.clear_temporary(self.system).await {
             self.events.warning(self.system.now(), &sentence(&error.to_string())).await;

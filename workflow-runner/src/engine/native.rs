@@ -10,6 +10,7 @@ use common::plan;
 
 use crate::workflow::{self, Native, NativeAction, Version};
 
+use super::action::NODE;
 use super::fault::Fault;
 use super::interpreter::Said;
 use super::job::Job;
@@ -58,7 +59,7 @@ impl Job<'_> {
         let Some((action, version)) = workflow::native(reference) else {
             return self.run_action(performing, reference, with).await;
         };
-        let has_node = self.has_node(performing).await;
+        let has_node = self.has_node(performing).await?;
         if !self.stands_for(version, has_node) {
             if has_node {
                 return self.run_action(performing, reference, with).await;
@@ -94,10 +95,9 @@ impl Job<'_> {
         }
     }
 
-    async fn has_node(&self, performing: &Performing<'_>) -> bool {
+    async fn has_node(&mut self, performing: &Performing<'_>) -> Result<bool, Fault> {
         let environment = self.environment(performing);
-        let search_path = environment.get("PATH").unwrap_or_default();
-        self.system.find_program("node", search_path).await.is_some()
+        Ok(self.find_in_job(NODE, performing, &environment).await?.is_some())
     }
 
     async fn run_native(

@@ -4,22 +4,26 @@ use std::io;
 
 use common::event::Conclusion;
 use common::plan::Value;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::system::{Command, Exit, Kind, Process};
+use crate::system::{Command, Exit, Kind, Process, Signal};
 
+use super::container::{Inside, PathMap, relayed};
+use super::deep::deep;
 use super::environment::{self, Layers, RunnerLayer};
 use super::fault::Fault;
 use super::header::{self, Header};
 use super::interpreter::Interpreter;
 use super::job::Job;
 use super::pump::Streams;
-use super::shell;
+use super::shell::{self, Programs};
 use super::step::{Performed, Performing};
 use super::supervise::supervise;
 use super::text::{sentence, signal_name};
 use super::variables::Variables;
+use super::workspace::Directories;
 
 /// The parts of a `run` step as the plan has them.
 #[derive(Clone, Copy)]
@@ -30,6 +34,15 @@ pub(super) struct RunStep<'a> {
     pub(super) shell: Option<&'a Value>,
     /// `working-directory`.
     pub(super) working_directory: Option<&'a Value>,
+}
+
+/// Where the process of a step runs; on the machine itself without anything.
+#[derive(Default)]
+pub(super) struct Surroundings {
+    /// Where it has the directories of the machine.
+    pub(super) paths: PathMap,
+    /// The way to reach it in the job's container, if it is there.
+    pub(super) inside: Option<Inside>,
 }
 
 impl Job<'_> {
@@ -55,12 +68,19 @@ impl Job<'_> {
             None => self.defaults.working_directory.clone(),
         };
         let environment = self.environment(performing);
-        let search_path = environment.get("PATH").unwrap_or_default();
-        let shell = shell::find(&shell, &performing.name, search_path, self.rules, self.system)
+        let programs = match self.containers.of_job() {
+            Some(container) => Programs::Container { has_bash: container.has_bash },
+            None => Programs::Machine(environment.get("PATH").unwrap_or_default(), self.system),
+        };
+        let shell = shell::find(&shell, &performing.name, programs, self.rules)
             .await
             .map_err(|error| error.to_string())?;
-        let directory = self.directories.in_workspace(&directory);
-        if self.system.kind(&directory).await? != Some(Kind::Directory) {
+        let directory = self.seen().in_workspace(&directory);
+        // A directory that only the job's container has is found there, or found missing.
+        let here = self.containers.paths().leave(&directory);
+        if let Some(here) = here
+            && self.system.kind(&here).await? != Some(Kind::Directory)
+        {
             return Err(format!(
                 "the working directory {directory} does not exist; make it in an earlier step, or \
                  correct \"working-directory\" (a checkout comes first where it lies in the \
@@ -77,8 +97,9 @@ impl Job<'_> {
         let header = Header::Script { script: &script, shell: &shell.shown() };
         header::write(header, &performing.env, self.system.now(), self.events).await;
 
+        let seen = self.seen().script(index, shell.extension);
         let command = Command {
-            arguments: shell.arguments(&file),
+            arguments: shell.arguments(&seen),
             program: shell.program,
             environment: environment.clone().into_pairs(),
             directory,
@@ -87,12 +108,26 @@ impl Job<'_> {
         self.start_and_attend(performing, command, &environment).await
     }
 
-    /// Runs the process of a step.
+    /// Runs the process of a step, in the job's container if it has one.
     pub(super) async fn start_and_attend(
         &mut self,
         performing: &Performing<'_>,
         command: Command,
         environment: &Variables,
+    ) -> Result<Performed, Fault> {
+        let (command, inside) =
+            self.enter_container(command, &performing.env, performing.step.index);
+        let around = Surroundings { paths: self.containers.paths().clone(), inside };
+        deep(|| self.start_at(performing, command, environment, around)).await
+    }
+
+    /// Runs the process of a step there.
+    pub(super) async fn start_at(
+        &mut self,
+        performing: &Performing<'_>,
+        command: Command,
+        environment: &Variables,
+        around: Surroundings,
     ) -> Result<Performed, Fault> {
         let process = self.system.start(command).await.map_err(|error| match error.kind() {
             io::ErrorKind::ArgumentListTooLong => format!(
@@ -102,7 +137,12 @@ impl Job<'_> {
             ),
             _ => error.to_string(),
         })?;
-        Ok(self.attend(performing, process, environment).await)
+        Ok(self.attend(performing, process, environment, around).await)
+    }
+
+    /// The job's directories as its steps see them.
+    pub(super) fn seen(&self) -> Directories {
+        self.directories.within(self.containers.paths())
     }
 
     /// The environment of a step's process.
@@ -111,7 +151,7 @@ impl Job<'_> {
         let runner = RunnerLayer {
             facts: &self.facts,
             runner: &self.document.runner,
-            directories: &self.directories,
+            directories: &self.seen(),
             github: performing.scope.github(),
             tracking: &self.tracking,
             debug: self.debug,
@@ -127,6 +167,7 @@ impl Job<'_> {
         performing: &Performing<'_>,
         process: Process,
         environment: &Variables,
+        Surroundings { paths, inside }: Surroundings,
     ) -> Performed {
         let index = performing.step.index;
         let exited = CancellationToken::new();
@@ -135,8 +176,12 @@ impl Job<'_> {
         let mut supervisor = JoinSet::new();
         let ladder = self.rules.ladder;
         let (limits, done) = (performing.limits.clone(), exited.clone());
+        let (control, mut signals) = match &inside {
+            Some(_) => relayed(process.control),
+            None => (process.control, mpsc::unbounded_channel().1),
+        };
         supervisor.spawn(async move {
-            let ended = supervise(process.control, limits, ladder).await;
+            let ended = supervise(control, limits, ladder).await;
             done.cancel();
             ended
         });
@@ -151,15 +196,30 @@ impl Job<'_> {
             index,
             self.debug,
             variable,
-        );
-        streams.pump(&mut interpreter, self.system, &exited).await;
+        )
+        .seeing(paths);
+        let work = async {
+            streams.pump(&mut interpreter, self.system, &exited).await;
+            supervisor.join_next().await
+        };
+        let ended = match &inside {
+            None => work.await,
+            Some(inside) => tokio::select! {
+                ended = work => ended,
+                never = inside.relay(&mut signals, self.system) => match never {},
+            },
+        };
         let mut said = interpreter.said;
 
-        let Some(Ok(ended)) = supervisor.join_next().await else {
+        let Some(Ok(ended)) = ended else {
             // The task neither panics nor is aborted while it is awaited here.
             self.error("The engine lost the process of this step.").await;
             return Performed { said, ..Performed::failed() };
         };
+        if let (Some(inside), Some(_)) = (&inside, ended.stop) {
+            // The end of its client is not that of a process in a container.
+            inside.signal(Signal::Kill, self.system).await;
+        }
         if streams.is_open() {
             self.readers.spawn(streams.discard());
         }

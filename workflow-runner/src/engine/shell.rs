@@ -124,23 +124,52 @@ pub(super) enum ShellError {
     },
 }
 
+/// Where the programs of a step are.
+#[derive(Clone, Copy)]
+pub(super) enum Programs<'a> {
+    /// On the machine, in the directories of this search path.
+    Machine(&'a str, &'a dyn System),
+    /// In a container that has a shell, and bash or not. What else it lacks is found missing when it
+    /// is to run.
+    Container {
+        /// Whether bash is the default shell.
+        has_bash: bool,
+    },
+}
+
+impl Programs<'_> {
+    async fn find(self, name: &str) -> Option<String> {
+        match self {
+            Self::Machine(search_path, system) => system.find_program(name, search_path).await,
+            Self::Container { .. } => Some(name.to_owned()),
+        }
+    }
+
+    /// The default shells to look for, the first first.
+    fn defaults(self) -> &'static [&'static str] {
+        match self {
+            Self::Machine(..) | Self::Container { has_bash: true } => &["bash", "sh"],
+            Self::Container { has_bash: false } => &["sh"],
+        }
+    }
+}
+
 /// Finds the shell that a step asks for; an empty name means the default.
 pub(super) async fn find(
     name: &str,
     step: &str,
-    search_path: &str,
+    programs: Programs<'_>,
     rules: &DialectRules,
-    system: &dyn System,
 ) -> Result<Shell, ShellError> {
     let words = split_words(name);
     let Some((command, arguments)) = words.split_first() else {
-        return find_default(step, search_path, rules, system).await;
+        return find_default(step, programs, rules).await;
     };
     if command.eq_ignore_ascii_case("cmd") {
         return Err(ShellError::Cmd { step: step.to_owned() });
     }
     let known = KNOWN.iter().find(|known| known.name == command);
-    let programs = known.map_or(&[][..], |known| known.programs);
+    let names = known.map_or(&[][..], |known| known.programs);
     let arguments = match known {
         Some(known) if arguments.is_empty() => strings(known.arguments),
         _ => arguments.to_vec(),
@@ -148,9 +177,9 @@ pub(super) async fn find(
     if !arguments.iter().any(|argument| argument.contains(SCRIPT)) {
         return Err(ShellError::NoPlace { shell: name.to_owned(), step: step.to_owned() });
     }
-    let candidates = std::iter::once(command.as_str()).chain(programs.iter().copied());
+    let candidates = std::iter::once(command.as_str()).chain(names.iter().copied());
     for program in candidates {
-        if let Some(program) = system.find_program(program, search_path).await {
+        if let Some(program) = programs.find(program).await {
             return Ok(Shell {
                 program,
                 arguments,
@@ -168,13 +197,13 @@ pub(super) async fn find(
 
 async fn find_default(
     step: &str,
-    search_path: &str,
+    programs: Programs<'_>,
     rules: &DialectRules,
-    system: &dyn System,
 ) -> Result<Shell, ShellError> {
-    for (name, arguments) in [("bash", rules.default_bash), ("sh", &["-e"][..])] {
-        if let Some(program) = system.find_program(name, search_path).await {
-            let mut arguments = strings(arguments);
+    for &name in programs.defaults() {
+        if let Some(program) = programs.find(name).await {
+            let mut arguments =
+                strings(if name == "bash" { rules.default_bash } else { &["-e"][..] });
             arguments.push(SCRIPT.to_owned());
             return Ok(Shell { program, arguments, extension: ".sh", wrap: Wrap::Nothing });
         }
@@ -256,7 +285,7 @@ mod tests {
         }
         let search_path = directory.path().to_str().unwrap();
         let rules = DialectRules::of(dialect);
-        match find(name, "Build", search_path, rules, &Local::new()).await {
+        match find(name, "Build", Programs::Machine(search_path, &Local::new()), rules).await {
             Ok(shell) => Ok(shell.shown().replace(&format!("{search_path}/"), "")),
             Err(error) => Err(error.to_string()),
         }
@@ -281,6 +310,18 @@ mod tests {
         ] {
             assert_eq!(look(name, programs, dialect).await.as_deref(), Ok(expected), "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_container_has_its_own_default_and_is_not_searched() {
+        let look = async |name: &str, has_bash| {
+            let rules = DialectRules::of(Dialect::Forgejo);
+            find(name, "Build", Programs::Container { has_bash }, rules).await.unwrap().shown()
+        };
+        assert_eq!(look("", false).await, "sh -e {0}");
+        assert_eq!(look("", true).await, "bash --noprofile --norc -e -o pipefail {0}");
+        assert_eq!(look("bash -x {0}", false).await, "bash -x {0}");
+        assert_eq!(look("python", false).await, "python {0}");
     }
 
     #[tokio::test]

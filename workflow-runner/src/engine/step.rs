@@ -12,6 +12,7 @@ use crate::system::Placement;
 use crate::workflow;
 
 use super::checkout::{self, Checkout, Source};
+use super::container::Trouble;
 use super::contexts::JobScope;
 use super::deep::deep;
 use super::fault::Fault;
@@ -92,7 +93,13 @@ impl Job<'_> {
         let this = &mut *self;
         let mut evaluated = deep(move || this.evaluate_step(step)).await;
         let name = self.name(step, &mut evaluated.scope).await;
-        if evaluated.holds == Ok(false) || self.is_past_cancel() {
+        if self.containers.are_waiting() && self.cancelled.is_some() {
+            self.containers.give_up();
+        }
+        // Containers start with the first step, whatever its condition says without them.
+        let waits = self.containers.are_waiting();
+        let is_skipped = evaluated.holds == Ok(false) && !waits;
+        if is_skipped || self.containers.are_missing() || self.is_past_cancel() {
             self.finish(step, name, began, [Conclusion::Skipped; 2], Vec::new()).await;
             return;
         }
@@ -101,8 +108,15 @@ impl Job<'_> {
         self.events.event(GuestEvent::StepStarted(started)).await;
         // What of actions comes before the first step is the first of the user's that runs, and so the
         // host must know that a step has begun. What it sets and how it ends counts for the step.
+        if waits {
+            let this = &mut *self;
+            if let Some(outcome) = deep(move || this.begin_containers()).await {
+                self.finish(step, name, began, [outcome; 2], Vec::new()).await;
+                return;
+            }
+        }
         let first = std::mem::take(&mut self.first);
-        if !first.is_empty() {
+        if waits || !first.is_empty() {
             let this = &mut *self;
             deep(move || this.run_before(first)).await;
             self.notice_end().await;
@@ -152,6 +166,30 @@ impl Job<'_> {
             self.disk_full = performed.0.disk_full.take();
         }
         self.finish(step, name, began, [outcome, conclusion], outputs).await;
+    }
+
+    /// Starts the containers of the job; if that is not possible, says why and gives the result of
+    /// the first step.
+    async fn begin_containers(&mut self) -> Option<Conclusion> {
+        match self.start_containers().await {
+            Ok(()) => None,
+            Err(Trouble::Stopped(Stop::Cancelled)) => {
+                self.error("The operation was canceled.").await;
+                self.cancelled.get_or_insert_with(Instant::now);
+                Some(Conclusion::Cancelled)
+            }
+            Err(Trouble::Stopped(Stop::StepLimit | Stop::JobLimit)) => {
+                self.note_job_limit().await;
+                Some(Conclusion::Cancelled)
+            }
+            Err(Trouble::Fault(fault)) => {
+                if !self.failed {
+                    self.disk_full = fault.disk_full().map(str::to_owned);
+                }
+                self.error(&fault.sentence()).await;
+                Some(Conclusion::Failure)
+            }
+        }
     }
 
     /// What a step sees, and whether it runs.
@@ -280,7 +318,11 @@ impl Job<'_> {
     ) -> Result<Performed, Unfit> {
         let tree = self.document.tree.as_deref();
         let github = performing.scope.github();
-        let checkout = Checkout::new(with, github, &self.directories, tree.is_some())?;
+        // Whoever writes a path of the job's container means that of the machine.
+        let paths = self.containers.paths();
+        let here = |path: &String| paths.leave(path).unwrap_or_else(|| path.clone());
+        let with: Vec<_> = with.iter().map(|(name, path)| (name.clone(), here(path))).collect();
+        let checkout = Checkout::new(&with, github, &self.directories, tree.is_some())?;
         let from = match &checkout.source {
             Source::Here { .. } => "local working tree".to_owned(),
             Source::Forge(wish) => match wish.reference.as_str() {

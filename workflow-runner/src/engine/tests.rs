@@ -2,6 +2,7 @@
 
 mod actions;
 mod commands;
+mod containers;
 mod ending;
 mod full_disk;
 mod natives;

@@ -5,6 +5,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::system::{Owner, System, SystemError};
 
+use super::container::PathMap;
+
 /// Where everything lies; all paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Directories {
@@ -18,6 +20,10 @@ pub(super) struct Directories {
     pub(super) tool_cache: String,
     /// Where the files of actions lie, a directory for each.
     pub(super) actions: String,
+    /// What all of the job's directories but the tool cache are in.
+    pub(super) work: String,
+    /// The home directory of what runs in containers, made when one is started.
+    pub(super) home: String,
     /// `GITHUB_EVENT_PATH`.
     pub(super) event_path: String,
     /// The directory of the command files.
@@ -63,6 +69,8 @@ impl Directories {
             workspace: format!("{work}/{name}/{name}"),
             runner_workspace: format!("{work}/{name}"),
             actions: format!("{work}/_actions"),
+            work: work.to_owned(),
+            home: format!("{temp}/_github_home"),
             event_path: format!("{temp}/_github_workflow/event.json"),
             file_commands: format!("{temp}/_runner_file_commands"),
             temp,
@@ -74,6 +82,32 @@ impl Directories {
     /// The same for a job that runs inside a step: only the names of its files are others.
     pub(super) fn for_job_inside(&self, number: usize) -> Self {
         Self { job: format!("{}_{number}", self.job), ..self.clone() }
+    }
+
+    /// The same as the job's container has them.
+    pub(super) fn within(&self, paths: &PathMap) -> Self {
+        Self {
+            workspace: paths.enter(&self.workspace),
+            runner_workspace: paths.enter(&self.runner_workspace),
+            temp: paths.enter(&self.temp),
+            tool_cache: paths.enter(&self.tool_cache),
+            actions: paths.enter(&self.actions),
+            work: paths.enter(&self.work),
+            home: paths.enter(&self.home),
+            event_path: paths.enter(&self.event_path),
+            file_commands: paths.enter(&self.file_commands),
+            job: self.job.clone(),
+        }
+    }
+
+    /// The directory with the event.
+    pub(super) fn workflow(&self) -> &str {
+        self.event_path.rsplit_once('/').map_or("/", |(directory, _)| directory)
+    }
+
+    /// The file in which a process in the job's container says its number.
+    pub(super) fn process_number(&self, step: u32) -> String {
+        format!("{}/process_{}_{step}", self.file_commands, self.job)
     }
 
     /// The path of a command file of a step; `kind` is from [`COMMAND_FILES`].
@@ -113,8 +147,7 @@ impl Directories {
         for directory in [&self.workspace, &self.temp, &self.file_commands] {
             system.create_directory(directory, owner).await?;
         }
-        let (event_directory, _) = self.event_path.rsplit_once('/').unwrap_or(("/", ""));
-        system.create_directory(event_directory, owner).await?;
+        system.create_directory(self.workflow(), owner).await?;
         let empty = Json::Object(Map::new());
         let event = if event.is_null() { &empty } else { event };
         let text = serde_json::to_vec_pretty(event).unwrap_or_default();

@@ -54,6 +54,13 @@ impl Local {
         }
     }
 
+    /// Looks for programs in these directories alone.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn looking_in(self, search_path: &str) -> Self {
+        Self { search_path: search_path.to_owned(), ..self }
+    }
+
     /// Starts no process before this is true. A job that a host may run again on another machine
     /// must do nothing here that the host does not know of.
     #[must_use]

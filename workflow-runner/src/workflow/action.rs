@@ -67,8 +67,48 @@ pub struct NodeAction {
 /// An action in a container.
 #[derive(Clone, Debug)]
 pub struct DockerAction {
-    /// `image`: a file to build it from, or a name behind `docker://`.
-    pub image: String,
+    /// `image`.
+    pub image: DockerImage,
+    /// What its step runs in place of what the image would.
+    pub entrypoint: Option<String>,
+    /// The arguments of that, in order; absent where the step may give them.
+    pub args: Option<Vec<Value>>,
+    /// `env`: a mapping, or an expression that gives one.
+    pub env: Value,
+    /// What runs before the job's first step.
+    pub pre_entrypoint: Option<String>,
+    /// The condition of that; absent means always.
+    pub pre_if: Option<String>,
+    /// What runs behind the job's last step.
+    pub post_entrypoint: Option<String>,
+    /// The condition of that; absent means always.
+    pub post_if: Option<String>,
+}
+
+/// Where the image of an action comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerImage {
+    /// It is built from this file, named from the action's directory.
+    Built(String),
+    /// It is in a registry, under this name.
+    Named(String),
+}
+
+impl DockerAction {
+    /// An action that is an image and says nothing else.
+    #[must_use]
+    pub fn of_image(image: DockerImage) -> Self {
+        Self {
+            image,
+            entrypoint: None,
+            args: None,
+            env: Value::empty_mapping(),
+            pre_entrypoint: None,
+            pre_if: None,
+            post_entrypoint: None,
+            post_if: None,
+        }
+    }
 }
 
 /// Reads the file of an action. Every `${{ }}` in it that is used is parsed, none is evaluated.

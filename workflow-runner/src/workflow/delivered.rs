@@ -212,9 +212,12 @@ jobs:
     }
 
     #[test]
-    fn containers_are_unsupported() {
-        let text = "jobs: { a: { runs-on: x, container: { image: y }, steps: [{ run: a }] } }";
+    fn containers_come_as_they_are_written() {
+        let text =
+            "jobs: { a: { runs-on: x, container: '${{ matrix.image }}', steps: [{ run: a }] } }";
         let job = delivered(text, "ci.yml", Dialect::Forgejo).expect("a job");
-        assert!(job.unsupported[0].to_string().contains("asks for a container"));
+        let work = job.workflow.jobs[0].on_machine().expect("steps");
+        assert_eq!(work.containers.job, Some(Value::Template("${{ matrix.image }}".to_owned())));
+        assert!(job.unsupported.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::plan::{Location, Step, Value};
+use common::plan::{Containers, Location, Step, Value};
 use serde_json::Value as Json;
 
 use super::data::Data;
@@ -133,6 +133,8 @@ pub struct Steps {
     pub timeout_minutes: Option<Value>,
     /// `continue-on-error`.
     pub continue_on_error: Option<Value>,
+    /// `container` and `services`.
+    pub containers: Containers,
     /// `steps`, in order.
     pub steps: Vec<Step>,
     /// `outputs`: a mapping from name to value.

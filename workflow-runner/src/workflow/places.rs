@@ -78,6 +78,10 @@ pub(super) enum Place {
     Strategy,
     /// What is known before a job starts: its name, `runs-on`, limit, `container` and the like.
     Job,
+    /// `credentials` of a container.
+    Credentials,
+    /// `env` of a container.
+    ContainerEnv,
     /// `env` of a job.
     JobEnv,
     /// `defaults` of a job.
@@ -116,8 +120,10 @@ impl Place {
             ["defaults", ..] => Self::JobDefaults,
             ["secrets", ..] => Self::CallSecret,
             ["outputs", ..] | ["environment", "url"] => Self::JobOutput,
-            // What these can see no longer matters: they are refused.
-            ["container" | "services", ..] => Self::Step,
+            ["container", "credentials", ..] | ["services", _, "credentials", ..] => {
+                Self::Credentials
+            }
+            ["container", "env", ..] | ["services", _, "env", ..] => Self::ContainerEnv,
             ["steps", "if"] => Self::StepCondition,
             ["steps", ..] => Self::Step,
             _ => Self::Job,
@@ -135,6 +141,13 @@ impl Place {
             Self::JobEnv | Self::CallSecret => {
                 &["github", "needs", "strategy", "matrix", "vars", "secrets", "inputs"]
             }
+            Self::Credentials => {
+                &["github", "needs", "strategy", "matrix", "env", "vars", "secrets", "inputs"]
+            }
+            Self::ContainerEnv => &[
+                "github", "needs", "strategy", "matrix", "job", "runner", "env", "vars", "secrets",
+                "inputs",
+            ],
             Self::JobDefaults => {
                 &["github", "needs", "strategy", "matrix", "env", "vars", "inputs"]
             }
@@ -182,6 +195,11 @@ mod tests {
             (&["jobs", "a", "steps", "if"], Place::StepCondition),
             (&["jobs", "a", "steps", "env", "if"], Place::Step),
             (&["jobs", "a", "environment", "name"], Place::Job),
+            (&["jobs", "a", "container"], Place::Job),
+            (&["jobs", "a", "container", "image"], Place::Job),
+            (&["jobs", "a", "container", "env", "A"], Place::ContainerEnv),
+            (&["jobs", "a", "services", "env", "image"], Place::Job),
+            (&["jobs", "a", "services", "db", "credentials", "password"], Place::Credentials),
             (&["jobs", "a", "environment", "url"], Place::JobOutput),
         ] {
             assert_eq!(Place::at(path), place, "{path:?}");

@@ -48,6 +48,7 @@ pub fn plan(
         name: display_name(job, leg, &scope)?,
         env: layers([&workflow.env, &work.env]),
         defaults: layers([&workflow.defaults, &work.defaults]),
+        containers: work.containers.clone(),
         steps: work.steps.clone(),
         outputs: work.outputs.clone(),
         timeout_minutes: work.timeout_minutes.clone(),
@@ -245,14 +246,7 @@ pub fn uses_checkout(job: &Job) -> bool {
 pub fn unsupported_actions(job: &Job) -> Vec<Diagnostic> {
     let finding = |step: &Step| {
         let StepAction::Uses { reference, .. } = &step.action else { return None };
-        let message = match Reference::parse(reference) {
-            Ok(Reference::Container(_)) => format!(
-                "{reference} is a container, and no machine here has a container engine; write what \
-                 it does as a `run` step"
-            ),
-            Ok(_) => return None,
-            Err(message) => message,
-        };
+        let message = Reference::parse(reference).err()?;
         Some(job.diagnostic(step.location.unwrap_or(job.location), message))
     };
     job.steps().iter().filter_map(finding).collect()

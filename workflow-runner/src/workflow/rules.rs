@@ -63,12 +63,8 @@ const FORGEJO: Rules = Rules {
     has_shell_actions: true,
 };
 
-const GITEA: Rules = Rules {
-    github_aliases: &["gitea"],
-    workflow_keys: &[],
-    has_shell_actions: false,
-    ..FORGEJO
-};
+const GITEA: Rules =
+    Rules { github_aliases: &["gitea"], workflow_keys: &[], has_shell_actions: false, ..FORGEJO };
 
 impl Rules {
     /// The rules of a dialect.

@@ -3,7 +3,7 @@
 use common::event::JobResult;
 use common::ids::JobId;
 use common::limits::{JOB_REQUEST_BYTES, MIB};
-use common::plan::{Dialect, PLAN_VERSION, Plan, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Value};
 use common::request::{Contexts, JobBody, JobRequest, PROTOCOL_VERSION, Secret};
 use serde_json::json;
 
@@ -49,6 +49,7 @@ fn plan(env: Value) -> Plan {
         name: "build".to_owned(),
         env: vec![Value::Mapping(vec![(Value::literal("A"), env)])],
         defaults: Vec::new(),
+        containers: Containers::default(),
         steps: Vec::new(),
         outputs: Value::Mapping(Vec::new()),
         timeout_minutes: None,

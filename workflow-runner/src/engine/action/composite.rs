@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use common::event::{Conclusion, JobResult};
 use common::guest::JobDocument;
-use common::plan::{Plan, Step, Value as Planned};
+use common::plan::{Containers, Plan, Step, Value as Planned};
 use common::request::Contexts;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +62,7 @@ impl Job<'_> {
             name: outer.name.clone(),
             env: Vec::new(),
             defaults: Vec::new(),
+            containers: Containers::default(),
             steps: steps.to_vec(),
             outputs: found.action.outputs.clone(),
             timeout_minutes: None,
@@ -93,7 +94,7 @@ impl Job<'_> {
         let (matchers, fetched) =
             (std::mem::take(&mut self.matchers), std::mem::take(&mut self.fetched));
         let depth = self.depth + 1;
-        let inside = Inside { document, github: found.github(), cancel };
+        let inside = Inside { document, github: found.github(self.containers.paths()), cancel };
         let mut job = self.inside(inside, performing).await?;
         (job.written, job.paths, job.depth) = (written, paths, depth);
         (job.env, job.outer_env) = (env, performing.step_env.clone());

@@ -6,6 +6,8 @@ use common::plan::Step;
 use tokio::time::Instant;
 
 use super::Found;
+use crate::engine::container::Trouble;
+use crate::engine::deep::deep;
 use crate::engine::fault::Fault;
 use crate::engine::job::Job;
 use crate::engine::native::Saving;
@@ -13,7 +15,10 @@ use crate::engine::step::{Performed, Performing};
 use crate::engine::text::sentence;
 use crate::engine::variables::Variables;
 use crate::system::Command;
-use crate::workflow::{NodeAction, Runs};
+use crate::workflow::Runs;
+
+/// The program that runs JavaScript.
+pub(in crate::engine) const NODE: &str = "node";
 
 /// The condition of what has none.
 const ALWAYS: &str = "always()";
@@ -47,14 +52,18 @@ pub(in crate::engine) struct Later {
 }
 
 impl Later {
-    /// What of an action runs before the first step.
-    pub(super) fn pre(step: &Step, found: &Found, node: &NodeAction) -> Option<Self> {
+    /// What of an action runs before the first step: a file or program, and its condition.
+    pub(super) fn pre(
+        step: &Step,
+        found: &Found,
+        (script, condition): (Option<&str>, Option<&str>),
+    ) -> Option<Self> {
         Some(Self {
             step: step.clone(),
             outer: step.index,
             title: format!("Pre Run {}", found.reference),
-            work: Work::Script { found: Box::new(found.clone()), script: node.pre.clone()? },
-            condition: node.pre_if.clone().unwrap_or_else(|| ALWAYS.to_owned()),
+            work: Work::Script { found: Box::new(found.clone()), script: script?.to_owned() },
+            condition: condition.unwrap_or(ALWAYS).to_owned(),
             inputs: None,
             state: Vec::new(),
             env: Variables::default(),
@@ -90,20 +99,33 @@ impl Job<'_> {
         inputs: Vec<(String, String)>,
     ) -> Result<Performed, Fault> {
         let Runs::Node(node) = &found.action.runs else { return Ok(Performed::failed()) };
+        let post = (node.post.as_deref(), node.post_if.as_deref());
+        self.run_main(performing, found, &node.main, post, inputs).await
+    }
+
+    /// Runs the main part of an action, and remembers what it has to run behind the last step.
+    pub(super) async fn run_main(
+        &mut self,
+        performing: &mut Performing<'_>,
+        found: &Found,
+        main: &str,
+        (post, post_if): (Option<&str>, Option<&str>),
+        inputs: Vec<(String, String)>,
+    ) -> Result<Performed, Fault> {
         let index = performing.step.index;
         let mut state = self.states.remove(&index).unwrap_or_default();
-        let performed = self.run_part(performing, found, &node.main, &inputs, &state).await;
+        let performed = self.run_part(performing, found, main, &inputs, &state).await;
         if let Ok(performed) = &performed {
             state.extend(performed.said.state.iter().cloned());
         }
-        if let Some(script) = &node.post {
+        if let Some(script) = post {
             let outer = self.events.outer_step().unwrap_or(index);
             self.later.push(Later {
                 step: performing.step.clone(),
                 outer,
                 title: format!("Post {}", performing.name),
-                work: Work::Script { found: Box::new(found.clone()), script: script.clone() },
-                condition: node.post_if.clone().unwrap_or_else(|| ALWAYS.to_owned()),
+                work: Work::Script { found: Box::new(found.clone()), script: script.to_owned() },
+                condition: post_if.unwrap_or(ALWAYS).to_owned(),
                 inputs: Some(inputs),
                 state,
                 env: performing.step_env.clone(),
@@ -217,7 +239,7 @@ impl Job<'_> {
         self.inputs(found, &with, performing).await
     }
 
-    /// Runs one file of an action.
+    /// Runs one file of an action, or one program of its container.
     async fn run_part(
         &mut self,
         performing: &mut Performing<'_>,
@@ -226,7 +248,7 @@ impl Job<'_> {
         inputs: &[(String, String)],
         state: &[(String, String)],
     ) -> Result<Performed, Fault> {
-        performing.scope.extend_github(found.github());
+        performing.scope.extend_github(found.github(self.containers.paths()));
         let mut environment = self.environment(performing);
         for (name, value) in inputs {
             let plain = |c: char| match c {
@@ -243,27 +265,59 @@ impl Job<'_> {
         for (name, value) in state {
             environment.set(format!("STATE_{name}"), value.as_str());
         }
-        let search_path = environment.get("PATH").unwrap_or_default();
+        if let Runs::Docker(docker) = &found.action.runs {
+            let (this, program) = (&mut *self, (script, inputs));
+            return deep(move || {
+                this.run_in_image(performing, found, docker, program, environment)
+            })
+            .await;
+        }
         let name = match &found.action.runs {
             Runs::Node(action) => action.program,
-            _ => "node",
+            _ => NODE,
         };
-        let Some(program) = self.system.find_program(name, search_path).await else {
+        let Some(program) = self.find_in_job(name, performing, &environment).await? else {
+            let here = match self.containers.of_job() {
+                Some(_) => "the job's container",
+                None => "this machine",
+            };
             return Err(format!(
-                "the action {} is written in JavaScript, and this machine has no node; install it in \
-                 an earlier step, or run the job on a label whose image has it",
+                "the action {} is written in JavaScript, and {here} has no node; install it in an \
+                 earlier step, or choose an image that has it",
                 found.reference
             )
             .into());
         };
         self.create_command_files(performing.step.index).await?;
+        let path = format!("{}/{script}", found.directory);
         let command = Command {
             program,
-            arguments: vec![format!("{}/{script}", found.directory)],
+            arguments: vec![self.containers.paths().enter(&path)],
             environment: environment.clone().into_pairs(),
-            directory: self.directories.workspace.clone(),
+            directory: self.seen().workspace,
             identity: self.facts.identity.clone(),
         };
         self.start_and_attend(performing, command, &environment).await
+    }
+
+    /// A program, where the steps of the job run.
+    pub(in crate::engine) async fn find_in_job(
+        &mut self,
+        name: &str,
+        performing: &Performing<'_>,
+        environment: &Variables,
+    ) -> Result<Option<String>, Fault> {
+        if self.containers.of_job().is_none() {
+            let search_path = environment.get("PATH").unwrap_or_default();
+            return Ok(self.system.find_program(name, search_path).await);
+        }
+        let (this, Performing { env, limits, .. }) = (&mut *self, performing);
+        match deep(move || this.container_has(name, env, limits)).await {
+            Ok(true) => Ok(Some(name.to_owned())),
+            Ok(false) => Ok(None),
+            // It is started all the same, and ended for the same reason.
+            Err(Trouble::Stopped(_)) => Ok(Some(name.to_owned())),
+            Err(Trouble::Fault(fault)) => Err(fault),
+        }
     }
 }

@@ -45,8 +45,10 @@ impl Interpreter<'_> {
         };
         let file = match file {
             Some(file) => {
-                let from_path = from_path.as_deref();
-                place::in_repository(&file, from_path, &self.workspace, self.system).await
+                let here = |path: &str| self.paths.leave(path).unwrap_or_else(|| path.to_owned());
+                let (file, from_path) = (here(&file), from_path.as_deref().map(here));
+                let (from_path, workspace) = (from_path.as_deref(), here(&self.workspace));
+                place::in_repository(&file, from_path, &workspace, self.system).await
             }
             None => None,
         };
@@ -104,6 +106,7 @@ impl Interpreter<'_> {
         } else {
             format!("{}/{path}", self.workspace)
         };
+        let absolute = self.paths.leave(&absolute).unwrap_or(absolute);
         let text = self.system.read(&absolute, FILE_BYTES).await.map_err(|e| e.to_string())?;
         file::read(&text).map_err(|wrong| format!("{path}: {wrong}"))
     }

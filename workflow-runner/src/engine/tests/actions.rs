@@ -232,9 +232,9 @@ async fn what_cannot_run_is_a_sentence() {
         (
             ("own/a@v1", "action.yml", "runs: { using: docker, image: x }"),
             "own/a@v1",
-            "runs in a container",
+            "neither a Dockerfile nor docker://NAME",
         ),
-        (("own/a@v1", "Dockerfile", ""), "own/a@v1", "runs in a container"),
+        (("own/a@v1", "action.yml", "runs: { using: docker }"), "own/a@v1", "has `image`"),
         (("own/a@v1", "README", ""), "own/a@v1", "has neither action.yml nor action.yaml"),
         (("own/a@v1", "action.yml", "runs: { using: node99x }"), "own/a@v1", "has `main`"),
         (("own/a@v1", "action.yml", "runs: { using: go }"), "own/a@v1", "\"using: go\""),
@@ -246,7 +246,6 @@ async fn what_cannot_run_is_a_sentence() {
         ),
         (("own/a@v1", "action.yml", ""), "own/missing@v1", "annot fetch the action own/missing@v1"),
         (("own/a@v1", "action.yml", ""), "own/a", "has no version"),
-        (("own/a@v1", "action.yml", ""), "docker://alpine:3", "is a container"),
     ] {
         let (reference, path, text) = files;
         let story = job().action(reference, path, text).uses(uses, &[]).play().await;

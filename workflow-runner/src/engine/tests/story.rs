@@ -11,7 +11,7 @@ use common::JobId;
 use common::call::{ForwardWish, TreeWish};
 use common::event::{Annotation, Conclusion, JobResult, Stream};
 use common::guest::{ATTACH_VERSION, GuestEvent, JobDocument, NativeCommits, RunnerFacts};
-use common::plan::{Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::{Contexts, Secret};
 use serde_json::json;
 use tempfile::TempDir;
@@ -33,6 +33,7 @@ pub(super) struct JobBuilder {
     document: JobDocument,
     tree: Vec<(String, String)>,
     actions: Vec<(String, String, String)>,
+    search_path: Option<String>,
 }
 
 /// A host that has these actions: the reference, and the path and the text of a file.
@@ -107,6 +108,7 @@ pub(super) fn job() -> JobBuilder {
         name: "build".to_owned(),
         env: Vec::new(),
         defaults: Vec::new(),
+        containers: Containers::default(),
         steps: Vec::new(),
         outputs: Value::empty_mapping(),
         timeout_minutes: None,
@@ -132,7 +134,7 @@ pub(super) fn job() -> JobBuilder {
         services: Vec::new(),
         native_commits: Default::default(),
     };
-    JobBuilder { document, tree: Vec::new(), actions: Vec::new() }
+    JobBuilder { document, tree: Vec::new(), actions: Vec::new(), search_path: None }
 }
 
 /// A step that runs a script.
@@ -249,6 +251,18 @@ impl JobBuilder {
         self
     }
 
+    /// What the job asks for.
+    pub(super) fn containers(mut self, containers: Containers) -> Self {
+        self.document.plan.containers = containers;
+        self
+    }
+
+    /// Where the machine has its programs.
+    pub(super) fn search_path(mut self, search_path: &str) -> Self {
+        self.search_path = Some(search_path.to_owned());
+        self
+    }
+
     pub(super) fn label(mut self, label: &str) -> Self {
         self.document.label = Some(label.to_owned());
         self
@@ -332,7 +346,11 @@ impl JobBuilder {
         self,
         watch: impl FnMut(&GuestEvent, &CancellationToken),
     ) -> Story {
-        self.play_on(Local::new(), watch).await
+        let system = match &self.search_path {
+            Some(search_path) => Local::new().looking_in(search_path),
+            None => Local::new(),
+        };
+        self.play_on(system, watch).await
     }
 
     /// Runs the job on this system.
@@ -357,6 +375,7 @@ impl JobBuilder {
         let (sender, mut receiver) = mpsc::channel(CAPACITY);
         let cancel = CancellationToken::new();
         let host = Arc::new(Actions { files: self.actions });
+        let job = self.document.job;
         let engine =
             crate::engine::run(self.document, Arc::new(system), host, sender, cancel.clone());
         let collect = async {
@@ -370,12 +389,14 @@ impl JobBuilder {
         let both = async { tokio::join!(engine, collect) };
         let (result, events) = tokio::time::timeout(PATIENCE, both).await.expect("the job ends");
         assert_eq!(events.last(), Some(&GuestEvent::Finished(result)));
-        Story { result, events, directory }
+        Story { job, result, events, directory }
     }
 }
 
 /// What a job reported.
 pub(super) struct Story {
+    /// The job.
+    pub(super) job: JobId,
     /// Its result.
     pub(super) result: JobResult,
     /// All events in order.

@@ -6,7 +6,7 @@ use super::context::Context;
 use super::step;
 use crate::diagnostic::Diagnostic;
 use crate::template::Condition;
-use crate::workflow::action::{Action, ActionInput, DockerAction, NodeAction, Runs};
+use crate::workflow::action::{Action, ActionInput, DockerAction, DockerImage, NodeAction, Runs};
 use crate::yaml::{Document, Node};
 
 /// Decodes the file; the first error makes the action unusable.
@@ -116,9 +116,48 @@ fn runs(context: &mut Context, node: &Node) -> Result<Runs, Diagnostic> {
         }));
     }
     if using == "docker" {
-        return Ok(Runs::Docker(DockerAction { image: text("image")?.unwrap_or_default() }));
+        let Some(image) = node.get("image").filter(|image| !image.is_null()) else {
+            let error = context.error(node, "an action in a container has `image`");
+            return Err(error.hint("name its Dockerfile, or an image as docker://NAME:VERSION"));
+        };
+        return Ok(Runs::Docker(DockerAction {
+            image: self::image(context, image)?,
+            entrypoint: text("entrypoint")?,
+            args: arguments(context, node.get("args"))?,
+            env: context.env(node.get("env"))?,
+            pre_entrypoint: text("pre-entrypoint")?,
+            pre_if: condition("pre-if")?,
+            post_entrypoint: text("post-entrypoint")?,
+            post_if: condition("post-if")?,
+        }));
     }
     Ok(Runs::Other(using))
+}
+
+fn image(context: &Context, node: &Node) -> Result<DockerImage, Diagnostic> {
+    let text = context.text(node, "`image`")?;
+    let text = text.trim();
+    let name = text.strip_prefix("docker://").map(str::trim);
+    match name {
+        Some("") => Err(context.error(node, "`image` names no image behind docker://")),
+        Some(name) => Ok(DockerImage::Named(name.to_owned())),
+        None if text.is_empty() => Err(context.error(node, "`image` is empty")),
+        None if text.to_ascii_lowercase().contains("dockerfile") => {
+            Ok(DockerImage::Built(text.to_owned()))
+        }
+        None => Err(context
+            .error(node, format!("`image` is {text:?}, neither a Dockerfile nor docker://NAME"))
+            .hint("write the path of a Dockerfile, or docker:// before the name of an image")),
+    }
+}
+
+fn arguments(context: &Context, node: Option<&Node>) -> Result<Option<Vec<Value>>, Diagnostic> {
+    let Some(node) = node.filter(|node| !node.is_null()) else { return Ok(None) };
+    let Some(items) = node.as_sequence() else {
+        return Err(context.wrong(node, "`args`", "a list"));
+    };
+    let one = |item| context.value(item, "an item of `args`");
+    items.iter().map(one).collect::<Result<_, _>>().map(Some)
 }
 
 fn composite(context: &mut Context, items: &[Node]) -> Result<Runs, Diagnostic> {

@@ -5,7 +5,7 @@ use common::plan::{Location, Step, Value};
 
 use super::context::{Context, RefusedBy};
 use super::value::is_template;
-use super::{call, step, strategy};
+use super::{call, container, step, strategy};
 use crate::diagnostic::Diagnostic;
 use crate::workflow::model::{Job, Places, Steps, Work};
 use crate::workflow::{KDL_FILE, suggest};
@@ -42,7 +42,6 @@ pub(super) fn job(
     node: &Node,
 ) -> Result<Job, Diagnostic> {
     let pairs = context.mapping(node, &format!("job {name:?}"))?;
-    refuse_unsupported(context, &name, pairs);
     context.unknown_keys("a job", pairs, &JOB_KEYS);
 
     let place = |field: &str| node.get(field).map_or(key.location, |value| value.location);
@@ -84,31 +83,10 @@ fn work(context: &mut Context, name: &str, key: &Node, node: &Node) -> Result<St
         defaults: context.defaults(node.get("defaults"))?,
         timeout_minutes: context.optional(node, "timeout-minutes", Context::minutes)?,
         continue_on_error: context.optional(node, "continue-on-error", Context::flag)?,
+        containers: container::containers(context, name, node)?,
         steps: steps(context, name, key, node)?,
         outputs: outputs(context, node.get("outputs"))?,
     })
-}
-
-/// What a job cannot have here, with what to do instead. A job that only asks for too much is read
-/// all the same: it may be one for another runner.
-fn refuse_unsupported(context: &mut Context, name: &str, pairs: &[(Node, Node)]) {
-    for (key, value) in pairs {
-        let (message, hint) = match key.text() {
-            Some("container") if !is_empty(value) => (
-                format!("job {name:?} asks for a container, but its steps run in a machine"),
-                "remove `container` and let `runs-on` name the label of an image that holds what \
-                 the container has",
-            ),
-            Some("services") if !is_empty(value) => (
-                format!("job {name:?} asks for service containers, which do not exist here"),
-                "remove `services` and start them in a step, on a `runs-on` label whose image \
-                 holds them",
-            ),
-            _ => continue,
-        };
-        let error = context.error(key, message).hint(hint);
-        context.unsupported(name, error);
-    }
 }
 
 fn is_empty(node: &Node) -> bool {

@@ -1,7 +1,7 @@
 //! A job in KDL, and its steps.
 
 use common::limits::STEPS;
-use common::plan::{Location, Step, StepAction, Value};
+use common::plan::{Containers, Location, Step, StepAction, Value};
 use kdl::KdlNode;
 
 use super::super::data::{Data, Field};
@@ -299,6 +299,7 @@ fn nothing() -> Steps {
         defaults: Value::empty_mapping(),
         timeout_minutes: None,
         continue_on_error: None,
+        containers: Containers::default(),
         steps: Vec::new(),
         outputs: Value::empty_mapping(),
     }

@@ -1,6 +1,8 @@
 //! What is read from a file, and what is only warned about.
 
-use super::{one_job, parsed, refused, workflow};
+use common::plan::Value;
+
+use super::{job, one_job, parsed, refused, workflow};
 use crate::workflow::InputKind;
 
 /// The warnings of a workflow, as shown.
@@ -189,4 +191,48 @@ fn a_job_without_steps_enters_the_workflow_in_kdl() {
     let job = &parsed.workflow.jobs[0];
     assert_eq!(super::super::entered_file(job).as_deref(), Some(".solstice/workflow.kdl"));
     assert!(parsed.warnings[0].to_string().contains("has no `steps`: it runs"));
+}
+
+#[test]
+fn containers_are_what_the_file_says() {
+    let text = "
+container:
+  image: node:${{ matrix.node }}
+  credentials: { username: ci, password: '${{ secrets.PASSWORD }}' }
+  env: { LEVEL: 3 }
+  ports: [80, '8080:80/udp']
+  volumes: [data:/data]
+  options: --cpus 1
+services:
+  db: { image: 'postgres:16' }
+  cache: redis";
+    let job = job(text);
+    let containers = &job.on_machine().expect("steps").containers;
+    let literal = |text: &str| Value::literal(text);
+    let template = |text: &str| Value::Template(text.to_owned());
+    let mapping = |pairs: &[(&str, Value)]| {
+        Value::Mapping(pairs.iter().map(|(k, v)| (literal(k), v.clone())).collect())
+    };
+    let expected = mapping(&[
+        ("image", template("node:${{ matrix.node }}")),
+        (
+            "credentials",
+            mapping(&[
+                ("username", literal("ci")),
+                ("password", template("${{ secrets.PASSWORD }}")),
+            ]),
+        ),
+        ("env", mapping(&[("LEVEL", literal("3"))])),
+        ("ports", Value::Sequence(vec![literal("80"), literal("8080:80/udp")])),
+        ("volumes", Value::Sequence(vec![literal("data:/data")])),
+        ("options", literal("--cpus 1")),
+    ]);
+    assert_eq!(containers.job, Some(expected));
+    let services = [
+        ("db".to_owned(), mapping(&[("image", literal("postgres:16"))])),
+        ("cache".to_owned(), literal("redis")),
+    ];
+    assert_eq!(containers.services, services);
+    let unknown = warnings(&one_job("runs-on: t\ncontainer: {image: a, imagee: b}"));
+    assert!(unknown[0].contains("\"imagee\" is not a key of a container"), "{unknown:?}");
 }

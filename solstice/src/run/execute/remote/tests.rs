@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use common::plan::{Dialect, PLAN_VERSION, Plan, Value};
+use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Value};
 use common::request::{
     Contexts, Deadlines, Envelope, Forge, JobBody, MachineSize, PROTOCOL_VERSION,
 };
@@ -18,6 +18,7 @@ fn request() -> JobRequest {
         name: "a".to_owned(),
         env: Vec::new(),
         defaults: Vec::new(),
+        containers: Containers::default(),
         steps: Vec::new(),
         outputs: Value::Mapping(Vec::new()),
         timeout_minutes: None,
