@@ -105,9 +105,10 @@ impl Directories {
         self.event_path.rsplit_once('/').map_or("/", |(directory, _)| directory)
     }
 
-    /// The file in which a process in the job's container says its number.
+    /// The file of the job's container in which a process says its number. Every container has this
+    /// directory, and every user may write there.
     pub(super) fn process_number(&self, step: u32) -> String {
-        format!("{}/process_{}_{step}", self.file_commands, self.job)
+        format!("/dev/shm/solstice_{}_{step}", self.job)
     }
 
     /// The path of a command file of a step; `kind` is from [`COMMAND_FILES`].

@@ -26,7 +26,7 @@ const BEGIN: &str = r#"{ echo $$ >"$0"; } 2>/dev/null; exec "$@""#;
 pub(in crate::engine) struct Inside {
     tool: Arc<Tool>,
     container: String,
-    /// The file, as the container has it, with the process's number there.
+    /// The file of the container with the process's number there.
     number: String,
 }
 
@@ -126,7 +126,7 @@ impl Job<'_> {
         if let Some(search_path) = self.container_search_path(set) {
             arguments.variable("PATH", &search_path);
         }
-        let number = paths.enter(&self.directories.process_number(step));
+        let number = self.directories.process_number(step);
         arguments.words([container.id.as_str(), "sh", "-c", BEGIN, &number, &program]);
         arguments.words(words.iter().map(String::as_str));
         let (arguments, environment) = arguments.take();

@@ -17,6 +17,7 @@ here() {
 mounts() {
     awk '{ print length($2), $0 }' "$state/volumes" | sort -rn |
         while read -r _ outer inner; do echo "s|$inner|$outer|g"; done >"$state/mounts.$1"
+    echo "s|/dev/shm|$state|g" >>"$state/mounts.$1"
     : >"$state/volumes"
 }
 
