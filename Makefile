@@ -16,8 +16,8 @@ lint: ## formatting, clippy, licences, other systems
 build: ## the two programs, for use
 	scripts/build.sh release
 
-images: build ## both images that are built from Debian's packages
-	$(or $(CARGO_TARGET_DIR),target)/release/solstice image build tiny debian-12
+images: build ## the images that are built from Debian's packages
+	$(or $(CARGO_TARGET_DIR),target)/release/solstice image build tiny debian-12 debian-12-node
 
 bench: ## measure (ONLY=name for one figure); writes target/bench/report.json
 	scripts/bench.sh $(ONLY)

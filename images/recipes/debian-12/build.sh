@@ -8,6 +8,9 @@
 #
 # What a boot would do only to make a lasting machine is left out: under emulation each program
 # costs a tenth of a second, and python a second.
+#
+# A recipe for an image that has more brings a file more.sh, which sets its name, names further
+# packages, and says what is to be done with them.
 set -eu
 
 out=$1 work=$2 disk_bytes=$3
@@ -17,11 +20,17 @@ here=$(dirname "$0")
 . "$here/initrd.sh"
 . "$here/disk.sh"
 
+more_packages=
+configure_more() { :; }
+if [ -e "$here/more.sh" ]; then
+    . "$here/more.sh"
+fi
+
 need_commands apt-get apt-config mmdebstrap mke2fs debugfs qemu-img gzip tar
 
 packages=linux-image-cloud-amd64,systemd,systemd-sysv,udev,dbus,kmod,busybox-static,\
 cloud-init,openssh-server,openssh-client,sudo,git,ca-certificates,curl,python3,\
-procps,iproute2,netbase,xz-utils,unzip
+procps,iproute2,netbase,xz-utils,unzip$more_packages
 
 bootstrap() {
     rm -f "$work/root.tar"
@@ -124,6 +133,7 @@ cp "$root"/boot/vmlinuz-* "$out/vmlinuz"
 say "packing the initial RAM disk"
 build_initrd
 configure
+configure_more
 say "making the disk"
 build_disk "$root" solstice-debian "$work/owners"
 say "done"
