@@ -17,7 +17,7 @@ build: ## the two programs, for use
 	scripts/build.sh release
 
 images: build ## the images that are built from Debian's packages
-	$(or $(CARGO_TARGET_DIR),target)/release/solstice image build tiny debian-12 debian-12-podman
+	$(or $(CARGO_TARGET_DIR),target)/release/solstice image build tiny debian-12 debian-12-node debian-12-podman
 
 bench: ## measure (ONLY=name for one figure); writes target/bench/report.json
 	scripts/bench.sh $(ONLY)

@@ -34,11 +34,12 @@ suites() {
 # Builds the host program as well, which the tests run.
 stage "build tests" cargo test --locked --workspace --no-run --quiet
 stage "guest program" scripts/guest-program.sh
-stage images "$target/debug/solstice" image build tiny debian-12
+images=(tiny debian-12 debian-12-node)
+stage images "$target/debug/solstice" image build "${images[@]}"
 # Whatever the tests do to machines, they do it to clones of these.
 templates() {
     SOLSTICE_STATE_DIR=$SOLSTICE_TEST_DIR/warm SOLSTICE_TEMPLATE_DIR=$SOLSTICE_TEST_DIR/templates \
-        SOLSTICE_ACCELERATION=tcg "$target/debug/solstice" image warm tiny debian-12
+        SOLSTICE_ACCELERATION=tcg "$target/debug/solstice" image warm "${images[@]}"
 }
 stage templates templates
 . scripts/temporary.sh

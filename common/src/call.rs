@@ -138,6 +138,34 @@ pub struct TreeWish {
     pub token: Option<Secret>,
     /// Whether git in the guest finds that too.
     pub keeps_token: bool,
+    /// Which submodules come too.
+    #[serde(default)]
+    pub submodules: Submodules,
+    /// Which files come; all of them where it is absent.
+    #[serde(default)]
+    pub sparse: Option<Sparse>,
+}
+
+/// Which submodules of a repository come with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Submodules {
+    /// None.
+    #[default]
+    None,
+    /// Its own.
+    Own,
+    /// Its own, and those of submodules.
+    Nested,
+}
+
+/// Which files of a commit are wanted (git-sparse-checkout(1)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sparse {
+    /// Directories, or patterns as in `.gitignore`.
+    pub patterns: Vec<String>,
+    /// Whether they are directories; the files beside and above those come too.
+    pub is_cone: bool,
 }
 
 /// The head of an answer.

@@ -39,6 +39,9 @@ const SENT: Duration = Duration::from_secs(60 * 60);
 /// Messages that wait for the connection.
 const CHANNEL_MESSAGES: usize = 16;
 
+/// Calls beyond [`OPEN_CALLS`] whose refusal waits for the connection.
+const REFUSALS: usize = 64 * 1024;
+
 /// The calls of one connection. Dropping this ends them.
 pub(crate) struct Calls {
     services: Option<Arc<JobServices>>,
@@ -46,6 +49,10 @@ pub(crate) struct Calls {
     /// The highest number that the guest has used.
     last: u32,
     messages: mpsc::Sender<ToGuest>,
+    /// The calls that are refused because too many are open. Nothing that is read from the connection
+    /// may wait for what is written to it: each waits for the other then.
+    too_many: mpsc::Sender<u32>,
+    _refusing: AbortOnDropHandle<()>,
 }
 
 struct Open {
@@ -61,7 +68,10 @@ impl Calls {
     /// Without services each is answered by an error.
     pub(crate) fn new(services: Option<Arc<JobServices>>) -> (Self, mpsc::Receiver<ToGuest>) {
         let (messages, receiver) = mpsc::channel(CHANNEL_MESSAGES);
-        (Self { services, open: HashMap::new(), last: 0, messages }, receiver)
+        let (too_many, refused) = mpsc::channel(REFUSALS);
+        let refusing = AbortOnDropHandle::new(tokio::spawn(refuse(refused, messages.clone())));
+        let open = HashMap::new();
+        (Self { services, open, last: 0, messages, too_many, _refusing: refusing }, receiver)
     }
 
     /// Takes what the guest says about a call.
@@ -70,7 +80,7 @@ impl Calls {
     /// The guest breaks the rules: a sentence.
     pub(crate) async fn take(&mut self, call: u32, ask: Ask) -> Result<(), String> {
         match ask {
-            Ask::Begin(wish) => self.begin(call, wish).await,
+            Ask::Begin(wish) => self.begin(call, wish),
             Ask::Data(bytes) => self.data(call, bytes),
             Ask::End => {
                 if let Some(inlet) = self.open.get_mut(&call).and_then(|open| open.inlet.take()) {
@@ -113,20 +123,18 @@ impl Calls {
         }
     }
 
-    async fn begin(&mut self, call: u32, wish: HostCall) -> Result<(), String> {
+    fn begin(&mut self, call: u32, wish: HostCall) -> Result<(), String> {
         if call <= self.last {
             return Err(format!("call {call} came after call {}", self.last));
         }
         self.last = call;
         self.open.retain(|_, open| !open.work.is_finished());
-        let messages = self.messages.clone();
         if self.open.len() >= OPEN_CALLS {
-            let text = format!("{OPEN_CALLS} calls are open already");
-            let busy = Reply::Head(Err(CallError::new(CallErrorKind::Busy, text)));
-            // Waits for the connection, and so the guest does.
-            drop(messages.send(ToGuest::Call { call, reply: busy }).await);
-            return Ok(());
+            return self.too_many.try_send(call).map_err(|_| {
+                format!("call {call} came while the refusals of {REFUSALS} others were not read")
+            });
         }
+        let messages = self.messages.clone();
         let room = Arc::new(Semaphore::new(CALL_ROOM_BYTES as usize));
         let mut line = Line { call, messages, room: Arc::clone(&room) };
         let services = self.services.clone();
@@ -149,6 +157,16 @@ impl Calls {
         });
         self.open.insert(call, Open { room, inlet, work: AbortOnDropHandle::new(work) });
         Ok(())
+    }
+}
+
+/// Refuses calls, as fast as the guest reads.
+async fn refuse(mut refused: mpsc::Receiver<u32>, messages: mpsc::Sender<ToGuest>) {
+    while let Some(call) = refused.recv().await {
+        let text = format!("{OPEN_CALLS} calls are open already");
+        let reply = Reply::Head(Err(CallError::new(CallErrorKind::Busy, text)));
+        // Nobody takes it when the connection is gone, and this with it.
+        drop(messages.send(ToGuest::Call { call, reply }).await);
     }
 }
 

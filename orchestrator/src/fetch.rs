@@ -7,12 +7,16 @@
 mod ask;
 mod export;
 mod git;
+mod modules;
 mod origin;
+mod parts;
 mod policy;
 mod refs;
 mod room;
 mod settings;
+mod sparse;
 mod store;
+mod submodules;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -23,5 +27,6 @@ pub(crate) use origin::Repository;
 pub(crate) use policy::Policy;
 pub(crate) use refs::is_commit;
 pub use settings::FetchSettings;
+pub(crate) use sparse::check as check_sparse;
 pub(crate) use store::ActionStore;
 pub(crate) use tree::TreeStore;

@@ -10,6 +10,7 @@
 //! machine is removed on every path, except that it is [left](Words::leave) for the orchestrator's
 //! next start; [`Machine`]'s own drop does it when this future is dropped.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::event::{Conclusion, Finished, JobResult, Kept, Phase};
@@ -374,6 +375,7 @@ impl Work<'_> {
         }
         let begun = Instant::now();
         let control = &self.words.control;
+        let services = self.machines.services(self.request);
         let end = {
             let steps = steps::run(
                 self.request,
@@ -381,14 +383,16 @@ impl Work<'_> {
                 guest,
                 log,
                 &control.cancel,
-                (self.machines.services(self.request), self.machines.patience().ssh_lost),
+                (Arc::clone(&services), self.machines.patience().ssh_lost),
             );
             tokio::select! {
-                end = steps => end?,
-                () = deadline(limit, control) => StepsEnd::Late,
+                end = steps => end,
+                () = deadline(limit, control) => Ok(StepsEnd::Late),
                 () = self.words.leave.cancelled() => return Err(TryError::Left),
             }
         };
+        services.end().await;
+        let end = end?;
         self.record.phase_took(Phase::Steps, begun.elapsed());
         log.end_phase().await?;
         match end {

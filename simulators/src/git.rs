@@ -22,6 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 /// Bytes of a request that is read at all.
 const REQUEST: usize = 16 * 1024 * 1024;
 
+/// The mark of a repository that only knows the first version of the protocol.
+const OLD: &str = "solstice-old";
+
 /// A git server on this host with [`Repositories`]. Dropping it ends it and removes them.
 #[derive(Debug)]
 pub struct GitServer {
@@ -90,6 +93,19 @@ impl Repositories {
     /// # Panics
     /// git fails.
     pub fn commit(&self, repository: &str, files: &[(&str, &str)]) -> String {
+        self.commit_with(repository, files, &[])
+    }
+
+    /// The same with submodules: the paths and commits at which they stand, whether those exist or not.
+    ///
+    /// # Panics
+    /// git fails.
+    pub fn commit_with(
+        &self,
+        repository: &str,
+        files: &[(&str, &str)],
+        submodules: &[(&str, &str)],
+    ) -> String {
         let bare = self.path(repository);
         if !bare.exists() {
             std::fs::create_dir_all(&bare).expect("a directory");
@@ -105,6 +121,10 @@ impl Repositories {
         let tree = format!("--work-tree={}", work.path().display());
         git(&bare, &[&tree, "read-tree", "--empty"]);
         git(&bare, &[&tree, "add", "--all", "--force"]);
+        for (path, commit) in submodules {
+            let entry = format!("160000,{commit},{path}");
+            git(&bare, &[&tree, "update-index", "--add", "--cacheinfo", &entry]);
+        }
         git(&bare, &[&tree, "commit", "--quiet", "--allow-empty", "--message=test"]);
         git(&bare, &["rev-parse", "HEAD"])
     }
@@ -136,6 +156,17 @@ impl Repositories {
         } else {
             git(&bare, &["tag", "--force", tag, commit]);
         }
+    }
+
+    /// From now on a repository gives out its branches and tags only, as old servers do.
+    ///
+    /// # Panics
+    /// git fails.
+    pub fn refuse_ids(&self, repository: &str) {
+        let path = self.path(repository);
+        git(&path, &["config", "uploadpack.allowAnySHA1InWant", "false"]);
+        // Later versions of the protocol give out everything.
+        std::fs::write(path.join(OLD), "").expect("a file");
     }
 
     /// From now on a path, such as `/owner/name/info/refs?service=git-upload-pack`, sends whoever asks
@@ -194,8 +225,20 @@ impl Repositories {
         else {
             return answer(StatusCode::NOT_FOUND, &[], Body::from("not found"));
         };
+        // So git sends what has more than 1024 bytes.
+        let is_packed = headers.get(header::CONTENT_ENCODING).is_some_and(|kind| kind == "gzip");
+        let unpacked = match is_packed {
+            true => {
+                let mut command = Command::new("gzip");
+                command.arg("-dc");
+                Some(fed(command, body).await)
+            }
+            false => None,
+        };
+        let body = unpacked.as_deref().unwrap_or(body);
         let is_question = uri.path().ends_with("/info/refs");
         let version = headers.get("git-protocol").and_then(|value| value.to_str().ok());
+        let version = version.filter(|_| !path.join(OLD).exists());
         let mut arguments = vec!["upload-pack", "--stateless-rpc"];
         if is_question {
             arguments.push("--advertise-refs");
@@ -238,23 +281,31 @@ async fn serve(
 }
 
 async fn upload_pack(arguments: &[&str], path: &Path, version: &str, body: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("git")
+    let mut command = Command::new("git");
+    command
         .args(arguments)
         .arg(path)
         .env("GIT_PROTOCOL", version)
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_COUNT", "1")
         .env("GIT_CONFIG_KEY_0", "safe.directory")
-        .env("GIT_CONFIG_VALUE_0", "*")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("git runs");
-    if let Some(mut stdin) = child.stdin.take() {
-        // It may have read enough.
-        drop(stdin.write_all(body).await);
-    }
-    child.wait_with_output().await.expect("git ends").stdout
+        .env("GIT_CONFIG_VALUE_0", "*");
+    fed(command, body).await
+}
+
+/// What a program makes of its input.
+async fn fed(mut command: Command, input: &[u8]) -> Vec<u8> {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program runs");
+    let stdin = child.stdin.take();
+    let feeding = async {
+        if let Some(mut stdin) = stdin {
+            // It may have read enough.
+            drop(stdin.write_all(input).await);
+        }
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), feeding);
+    output.expect("the program ends").stdout
 }
 
 fn answer(

@@ -87,10 +87,15 @@ fn tidy(place: &Path, keep: &Path) -> Vec<Kept> {
     all
 }
 
-/// Whether a file was not touched for so long that nobody works with it; true if there is none.
-pub(super) fn is_stale(path: &Path) -> bool {
+/// Whether nobody works with a file any more.
+fn is_stale(path: &Path) -> bool {
+    is_untouched(path, STALE)
+}
+
+/// Whether a file was not touched for so long; true if there is none.
+pub(super) fn is_untouched(path: &Path, time: Duration) -> bool {
     let touched = path.metadata().and_then(|facts| facts.modified());
-    touched.map_or(true, |touched| is_older(touched, STALE))
+    touched.map_or(true, |touched| is_older(touched, time))
 }
 
 fn is_older(time: SystemTime, than: Duration) -> bool {

@@ -80,6 +80,13 @@ impl JobCache {
         self.job
     }
 
+    /// The job is over: what it did not complete goes, so that another may save it.
+    pub(crate) async fn end(&self) {
+        let job = self.job;
+        // What cannot be removed is stale some time.
+        drop(self.blocking(move |store, scope| store.forget(scope, job)).await);
+    }
+
     /// Does what reads and writes files.
     async fn blocking<T: Send + 'static>(
         &self,

@@ -139,6 +139,12 @@ async fn the_first_to_save_a_key_wins() {
     assert_eq!(save(&one, "k", "mine").await, 200);
     assert_eq!(save(&other, "k", "theirs").await, 409);
     assert_eq!(restore(&other, "k").await, some("k", "mine"));
+    // What a job that is over did not complete is for another.
+    let half = json!({ "key": "half", "version": "v" });
+    assert_eq!(ask_json(&one, "POST", &reserve, half.clone()).await.0, 200);
+    assert_eq!(ask_json(&other, "POST", &reserve, half.clone()).await.0, 409);
+    one.end().await;
+    assert_eq!(ask_json(&other, "POST", &reserve, half).await.0, 200);
     // What one job saves is nobody else's to go on with.
     let (_, third) = ask_json(&one, "POST", &reserve, json!({ "key": "l", "version": "v" })).await;
     let place = format!("{FIRST}/caches/{}", third["cacheId"]);

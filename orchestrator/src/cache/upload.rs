@@ -3,11 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::ids::JobId;
 use serde::{Deserialize, Serialize};
 
-use super::evict::is_stale;
+use super::evict::is_untouched;
 use super::store::{SaveError, hash, taken, touch};
 use super::{CacheStore, Scope};
 use crate::blob::Blob;
@@ -15,6 +16,10 @@ use crate::calls::Body;
 
 /// The end of the name of the file that says what is being saved.
 pub(super) const PENDING: &str = "pending";
+
+/// A job that has sent nothing of a cache for so long keeps nobody else from saving it
+/// (forgejo-runner-protocol 8.8).
+const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// The characters of a key or a version (github-runner-protocol 8.5 names no limit; GitHub's own is
 /// this for keys).
@@ -95,6 +100,15 @@ impl CacheStore {
         if is_own { Ok(upload) } else { Err(SaveError::Unknown) }
     }
 
+    /// Removes what the job has begun and not completed.
+    pub(super) fn forget(&self, scope: &Scope, job: JobId) {
+        let all = fs::read_dir(self.place(scope)).into_iter().flatten().flatten();
+        let uploads = all.filter_map(|entry| Upload::read(&entry.path()));
+        for upload in uploads.filter(|upload| upload.pending.job == job) {
+            upload.blob.remove();
+        }
+    }
+
     /// Makes an entry of what has come, which has so many bytes.
     pub(super) fn commit(
         &self,
@@ -129,7 +143,7 @@ impl Upload {
 
     /// Whether nothing has come for so long that nothing will.
     fn is_stale(&self) -> bool {
-        is_stale(&self.path)
+        is_untouched(&self.path, IDLE)
     }
 
     /// Takes a part at a place, which has so many bytes.

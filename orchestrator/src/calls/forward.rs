@@ -64,6 +64,11 @@ impl Services {
         Self { cache, artifacts, remotes: request.body.services.iter().map(remote).collect() }
     }
 
+    /// The job is over.
+    pub(super) async fn end(&self) {
+        self.cache.end().await;
+    }
+
     /// Asks a service.
     pub(super) async fn answer(&self, wish: ForwardWish, body: Body) -> Result<Answer, CallError> {
         let (service, has_body) = (wish.service.clone(), wish.has_body);

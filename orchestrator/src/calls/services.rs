@@ -14,7 +14,7 @@ use super::forward::Services;
 use super::{Answer, Body};
 use crate::artifacts::LocalArtifacts;
 use crate::cache::{CacheStore, JobCache, Scope};
-use crate::fetch::{ActionStore, Origin, Policy, Repository, TreeStore, is_commit};
+use crate::fetch::{ActionStore, Origin, Policy, Repository, TreeStore, check_sparse, is_commit};
 
 /// What the host does for the guest of one job, and in whose name.
 #[derive(Debug)]
@@ -94,6 +94,11 @@ impl JobServices {
             HostCall::Tree(wish) => Fetch::Tree(wish),
         };
         self.fetch(fetch).await
+    }
+
+    /// The job is over: what its guest began to keep and did not complete goes.
+    pub(crate) async fn end(&self) {
+        self.services.end().await;
     }
 
     async fn fetch(&self, fetch: Fetch) -> Result<Answer, CallError> {
@@ -178,6 +183,7 @@ fn check(wish: &TreeWish) -> Result<(), String> {
     if reference.contains(odd) || reference.contains("..") || reference.starts_with('-') {
         return Err(format!("{reference:?} is no name of a branch or tag"));
     }
+    wish.sparse.as_ref().map_or(Ok(()), check_sparse)?;
     match &wish.commit {
         Some(commit) if !is_commit(commit) => Err(format!("{commit:?} is no whole id of a commit")),
         _ => Ok(()),

@@ -1,27 +1,21 @@
-//! What a job gets of a mirror: the files of a commit, and a repository that knows it.
+//! What a job gets of a mirror: a repository that knows a commit, of which its files are made.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::fs;
+use std::path::Path;
 
 use common::call::{CallError, TreeWish};
 use reqwest::Url;
-use tar::{Archive, Builder, EntryType, Header};
 
 use super::git::{self, Credentials};
+use super::parts::Place;
+use super::sparse;
 use super::store::cannot_write;
 
 /// The name of the repository beside the files.
-const GIT: &str = ".git";
-
-/// Parts of a fresh repository that nobody needs.
-const USELESS: [&str; 6] =
-    ["hooks", "branches", "description", "FETCH_HEAD", "info", CONFIGURATION];
+pub(super) const GIT: &str = ".git";
 
 /// The configuration of a repository, which a job gets another one of.
-const CONFIGURATION: &str = "config";
+pub(super) const CONFIGURATION: &str = "config";
 
 /// What is not archived as it stands in a repository: the forge's own archives leave files out by these
 /// attributes, and a checkout does not (gitattributes(5)).
@@ -32,10 +26,6 @@ const ATTRIBUTES_FILE: &str = "info/attributes";
 const CORE: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
                     \tlogallrefupdates = true\n[gc]\n\tauto = 0\n";
 const FETCH: &str = "\tfetch = +refs/heads/*:refs/remotes/origin/*\n";
-
-/// The most entries and bytes of one tree.
-const ENTRIES: u64 = 2_000_000;
-const BYTES: u64 = 16 * common::limits::GIB;
 
 /// How a commit is named in the repository that a job gets, as the checkout action names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +68,7 @@ pub(super) struct Export<'a> {
     pub(super) commit: &'a str,
     pub(super) named: &'a Named,
     pub(super) wish: &'a TreeWish,
+    pub(super) place: &'a Place,
 }
 
 impl Export<'_> {
@@ -110,6 +101,9 @@ impl Export<'_> {
             fetch.push("+refs/tags/*:refs/tags/*".to_owned());
         }
         git(fetch).await?;
+        if let Some(sparse) = &self.wish.sparse {
+            sparse::note(directory, sparse).await?;
+        }
         match self.named {
             Named::Branch(branch) => {
                 let name = format!("refs/heads/{branch}");
@@ -121,6 +115,9 @@ impl Export<'_> {
             }
         }
         git(words(&["read-tree", self.commit])).await?;
+        if self.wish.sparse.is_some() {
+            sparse::mark(directory).await?;
+        }
         let place = directory.join(GIT);
         let written = fs::create_dir_all(place.join("info"))
             .and_then(|()| fs::write(place.join(ATTRIBUTES_FILE), ATTRIBUTES));
@@ -131,6 +128,12 @@ impl Export<'_> {
     /// The configuration that the checkout action leaves.
     fn configuration(&self, url: &Url, credentials: Option<&Credentials>) -> String {
         let mut text = vec![CORE.to_owned()];
+        if !self.place.is_top() {
+            text.push(format!("[core]\n\tworktree = {}\n", quoted(&self.place.worktree())));
+        }
+        if let Some(sparse) = &self.wish.sparse {
+            text.push(sparse::configuration(sparse));
+        }
         text.push(format!("[remote \"origin\"]\n\turl = {}\n{FETCH}", quoted(url.as_str())));
         if let Named::Branch(branch) = self.named {
             let (name, merge) = (quoted(branch), quoted(&format!("refs/heads/{branch}")));
@@ -145,96 +148,13 @@ impl Export<'_> {
     }
 }
 
+/// What the repository above a submodule knows of it, as `git submodule init` leaves it.
+pub(super) fn section(name: &str, url: &Url) -> String {
+    let (name, url) = (quoted(name), quoted(url.as_str()));
+    format!("[submodule {name}]\n\tactive = true\n\turl = {url}\n")
+}
+
 /// A text in a configuration of git, whatever is in it (git-config(1), "Syntax").
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// Writes the archive: the files of the commit, then the repository. Blocks.
-pub(super) fn write(
-    directory: &Path,
-    (commit, configuration): (&str, &str),
-    output: impl Write,
-) -> io::Result<()> {
-    let mut tar = Builder::new(output);
-    let mut child = git::command(directory, &git::local(), &["archive", "--format=tar", commit])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let copied = match child.stdout.take() {
-        Some(files) => copy(files, &mut tar),
-        None => Ok(()),
-    };
-    if copied.is_err() {
-        drop(child.kill());
-    }
-    let status = child.wait()?;
-    copied?;
-    if !status.success() {
-        return Err(io::Error::other(format!("git archive failed ({status})")));
-    }
-    let mut all = BTreeMap::new();
-    walk(&directory.join(GIT), Path::new(GIT), &mut all)?;
-    for (path, source) in all {
-        if source.is_dir() {
-            tar.append_dir(&path, &source)?;
-        } else {
-            tar.append_file(&path, &mut File::open(&source)?)?;
-        }
-    }
-    let mut header = Header::new_gnu();
-    header.set_size(configuration.len() as u64);
-    header.set_mode(0o644);
-    let path = Path::new(GIT).join(CONFIGURATION);
-    tar.append_data(&mut header, path, configuration.as_bytes())?;
-    tar.into_inner()?.flush()
-}
-
-/// Takes over the files of an archive that git has made, within bounds.
-fn copy(files: impl Read, tar: &mut Builder<impl Write>) -> io::Result<()> {
-    let (mut count, mut bytes) = (0, 0);
-    let mut archive = Archive::new(files);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let kind = entry.header().entry_type();
-        if kind.is_pax_global_extensions() {
-            continue;
-        }
-        (count, bytes) = (count + 1, bytes + entry.size());
-        if count > ENTRIES || bytes > BYTES {
-            let text = format!("the tree has more than {ENTRIES} files or {BYTES} bytes");
-            return Err(io::Error::other(text));
-        }
-        let path = entry.path()?.into_owned();
-        let mut header: Header = entry.header().clone();
-        match kind {
-            EntryType::Symlink => {
-                let target = entry.link_name()?.map(std::borrow::Cow::into_owned);
-                tar.append_link(&mut header, &path, target.unwrap_or_default())?;
-            }
-            EntryType::Regular | EntryType::Directory => {
-                tar.append_data(&mut header, &path, &mut entry)?;
-            }
-            _ => return Err(io::Error::other("git's archive has something that is no file")),
-        }
-    }
-    Ok(())
-}
-
-fn walk(source: &Path, inner: &Path, all: &mut BTreeMap<PathBuf, PathBuf>) -> io::Result<()> {
-    all.insert(inner.to_owned(), source.to_owned());
-    for entry in fs::read_dir(source)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let at_top = inner == Path::new(GIT);
-        if at_top && USELESS.iter().any(|useless| name == *useless) {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            walk(&entry.path(), &inner.join(&name), all)?;
-        } else {
-            all.insert(inner.join(&name), entry.path());
-        }
-    }
-    Ok(())
 }

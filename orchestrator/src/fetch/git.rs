@@ -13,13 +13,13 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use common::call::{CallError, CallErrorKind};
-use common::limits::GIB;
+use common::limits::{GIB, MIB};
 use common::request::Secret;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use reqwest::Url;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
@@ -34,6 +34,9 @@ const MEMORY_BYTES: u64 = 6 * GIB;
 
 /// The bytes of what git prints that are kept.
 const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// The bytes of records that are kept.
+const RECORD_BYTES: usize = 4 * MIB as usize;
 
 /// The characters of what git complains about that are shown.
 const COMPLAINT_CHARACTERS: usize = 1000;
@@ -173,7 +176,49 @@ pub(super) async fn run(
     settings: &[(String, String)],
     arguments: &[impl AsRef<OsStr>],
 ) -> Result<String, CallError> {
-    let unavailable = |why: String| CallError::new(CallErrorKind::Unavailable, why);
+    let output = run_reading(directory, settings, arguments, bounded).await?;
+    String::from_utf8(output).map_err(|_| unavailable("git's answer is no text".to_owned()))
+}
+
+/// Runs git in a directory, and keeps those of the records it prints that `wanted` wants. A record ends
+/// with a zero byte; nothing is given if they have more than [`RECORD_BYTES`] together.
+pub(super) async fn records(
+    directory: &Path,
+    arguments: &[&str],
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Option<Vec<Vec<u8>>>, CallError> {
+    let read = async |stream: Option<ChildStdout>| {
+        let (mut kept, mut room) = (Vec::new(), RECORD_BYTES);
+        let Some(stream) = stream else { return Some(kept) };
+        let mut stream = BufReader::new(stream);
+        loop {
+            let mut record = Vec::new();
+            let bound = u64::try_from(room).unwrap_or(u64::MAX);
+            match (&mut stream).take(bound).read_until(0, &mut record).await {
+                Ok(0) | Err(_) => return Some(kept),
+                Ok(_) => {}
+            }
+            if record.pop() != Some(0) {
+                // It ends by itself then.
+                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.unwrap_or_default();
+                return None;
+            }
+            if wanted(&record) {
+                room -= record.len();
+                kept.push(record);
+            }
+        }
+    };
+    run_reading(directory, &local(), arguments, read).await
+}
+
+/// Runs git in a directory, and reads what it prints so.
+async fn run_reading<T>(
+    directory: &Path,
+    settings: &[(String, String)],
+    arguments: &[impl AsRef<OsStr>],
+    read: impl AsyncFnOnce(Option<ChildStdout>) -> T,
+) -> Result<T, CallError> {
     let cannot = |error: io::Error| unavailable(format!("git cannot run: {error}"));
     let mut command = Command::from(command(directory, settings, arguments));
     let mut child =
@@ -181,10 +226,10 @@ pub(super) async fn run(
     let mut group = Group::of(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let ended = async {
-        let output = tokio::join!(bounded(stdout), bounded(stderr));
+        let output = tokio::join!(read(stdout), bounded(stderr));
         child.wait().await.map(|status| (status, output))
     };
-    let (status, (stdout, stderr)) = match timeout(DEADLINE, ended).await {
+    let (status, (output, stderr)) = match timeout(DEADLINE, ended).await {
         Ok(ended) => {
             // Its number may soon be another's.
             group.0 = None;
@@ -199,7 +244,11 @@ pub(super) async fn run(
         let name = name.unwrap_or_default();
         return Err(unavailable(format!("git {name} failed ({status}): {said}")));
     }
-    String::from_utf8(stdout).map_err(|_| unavailable("git's answer is no text".to_owned()))
+    Ok(output)
+}
+
+fn unavailable(why: String) -> CallError {
+    CallError::new(CallErrorKind::Unavailable, why)
 }
 
 /// The processes of one git, which end with this.

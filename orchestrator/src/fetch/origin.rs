@@ -81,6 +81,24 @@ impl Repository {
         }
     }
 
+    /// A repository that may be anywhere on its server; the error is a sentence.
+    pub(super) fn at(address: &str) -> Result<Self, String> {
+        let (origin, path) = Origin::split(address)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-~+".contains(c);
+        let part = |part: &str| {
+            !matches!(part, "" | "." | "..") && !part.starts_with('-') && part.chars().all(plain)
+        };
+        let name = path.trim_end_matches('/');
+        if !name.split('/').all(part) {
+            return Err(format!("{address} is no address of a repository"));
+        }
+        Ok(Self { origin, path: String::new(), name: name.to_owned() })
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Its address.
     pub(crate) fn url(&self) -> Url {
         let mut url = self.origin.url().clone();
@@ -115,6 +133,13 @@ mod tests {
         assert_eq!(repository("o/n.x").unwrap().url().as_str(), "https://a.example/o/n.x");
         let below = Repository::new(origin.clone(), "/git/", "o/n").unwrap();
         assert_eq!(below.url().as_str(), "https://a.example/git/o/n");
+        for right in ["https://a.example/n", "https://a.example/~x/y/z.git"] {
+            assert_eq!(Repository::at(right).unwrap().url().as_str(), right);
+        }
+        for wrong in ["", "/", "/o/../n", "/o/%2e%2e/n", "/o//n", "/o/n?x", "/o/n#x", "/-o", "?x"] {
+            let address = format!("https://a.example{wrong}");
+            assert!(Repository::at(&address).is_err(), "{address}");
+        }
         for wrong in ["o", "o/", "/n", "o/..", "../n", "o/n/x", "o/n?x", "o/n#x", "o/-n", "o/n m"] {
             assert!(repository(wrong).is_err(), "{wrong}");
         }

@@ -106,6 +106,13 @@ impl Refs {
         self.head.as_deref()
     }
 
+    /// A name that stands at a commit.
+    pub(super) fn standing_at(&self, commit: &str) -> Option<&str> {
+        let (name, _) = self.all.iter().find(|(name, id)| id == commit && name != "HEAD")?;
+        // The commit of an annotated tag stands behind the tag itself.
+        Some(name.strip_suffix("^{}").unwrap_or(name))
+    }
+
     /// The only commit that begins so, if a branch or tag stands at it.
     pub(super) fn beginning_with(&self, short: &str) -> Option<&str> {
         let mut ids = self.all.iter().map(|(_, id)| id.as_str()).filter(|id| id.starts_with(short));
@@ -178,6 +185,8 @@ mod tests {
     fn an_annotated_tag_stands_for_its_commit() {
         let refs = Refs::read(&answer(&[(A, "refs/tags/v1"), (B, "refs/tags/v1^{}")])).unwrap();
         assert_eq!(refs.find("v1").map(|found| found.commit), Some(B.to_owned()));
+        assert_eq!(refs.standing_at(B), Some("refs/tags/v1"));
+        assert_eq!(refs.standing_at(&"c".repeat(40)), None);
     }
 
     #[test]

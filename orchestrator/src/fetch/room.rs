@@ -101,7 +101,7 @@ fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 }
 
 /// The bytes of all files below a directory.
-fn size(directory: &Path) -> u64 {
+pub(super) fn size(directory: &Path) -> u64 {
     let mut bytes = 0;
     for path in entries(directory) {
         match path.symlink_metadata() {

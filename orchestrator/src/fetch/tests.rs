@@ -1,5 +1,7 @@
 //! Fetching from a real git server on this host.
 
+mod sparse;
+mod submodules;
 mod tree;
 
 use std::fs;

@@ -14,17 +14,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use common::call::{CallError, CallErrorKind, TreeWish};
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::io::SyncIoBridge;
 
 use super::ask::{Asked, ask};
-use super::export::{self, Named};
+use super::export::{Export, Named};
 use super::git::{self, Credentials, Remote};
+use super::parts::{self, Part, Place};
 use super::room::{self, MIRROR, MIRRORS};
 use super::store::{cannot_write, digest, lock};
-use super::{FetchSettings, Policy, Repository};
+use super::{FetchSettings, Policy, Repository, submodules};
 
 /// Bytes of an archive that wait for the guest.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -50,7 +50,7 @@ impl TreeStore {
         Arc::new(Self { settings })
     }
 
-    /// A commit of a repository.
+    /// A commit of a repository, with the submodules that are wished.
     ///
     /// # Errors
     /// It is not there, the job may not read it, or it cannot be fetched.
@@ -60,6 +60,20 @@ impl TreeStore {
         wish: &TreeWish,
         policy: &Policy,
     ) -> Result<Tree, CallError> {
+        let top = self.part(repository, wish, policy, Place::top()).await?;
+        let commit = top.commit.clone();
+        let parts = submodules::with_all(self, (top, repository), wish, policy).await?;
+        Ok(Tree { archive: Archive::of(parts), commit })
+    }
+
+    /// A commit of one repository, to be placed there.
+    pub(super) async fn part(
+        &self,
+        repository: &Repository,
+        wish: &TreeWish,
+        policy: &Policy,
+        place: Place,
+    ) -> Result<Part, CallError> {
         // Also where the mirror has the commit: whether this job may read it is the forge's to say.
         let Asked { remote, refs } = ask(repository, policy, wish.token.as_ref()).await?;
         let url = repository.url();
@@ -68,6 +82,9 @@ impl TreeStore {
             reference => reference,
         };
         let (commit, asked_for) = match &wish.commit {
+            Some(commit) if !place.is_top() => {
+                (commit.clone(), refs.standing_at(commit).unwrap_or(commit).to_owned())
+            }
             Some(commit) => match refs.find_branch(reference) {
                 Some(found) if found.commit == *commit => (commit.clone(), found.wish),
                 _ => (commit.clone(), commit.clone()),
@@ -77,7 +94,8 @@ impl TreeStore {
                 (found.commit, found.wish)
             }
         };
-        let named = Named::of(reference, &asked_for);
+        // A submodule is checked out by itself.
+        let named = if place.is_top() { Named::of(reference, &asked_for) } else { Named::Commit };
         let directory = self.settings.directory.join(MIRRORS).join(digest(repository));
         let _lock = lock(&directory).await?;
         let mirror = directory.join(MIRROR);
@@ -86,9 +104,10 @@ impl TreeStore {
         }
         let work = room::work(&directory).map_err(|error| cannot_write(&directory, &error))?;
         let credentials = wish.token.as_ref().filter(|_| wish.keeps_token).map(Credentials::of);
-        let export = export::Export { mirror: &mirror, commit: &commit, named: &named, wish };
+        let (mirror, commit_id) = (mirror.as_path(), commit.as_str());
+        let export = Export { mirror, commit: commit_id, named: &named, wish, place: &place };
         let configuration = export.make(work.path(), &url, credentials.as_ref()).await?;
-        Ok(Tree { archive: Archive::of(work, commit.clone(), configuration), commit })
+        Ok(Part { place, commit, work, configuration, is_sparse: wish.sparse.is_some() })
     }
 }
 
@@ -149,7 +168,7 @@ async fn update(
 }
 
 /// Whether a server gives out branches and tags only, and no other commits.
-fn refuses_ids(error: &CallError) -> bool {
+pub(super) fn refuses_ids(error: &CallError) -> bool {
     ["unadvertised object", "not our ref"].iter().any(|words| error.message.contains(words))
 }
 
@@ -181,14 +200,9 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    fn of(work: TempDir, commit: String, configuration: String) -> Self {
+    fn of(parts: Vec<Part>) -> Self {
         let (pipe, end) = duplex(PIPE_BYTES);
-        let making = spawn_blocking(move || {
-            let what = (commit.as_str(), configuration.as_str());
-            let written = export::write(work.path(), what, SyncIoBridge::new(end));
-            drop(work);
-            written
-        });
+        let making = spawn_blocking(move || parts::write(&parts, SyncIoBridge::new(end)));
         Self { pipe, making: Some(making) }
     }
 }

@@ -1,7 +1,8 @@
 //! Workflows in real guests, as a user runs them: `solstice run` in a directory of its own.
 //!
-//! Needs the tiny image: `make test` builds it. Each test reads as a story: a workflow, what
-//! happens, what the user saw. At the end of each the harness checks that nothing is left behind.
+//! Needs the images `tiny`, `debian-12` and `debian-12-node`: `make test` builds them. Each test reads
+//! as a story: a workflow, what happens, what the user saw. At the end of each the harness checks that
+//! nothing is left behind.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
@@ -15,6 +16,8 @@ mod frozen;
 mod harness;
 mod load;
 mod machines;
+mod node;
+mod project;
 mod service;
 mod services;
 mod templates;

@@ -176,7 +176,7 @@ mod tests {
         let verified: Vec<_> = catalogue.entries().filter(|e| e.verified).collect();
         assert_eq!(
             verified.iter().map(|e| e.label.as_str()).collect::<Vec<_>>(),
-            ["debian-12", "debian-12-podman", "tiny"]
+            ["debian-12", "debian-12-node", "debian-12-podman", "tiny"]
         );
         for entry in catalogue.entries() {
             assert!(entry.verified || entry.note.is_some(), "{} says why not", entry.label);

@@ -6,7 +6,7 @@ use common::size::ByteSize;
 use super::digest::{Digest, digest_of};
 
 /// The names that a catalogue may write under `recipe`.
-pub const RECIPES: [&str; 3] = ["debian-12", "debian-12-podman", "tiny"];
+pub const RECIPES: [&str; 4] = ["debian-12", "debian-12-node", "debian-12-podman", "tiny"];
 
 /// A recipe: `build.sh` and the files that it reads, which lie beside it when it runs.
 pub(super) struct Recipe {
@@ -22,39 +22,33 @@ macro_rules! file {
     };
 }
 
-static DEBIAN_12: Recipe = Recipe {
-    files: &[
-        file!("common", "debian.sh"),
-        file!("common", "disk.sh"),
-        file!("common", "initrd-init"),
-        file!("common", "initrd.sh"),
-        file!("debian-12", "build.sh"),
-        file!("debian-12", "cloud-init.conf"),
-        file!("debian-12", "cloud.cfg"),
-        file!("debian-12", "dhcp.network"),
-        file!("debian-12", "pam-sshd"),
-        file!("debian-12", "sshd_config"),
-    ],
-    work: ByteSize(3 * GIB),
-};
+/// Debian 12, and what an image has beyond it: its `more.sh`, which `build.sh` reads.
+macro_rules! debian_12 {
+    ($work:expr $(, $more:expr)*) => {
+        Recipe {
+            files: &[
+                file!("common", "debian.sh"),
+                file!("common", "disk.sh"),
+                file!("common", "initrd-init"),
+                file!("common", "initrd.sh"),
+                file!("debian-12", "build.sh"),
+                file!("debian-12", "cloud-init.conf"),
+                file!("debian-12", "cloud.cfg"),
+                file!("debian-12", "dhcp.network"),
+                file!("debian-12", "pam-sshd"),
+                file!("debian-12", "sshd_config"),
+                $($more,)*
+            ],
+            work: ByteSize($work),
+        }
+    };
+}
 
-/// As `debian-12`, whose `build.sh` reads what there is more of.
-static DEBIAN_12_PODMAN: Recipe = Recipe {
-    files: &[
-        file!("common", "debian.sh"),
-        file!("common", "disk.sh"),
-        file!("common", "initrd-init"),
-        file!("common", "initrd.sh"),
-        file!("debian-12", "build.sh"),
-        file!("debian-12", "cloud-init.conf"),
-        file!("debian-12", "cloud.cfg"),
-        file!("debian-12", "dhcp.network"),
-        file!("debian-12", "pam-sshd"),
-        file!("debian-12", "sshd_config"),
-        file!("debian-12-podman", "more.sh"),
-    ],
-    work: ByteSize(4 * GIB),
-};
+static DEBIAN_12: Recipe = debian_12!(3 * GIB);
+
+static DEBIAN_12_NODE: Recipe = debian_12!(4 * GIB, file!("debian-12-node", "more.sh"));
+
+static DEBIAN_12_PODMAN: Recipe = debian_12!(4 * GIB, file!("debian-12-podman", "more.sh"));
 
 static TINY: Recipe = Recipe {
     files: &[
@@ -74,6 +68,7 @@ pub(super) fn find(name: &str) -> Option<&'static Recipe> {
     match name {
         "debian-12" => Some(&DEBIAN_12),
         "debian-12-podman" => Some(&DEBIAN_12_PODMAN),
+        "debian-12-node" => Some(&DEBIAN_12_NODE),
         "tiny" => Some(&TINY),
         _ => None,
     }
@@ -132,6 +127,7 @@ mod tests {
         assert_ne!(OTHER.key(size), OTHER.key(ByteSize(2 * GIB)));
         assert_ne!(OTHER.key(size), CHANGED.key(size));
         assert_ne!(TINY.key(size), DEBIAN_12.key(size));
+        assert_ne!(DEBIAN_12_NODE.key(size), DEBIAN_12.key(size));
     }
 
     /// The scripts run on hosts whose `sh` is dash and in guests whose `sh` is busybox.

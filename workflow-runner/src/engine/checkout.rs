@@ -1,7 +1,7 @@
 //! `actions/checkout` without git or Node: the local working tree, which lies in the guest already, or
 //! what the host fetches from the job's forge, is placed in the workspace.
 
-use common::call::TreeWish;
+use common::call::{Sparse, Submodules, TreeWish};
 use common::plan::{Plan, StepAction};
 use common::request::Secret;
 
@@ -51,10 +51,8 @@ pub(super) enum Source {
 }
 
 /// What nobody here can do, by the input that asks for it.
-const REFUSED: [(&str, &str); 5] = [
+const REFUSED: [(&str, &str); 3] = [
     ("lfs", "fetch large files with git-lfs in a \"run\" step"),
-    ("submodules", "fetch submodules with git in a \"run\" step"),
-    ("sparse-checkout", "remove what is not needed in a \"run\" step"),
     ("ssh-key", "use a token"),
     ("github-server-url", "clone from other servers with git in a \"run\" step"),
 ];
@@ -137,6 +135,8 @@ impl Checkout {
             tags: input("fetch-tags").eq_ignore_ascii_case("true"),
             token: Some(token).filter(|token| !token.is_empty()).map(Secret::new),
             keeps_token: !is_off("persist-credentials"),
+            submodules: submodules(input("submodules")),
+            sparse: sparse(input("sparse-checkout"), input("sparse-checkout-cone-mode")),
         };
         Ok(place(Source::Forge(Box::new(wish)), reference))
     }
@@ -170,6 +170,23 @@ impl Checkout {
         }
         Ok(system.place_tree(tree, &self.target, how, owner).await?)
     }
+}
+
+/// Which submodules an input asks for. What it does not know asks for none, as in the original.
+fn submodules(input: &str) -> Submodules {
+    match input.to_ascii_lowercase().as_str() {
+        "true" => Submodules::Own,
+        "recursive" => Submodules::Nested,
+        _ => Submodules::None,
+    }
+}
+
+/// Which files the inputs ask for: a directory or pattern in each line.
+fn sparse(lines: &str, cone: &str) -> Option<Sparse> {
+    let patterns: Vec<_> =
+        lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let is_cone = cone.is_empty() || cone.eq_ignore_ascii_case("true");
+    (!patterns.is_empty()).then_some(Sparse { patterns, is_cone })
 }
 
 /// The path below the workspace that an input names, which may be absolute.
@@ -244,6 +261,8 @@ mod tests {
             tags: false,
             token: Some(Secret::new("t")),
             keeps_token: true,
+            submodules: Submodules::None,
+            sparse: None,
         };
         assert_eq!(plain, expected);
         let other = wish(&[("repository", "o/other"), ("token", "mine"), ("fetch-depth", "0")]);
@@ -261,13 +280,43 @@ mod tests {
         assert_eq!(known.unwrap().commit, None);
         for (with, expected) in [
             (("lfs", "true"), "the input lfs"),
-            (("submodules", "recursive"), "the input submodules"),
-            (("sparse-checkout", "src"), "the input sparse-checkout"),
+            (("ssh-key", "k"), "the input ssh-key"),
             (("fetch-depth", "all"), "must be a number"),
             (("github-server-url", "https://other"), "the input github-server-url"),
         ] {
             let error = wish(&[with]).unwrap_err();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn submodules_and_single_directories_are_asked_for() {
+        for (input, expected) in [
+            ("", Submodules::None),
+            ("false", Submodules::None),
+            ("true", Submodules::Own),
+            ("True", Submodules::Own),
+            ("recursive", Submodules::Nested),
+            ("other", Submodules::None),
+        ] {
+            assert_eq!(wish(&[("submodules", input)]).unwrap().submodules, expected, "{input}");
+        }
+        let sparse = |lines: &str, cone: &str| {
+            let with =
+                [("sparse-checkout", lines), ("sparse-checkout-cone-mode", cone), ("filter", "x")];
+            wish(&with).unwrap().sparse.map(|sparse| (sparse.patterns.join("|"), sparse.is_cone))
+        };
+        assert_eq!(sparse(" \n", ""), None);
+        assert_eq!(sparse("src\n\n  a b \n", ""), Some(("src|a b".to_owned(), true)));
+        assert_eq!(sparse("src", "True"), Some(("src".to_owned(), true)));
+        assert_eq!(sparse("*.c\n!x.c", "false"), Some(("*.c|!x.c".to_owned(), false)));
+    }
+
+    #[test]
+    fn the_local_working_tree_comes_as_it_is() {
+        for with in [("submodules", "recursive"), ("sparse-checkout", "src"), ("lfs", "true")] {
+            let source = read(&[with], true).unwrap().source;
+            assert_eq!(source, Source::Here { commit: "1".to_owned() }, "{with:?}");
         }
     }
 

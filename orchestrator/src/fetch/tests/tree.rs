@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use common::call::TreeWish;
+use common::call::{Submodules, TreeWish};
 use common::request::Secret;
 use simulators::forgejo::{Forge, Scope};
 use tempfile::TempDir;
@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use super::super::tree::TreeStore;
 use super::*;
 
-fn wish(reference: &str) -> TreeWish {
+pub(super) fn wish(reference: &str) -> TreeWish {
     TreeWish {
         repository: "own/a".to_owned(),
         reference: reference.to_owned(),
@@ -20,19 +20,32 @@ fn wish(reference: &str) -> TreeWish {
         tags: false,
         token: None,
         keeps_token: true,
+        submodules: Submodules::None,
+        sparse: None,
     }
 }
 
 /// A checkout as it arrives in a guest.
-struct Arrived {
-    place: TempDir,
-    commit: String,
+pub(super) struct Arrived {
+    pub(super) place: TempDir,
+    pub(super) commit: String,
 }
 
 impl Place {
-    async fn check_out(&self, wish: &TreeWish) -> Result<Arrived, (CallErrorKind, String)> {
+    pub(super) async fn check_out(
+        &self,
+        wish: &TreeWish,
+    ) -> Result<Arrived, (CallErrorKind, String)> {
+        self.check_out_by(wish, &self.policy()).await
+    }
+
+    pub(super) async fn check_out_by(
+        &self,
+        wish: &TreeWish,
+        policy: &Policy,
+    ) -> Result<Arrived, (CallErrorKind, String)> {
         let store = TreeStore::new(self.settings(1 << 30));
-        let fetched = store.fetch(&self.repository("own/a"), wish, &self.policy()).await;
+        let fetched = store.fetch(&self.repository("own/a"), wish, policy).await;
         let mut tree = fetched.map_err(|error| (error.kind, error.message))?;
         let mut bytes = Vec::new();
         tree.archive.read_to_end(&mut bytes).await.unwrap();
@@ -49,7 +62,7 @@ impl Place {
 }
 
 impl Arrived {
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(super) fn git(&self, arguments: &[&str]) -> String {
         let output = Command::new("git")
             .args(["-c", "safe.directory=*", "-C"])
             .arg(self.place.path())
@@ -61,7 +74,7 @@ impl Arrived {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn file(&self, path: &str) -> String {
+    pub(super) fn file(&self, path: &str) -> String {
         std::fs::read_to_string(self.place.path().join(path)).unwrap()
     }
 }
