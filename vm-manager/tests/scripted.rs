@@ -5,6 +5,8 @@
 
 #[path = "scripted/attach.rs"]
 mod attach;
+#[path = "scripted/calls.rs"]
+mod calls;
 #[path = "scripted/host.rs"]
 mod host;
 #[path = "scripted/machine.rs"]

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,25 +14,29 @@ use simulators::ScriptedHost;
 use simulators::forgejo::{Forge, Profile, Rpc, RunId, Scope};
 use tokio::runtime::Runtime;
 
-use super::{CANCELS, Console, Figures, LINES, PATIENCE, millis, percentile};
+use super::{CANCELS, Console, Figures, LINES, PATIENCE, kill_processes_of, millis, percentile};
 
-const REPOSITORY: &str = "team/project";
+pub(super) const REPOSITORY: &str = "team/project";
 /// Jobs whose start is measured.
 const STARTS: usize = 30;
 /// Rows of the load.
 const ROWS: usize = 300_000;
 
 /// An instance, and a service that works for it.
-struct Instance {
+pub(super) struct Instance {
     runtime: Runtime,
-    forge: Forge,
+    pub(super) forge: Forge,
     service: Child,
+    /// Where its machines are.
+    directory: PathBuf,
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
         drop(self.service.kill());
         drop(self.service.wait());
+        // Machines outlive a service; nothing of them is needed.
+        kill_processes_of(&self.directory);
     }
 }
 
@@ -71,7 +75,7 @@ impl Instance {
             .spawn()
             .expect("solstice starts");
         runtime.block_on(forge.wait_for_calls(Rpc::FetchTask, 1, PATIENCE));
-        Self { runtime, forge, service }
+        Self { runtime, forge, service, directory: directory.to_owned() }
     }
 
     /// With scripted guests.
@@ -83,7 +87,7 @@ impl Instance {
     }
 
     /// With the tiny guest.
-    fn tiny(directory: &Path, sockets: &Path, images: &Path) -> Self {
+    pub(super) fn tiny(directory: &Path, sockets: &Path, images: &Path) -> Self {
         let environment = vec![("SOLSTICE_IMAGE_DIR", images.as_os_str().to_owned())];
         Self::start((directory, sockets), "tiny", environment)
     }
@@ -103,7 +107,7 @@ impl Instance {
         Instant::now()
     }
 
-    fn wait_for_end(&self, run: RunId) {
+    pub(super) fn wait_for_end(&self, run: RunId) {
         self.runtime.block_on(self.forge.wait_for_run(run, PATIENCE));
     }
 }

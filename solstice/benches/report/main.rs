@@ -11,6 +11,7 @@
 mod forgejo;
 mod language;
 mod service;
+mod services;
 mod templates;
 
 use std::collections::BTreeMap;
@@ -75,6 +76,11 @@ const LIMITS: &[(&str, Limit)] = &[
     ("forgejo_line_latency_p95_ms", Limit::AtMost(1_500.0)),
     ("forgejo_rows_per_second", Limit::AtLeast(20_000.0)),
     ("forgejo_cancel_p95_ms", Limit::AtMost(3_000.0)),
+    ("checkout_5000_files_warm_ms", Limit::AtMost(3_000.0)),
+    ("cache_put_mb_per_second", Limit::AtLeast(200.0)),
+    ("cache_get_mb_per_second", Limit::AtLeast(200.0)),
+    ("action_fetch_warm_ms", Limit::AtMost(50.0)),
+    ("action_fetch_warm_tag_ms", Limit::AtMost(50.0)),
 ];
 
 /// Without the digits that say nothing: one behind the point, or three that count.
@@ -192,6 +198,18 @@ fn main() -> ExitCode {
         (&["forgejo_rows_per_second"], |bench| forgejo::rows(&bench.fresh(), &bench.sockets())),
         (&["forgejo_cancel_p95_ms"], |bench| {
             forgejo::cancel(&bench.fresh(), &bench.sockets(), &bench.images())
+        }),
+        (&["checkout_5000_files_cold_ms", "checkout_5000_files_warm_ms"], |bench| {
+            services::checkout(&bench.fresh(), &bench.sockets(), &bench.images())
+        }),
+        (&["cache_put_mb_per_second_tcg", "cache_get_mb_per_second_tcg"], |bench| {
+            services::caches_of_tiny(&bench.fresh(), &bench.sockets(), &bench.images())
+        }),
+        (&["cache_put_mb_per_second", "cache_get_mb_per_second"], |bench| {
+            services::caches(&bench.fresh(), &bench.sockets())
+        }),
+        (&["action_fetch_warm_ms", "action_fetch_warm_tag_ms"], |bench| {
+            services::actions(&bench.fresh(), &bench.sockets())
         }),
     ];
     let mut figures = Figures::new();
@@ -567,6 +585,18 @@ fn find_console(directory: &Path) -> Option<fs::File> {
 fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+}
+
+/// Ends every process that names this directory in its command line.
+fn kill_processes_of(directory: &Path) {
+    let name = directory.to_string_lossy().into_owned();
+    for pid in processes() {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(&name) {
+            // It may have ended meanwhile.
+            kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap_or_default();
+        }
+    }
 }
 
 /// A line of `/proc/PID/status` that is in kB, in bytes.

@@ -24,7 +24,7 @@ use queue::{Address, Heard, Queue, embedded, rabbit};
 use simulators::jobs::job;
 use simulators::{PostgresServer, RabbitServer, ScriptedHost};
 
-use super::{Figures, PATIENCE, percentile, status_bytes};
+use super::{Figures, PATIENCE, kill_processes_of, percentile, status_bytes};
 
 /// Jobs that go through the queue.
 const JOBS: usize = 3_000;
@@ -47,7 +47,7 @@ const SIZE: Size = Size { cpus: 1, memory: ByteSize(96 << 20) };
 const HUGE: Size = Size { cpus: 1_000_000, memory: ByteSize(1 << 50) };
 
 /// Runs a measurement that waits for many things.
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.expect("a runtime").block_on(work)
 }
@@ -239,14 +239,24 @@ async fn lines_per_second(queue: Queue, directory: &Path) -> f64 {
 }
 
 /// A service with scripted guests, as its own process.
-struct Service {
+pub(super) struct Service {
     child: Child,
     client: reqwest::Client,
-    _guests: tempfile::TempDir,
+    guests: tempfile::TempDir,
 }
 
 impl Service {
     async fn start(directory: &Path, runtime: &Path, cpus: usize) -> Self {
+        Self::start_with(directory, runtime, cpus, &[]).await
+    }
+
+    /// The same with further settings.
+    pub(super) async fn start_with(
+        directory: &Path,
+        runtime: &Path,
+        cpus: usize,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let guests = tempfile::tempdir_in(directory).expect("a directory");
         let scripted = ScriptedHost::new(guests.path()).expect("scripted guests");
         let child = Command::new(env!("CARGO_BIN_EXE_solstice"))
@@ -259,12 +269,13 @@ impl Service {
             .env("SOLSTICE_METRICS_LISTEN", "off")
             .env("SOLSTICE_LOG", "warn")
             .envs(scripted.environment())
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .expect("solstice starts");
         let socket = runtime.join("solstice.sock");
         let client = reqwest::Client::builder().unix_socket(socket).no_proxy().build();
-        let service = Self { child, client: client.expect("a client"), _guests: guests };
+        let service = Self { child, client: client.expect("a client"), guests };
         let begun = Instant::now();
         while service.client.get("http://localhost/health").send().await.is_err() {
             assert!(begun.elapsed() < PATIENCE, "the service does not answer");
@@ -273,7 +284,7 @@ impl Service {
         service
     }
 
-    async fn submit(&self, request: &JobRequest) {
+    pub(super) async fn submit(&self, request: &JobRequest) {
         let mut bytes = Vec::new();
         let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
         serde::Serialize::serialize(request, &mut serializer).expect("a request has a form");
@@ -283,7 +294,7 @@ impl Service {
     }
 
     /// All events of a job.
-    async fn events(&self, job: JobId) -> Vec<JobEvent> {
+    pub(super) async fn events(&self, job: JobId) -> Vec<JobEvent> {
         let url = format!("http://localhost/v1/jobs/{job}/events");
         let mut answer = self.client.get(url).send().await.expect("an answer");
         let (mut decoder, mut events) = (Decoder::default(), Vec::new());
@@ -323,15 +334,7 @@ impl Drop for Service {
         drop(self.child.kill());
         drop(self.child.wait());
         // Its machines outlive it; nothing of them is needed.
-        let guests = self._guests.path().to_string_lossy().into_owned();
-        for pid in super::processes() {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&line).contains(&guests) {
-                let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
-                // It may have ended meanwhile.
-                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap_or_default();
-            }
-        }
+        kill_processes_of(self.guests.path());
     }
 }
 

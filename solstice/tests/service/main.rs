@@ -17,5 +17,6 @@ mod keys;
 mod operators;
 mod recorded;
 mod runners;
+mod services;
 mod shared;
 mod two_of_one;

@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::stat::{UtimensatFlags, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use tar::{Archive, Entry, EntryType};
 
@@ -247,11 +247,14 @@ impl Tree {
         if copied != size {
             return Err(archive_error(name, format!("it ends after {copied} of {size} bytes")));
         }
-        self.give(path).map_err(failed)?;
+        // By the open file and not by its path, which an emulated machine would look up each time.
+        if let Some(owner) = self.owner {
+            fchown(&file, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
+        }
         // After the owner, and again because the umask had its say when the file was made.
         file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
-        drop(file);
-        set_time(path, time).map_err(failed)
+        let time = time_of(time);
+        futimens(&file, &time, &time).map_err(io::Error::from).map_err(failed)
     }
 
     /// Makes sure that everything above the path is a directory below the root.
@@ -339,10 +342,15 @@ fn copy(from: &mut impl Read, mut to: &File, buffer: &mut [u8]) -> io::Result<u6
     }
 }
 
+/// Seconds since the epoch, as the system takes them.
+fn time_of(time: u64) -> TimeSpec {
+    let seconds = i64::try_from(time).unwrap_or(i64::MAX);
+    TimeSpec::from_duration(std::time::Duration::from_secs(seconds.unsigned_abs()))
+}
+
 /// Sets the time of modification of a file, directory or link, in seconds since the epoch.
 fn set_time(path: &Path, time: u64) -> io::Result<()> {
-    let seconds = i64::try_from(time).unwrap_or(i64::MAX);
-    let time = TimeSpec::from_duration(std::time::Duration::from_secs(seconds.unsigned_abs()));
+    let time = time_of(time);
     let here = nix::fcntl::AT_FDCWD;
     utimensat(here, path, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(io::Error::from)
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use common::frame::{self, Decoder};
 use common::guest::{ATTACH_VERSION, FromGuest, ToGuest};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
+use crate::calls::Attached;
 use crate::command::{Input, Terminal};
 use crate::job::{Hold, Job};
 
@@ -27,14 +28,16 @@ pub(crate) async fn serve(job: &Arc<Job>, input: &mut Input, terminal: &Terminal
         Ok(hold) => hold,
         Err(reason) => return refuse(terminal, reason).await,
     };
+    let (calls, messages) = job.calls.attach();
     let host = Host {
         job,
+        calls,
         sent: Mutex::new(Sent { next: hold.next, refusal: None }),
         refused: Notify::new(),
     };
     tokio::select! {
         () = host.hear(input, decoder) => {}
-        () = host.tell(terminal, hold) => {}
+        () = host.tell(terminal, hold, messages) => {}
         () = job.until_let_go(hold) => {}
     }
 }
@@ -45,7 +48,7 @@ pub(crate) async fn refuse(terminal: &Terminal, reason: String) {
 }
 
 fn encode(frame: &FromGuest) -> Vec<u8> {
-    frame::encode(frame).expect("a sentence fits in a frame")
+    frame::encode(frame).expect("it fits in a frame")
 }
 
 /// From which event on a host wants them, or why it is refused; `None` if it is gone.
@@ -72,6 +75,8 @@ async fn first_frame(input: &mut Input, decoder: &mut Decoder) -> Option<Result<
 /// A host that was greeted.
 struct Host<'a> {
     job: &'a Job,
+    /// The calls on this connection.
+    calls: Attached<'a>,
     sent: Mutex<Sent>,
     /// There is a refusal to send.
     refused: Notify,
@@ -99,8 +104,7 @@ impl Host<'_> {
                 Ok(Some(ToGuest::Ack { seq })) => {
                     self.refuse(format!("event {seq} was not sent yet")).await;
                 }
-                // This guest makes no calls.
-                Ok(Some(ToGuest::Call { .. })) => {}
+                Ok(Some(ToGuest::Call { call, reply })) => self.calls.take(call, reply),
                 Ok(Some(ToGuest::Cancel)) => self.job.cancel.cancel(),
                 Ok(Some(ToGuest::Attach { .. })) => {
                     self.refuse("this connection is attached".to_owned()).await;
@@ -111,27 +115,43 @@ impl Host<'_> {
     }
 
     /// Sends what there is to send, until nobody takes it or there is a refusal to end with.
-    async fn tell(&self, terminal: &Terminal, hold: Hold) {
+    async fn tell(&self, terminal: &Terminal, hold: Hold, mut said: mpsc::Receiver<FromGuest>) {
         let attached =
             FromGuest::Attached { version: ATTACH_VERSION, job: self.job.id, next: hold.next };
         if !terminal.stdout(encode(&attached)).await {
             return;
         }
         loop {
-            let from = self.sent().next;
             let bytes = tokio::select! {
                 biased;
                 () = self.refused.notified() => {
                     let refusal = self.sent().refusal.take();
                     return refuse(terminal, refusal.unwrap_or_default()).await;
                 }
-                (bytes, next) = self.job.frames(from, WRITE_BYTES) => {
-                    self.sent().next = next;
-                    bytes
-                }
+                bytes = self.gather(&mut said) => bytes,
             };
             if !terminal.stdout(bytes).await {
                 return;
+            }
+        }
+    }
+
+    /// Waits for events or for messages about calls, whichever come: neither keeps the other waiting.
+    async fn gather(&self, said: &mut mpsc::Receiver<FromGuest>) -> Vec<u8> {
+        let from = self.sent().next;
+        tokio::select! {
+            (bytes, next) = self.job.frames(from, WRITE_BYTES) => {
+                self.sent().next = next;
+                bytes
+            }
+            Some(message) = said.recv() => {
+                let mut bytes = encode(&message);
+                while bytes.len() < WRITE_BYTES
+                    && let Ok(message) = said.try_recv()
+                {
+                    frame::encode_into(&mut bytes, &message).expect("parts of calls fit in a frame");
+                }
+                bytes
             }
         }
     }

@@ -7,6 +7,7 @@ use common::guest::GuestEvent;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::Calls;
 use crate::spool::Spool;
 
 /// A job while the guest program has it.
@@ -18,6 +19,8 @@ pub(crate) struct Job {
     pub(crate) cancel: CancellationToken,
     /// Cancelled when the guest program was killed.
     pub(crate) killed: CancellationToken,
+    /// Its calls to the host.
+    pub(crate) calls: Calls,
     state: Mutex<State>,
     changed: watch::Sender<()>,
 }
@@ -45,6 +48,7 @@ impl Job {
             id,
             cancel: CancellationToken::new(),
             killed: CancellationToken::new(),
+            calls: Calls::default(),
             state: Mutex::default(),
             changed: watch::Sender::new(()),
         })

@@ -12,7 +12,7 @@
 //!   monitor ◀──▶ monitor ──┴──▶ machine ◀─────┴── boot ◀── boot.conf, boots/
 //!                                │ clock, network, console
 //!   SSH ◀──▶ ssh ──▶ command ──▶ program ──▶ engine ──▶ script
-//!                └──▶ sftp           └──▶ job, spool ◀──▶ attach
+//!                └──▶ sftp           └──▶ job, spool ◀──▶ attach ◀── calls ◀── services
 //! ```
 //!
 //! What it does is written in the job: [`script`] has the language of its steps. How it boots stands
@@ -25,6 +25,7 @@
 
 mod attach;
 mod boot;
+mod calls;
 mod clock;
 mod command;
 mod command_line;
@@ -32,6 +33,7 @@ mod console;
 mod disk_tool;
 mod engine;
 mod files;
+mod hostile;
 mod job;
 mod log;
 mod machine;
@@ -40,6 +42,7 @@ mod network;
 mod program;
 mod script;
 mod seed;
+mod services;
 mod sftp;
 mod spool;
 mod ssh;

@@ -178,7 +178,8 @@ impl Program {
         }
     }
 
-    fn job(&self) -> Option<Arc<Job>> {
+    /// The job, once it was started.
+    pub(crate) fn job(&self) -> Option<Arc<Job>> {
         self.lock().clone()
     }
 

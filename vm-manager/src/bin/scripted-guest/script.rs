@@ -20,6 +20,11 @@
 //! | `unplug` | the same, and no further one lasts |
 //! | `pause MS` | QEMU stops the guest and lets it go on after so long |
 //! | `freeze MS` | nothing passes over SSH for so long, while the script goes on |
+//! | `cache-put BYTES KEY [EVERY]` | saves a cache of so many bytes, in parts of 4 MiB, one each EVERY milliseconds |
+//! | `cache-get KEY` | restores it, and says its length and hash |
+//! | `action-fetch REFERENCE` | fetches an action, and says how long that took |
+//! | `hostile-calls NUMBER` | calls that must be refused; NUMBER is the upload of another job |
+//! | `hostile-body` | more of a call's body than there is room for |
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::NOT_FOUND;
 use crate::machine::Machine;
+use crate::services::{self, Word};
 
 /// Lines of a flood between two looks at everything else.
 const LINES_PER_TURN: u64 = 64;
@@ -130,6 +136,11 @@ async fn perform(
         Instruction::Unplug => machine.network.unplug(),
         Instruction::Pause(time) => machine.pause(time),
         Instruction::Freeze(time) => machine.freeze(time),
+        Instruction::Call(word) => {
+            if let Some(ended) = services::perform(word, machine, output, cancel).await {
+                return Some(ended);
+            }
+        }
     }
     if machine.over.is_cancelled() {
         // A guest that is off does nothing more, not even for the moment that QEMU has left.
@@ -147,13 +158,23 @@ async fn rest(
     output: &mut (impl Output + Send),
     cancel: &CancellationToken,
 ) -> bool {
+    meanwhile(machine.clock.sleep(time), machine, output, cancel).await.is_some()
+}
+
+/// Waits for something, while lines go their way; `None` if it was cancelled.
+pub(crate) async fn meanwhile<T>(
+    work: impl Future<Output = T>,
+    machine: &Machine,
+    output: &mut (impl Output + Send),
+    cancel: &CancellationToken,
+) -> Option<T> {
     let cancelled = async {
         cancel.cancelled().await;
         machine.clock.running().await;
     };
     tokio::select! {
-        () = machine.clock.sleep(time) => true,
-        () = cancelled => false,
+        done = work => Some(done),
+        () = cancelled => None,
         never = output.idle() => match never {},
     }
 }
@@ -188,6 +209,7 @@ enum Instruction {
     Unplug,
     Pause(Duration),
     Freeze(Duration),
+    Call(Word),
 }
 
 impl Instruction {
@@ -233,16 +255,19 @@ impl Instruction {
             ("unplug", []) => Self::Unplug,
             ("pause", [ms]) => Self::Pause(time(ms)?),
             ("freeze", [ms]) => Self::Freeze(time(ms)?),
-            _ => return Err(format!("{line}: not found")),
+            _ => match Word::parse(word, &words)? {
+                Some(word) => Self::Call(word),
+                None => return Err(format!("{line}: not found")),
+            },
         }))
     }
 }
 
-fn number(text: &str) -> Result<u64, String> {
+pub(crate) fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text}: illegal number"))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     number(text).map(Duration::from_millis)
 }
 
@@ -274,10 +299,18 @@ mod tests {
         check("exit 255", Instruction::Exit(255));
         check("pause 5", Instruction::Pause(ms(5)));
         check("freeze 5", Instruction::Freeze(ms(5)));
+        let put = |every| Word::Put { bytes: 9, key: "k".to_owned(), every };
+        check("cache-put 9 k", Instruction::Call(put(ms(0))));
+        check("cache-put 9 k 5", Instruction::Call(put(ms(5))));
+        check("cache-get k", Instruction::Call(Word::Get { key: "k".to_owned() }));
+        check("hostile-calls 7", Instruction::Call(Word::HostileCalls { upload: 7 }));
         for line in ["", "   ", "# sleep 5"] {
             assert_eq!(Instruction::parse(line), Ok(None));
         }
-        for line in ["sleep", "sleep x", "exit 256", "panic now", "make test", "output a", "mask"] {
+        for line in ["sleep", "sleep x", "exit 256", "panic now", "make test", "output a", "mask"]
+            .into_iter()
+            .chain(["cache-put 9", "cache-put x k", "cache-get", "action-fetch", "hostile-calls"])
+        {
             assert!(Instruction::parse(line).is_err(), "{line}");
         }
         assert!(Instruction::parse("flood 1 99999999").is_err());
