@@ -8,21 +8,22 @@ mod tests;
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use common::Timestamp;
 use common::call::{ARTIFACT_CALLS, ARTIFACT_FILES};
+use common::{JobId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use crate::answer::{self, Refusal};
-use crate::blob::{Blob, BlobError};
+use crate::blob::{Blob, BlobError, Room};
 use crate::calls::{Body, OutBody};
 
-/// The bytes of an artifact.
+/// The bytes that one job may send and not complete, and so of an artifact.
 const ARTIFACT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 
 /// How long the artifacts of a run are kept, counted from its last.
@@ -38,6 +39,9 @@ const NAME_BYTES: usize = 240;
 #[derive(Debug)]
 pub(crate) struct LocalArtifacts {
     directory: PathBuf,
+    job: JobId,
+    /// What the job may send that is no artifact yet.
+    room: Room,
 }
 
 #[derive(Deserialize)]
@@ -79,8 +83,8 @@ fn broken(error: impl std::fmt::Display) -> Refusal {
 }
 
 impl LocalArtifacts {
-    pub(crate) fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
+    pub(crate) fn new(directory: &Path, job: JobId) -> Self {
+        Self { directory: directory.to_owned(), job, room: Room::new(ARTIFACT_BYTES) }
     }
 
     /// Answers a request of a job.
@@ -94,7 +98,7 @@ impl LocalArtifacts {
         let path = parts.uri.path();
         if let (&Method::POST, Some(call)) = (&parts.method, path.strip_prefix(ARTIFACT_CALLS)) {
             let text = answer::short(body).await?;
-            let said = self.call(call, &text, &answer::address(&parts.headers))?;
+            let said = self.call(call, &text, &answer::address(&parts.headers)).await?;
             return Ok(answer::json(StatusCode::OK, &said));
         }
         let name = path.strip_prefix(ARTIFACT_FILES).map(decoded).transpose()?;
@@ -102,7 +106,7 @@ impl LocalArtifacts {
             (&Method::PUT, Some(name)) => {
                 self.make_directory().map_err(broken)?;
                 let query = parts.uri.query().unwrap_or_default();
-                self.blob(&name).put(query, body, ARTIFACT_BYTES).await?;
+                self.blob(&name).put(query, body, &self.room).await?;
                 Ok(answer::empty(StatusCode::CREATED))
             }
             (&(Method::GET | Method::HEAD), Some(name)) => {
@@ -130,7 +134,7 @@ impl LocalArtifacts {
         fs::create_dir_all(&self.directory)
     }
 
-    fn call(&self, call: &str, text: &[u8], address: &str) -> Result<Json, Refusal> {
+    async fn call(&self, call: &str, text: &[u8], address: &str) -> Result<Json, Refusal> {
         let place = |name: &str| format!("{address}{ARTIFACT_FILES}{}", hex::encode(name));
         match call {
             "CreateArtifact" => {
@@ -150,7 +154,10 @@ impl LocalArtifacts {
                     other => other.as_u64(),
                 };
                 let size = size.ok_or_else(|| Refusal::invalid("the size is no number"))?;
-                self.finalize(&name, size, hash.as_deref())?;
+                let (blob, path, own) = (self.blob(&name), self.path(&name), name.clone());
+                let finalize = move || finalize((&blob, &path), &own, size, hash.as_deref());
+                self.room.work(finalize).await.map_err(broken)??;
+                self.room.give(size);
                 Ok(json!({ "ok": true, "artifactId": id_of(&name).to_string() }))
             }
             "ListArtifacts" => {
@@ -183,24 +190,6 @@ impl LocalArtifacts {
         }
     }
 
-    fn finalize(&self, name: &str, size: u64, hash: Option<&str>) -> Result<(), Refusal> {
-        let (blob, path) = (self.blob(name), self.path(name));
-        if path.exists() && !blob.file().exists() {
-            // The answer to the same question was lost.
-            return Ok(());
-        }
-        blob.check(size)?;
-        if let Some(expected) = hash.and_then(|hash| hash.strip_prefix("sha256:"))
-            && !hash_of(&blob.file()).map_err(broken)?.eq_ignore_ascii_case(expected)
-        {
-            return Err(Refusal::invalid("the artifact has another hash than it should have"));
-        }
-        match fs::hard_link(blob.file(), &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(name)),
-            linked => linked.map(|()| blob.remove()).map_err(broken),
-        }
-    }
-
     /// The complete artifacts by their names, with their sizes and times.
     fn all(&self) -> io::Result<Vec<(String, u64, SystemTime)>> {
         let entries = match fs::read_dir(&self.directory) {
@@ -225,8 +214,40 @@ impl LocalArtifacts {
     }
 
     fn blob(&self, name: &str) -> Blob {
-        Blob::new(&self.directory, &format!("{:x}", id_of(name)))
+        // Another job may send one of the same name.
+        Blob::new(&self.directory, &format!("{}-{:x}", self.job.short(), id_of(name)))
     }
+}
+
+/// Makes an artifact of what has come.
+fn finalize(
+    (blob, path): (&Blob, &Path),
+    name: &str,
+    size: u64,
+    hash: Option<&str>,
+) -> Result<(), Refusal> {
+    let file = blob.file();
+    if path.exists() && (!file.exists() || is_same(&file, path)) {
+        // The answer to the same question was lost.
+        blob.remove();
+        return Ok(());
+    }
+    blob.check(size)?;
+    if let Some(expected) = hash.and_then(|hash| hash.strip_prefix("sha256:"))
+        && !hash_of(&file).map_err(broken)?.eq_ignore_ascii_case(expected)
+    {
+        return Err(Refusal::invalid("the artifact has another hash than it should have"));
+    }
+    match fs::hard_link(file, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(name)),
+        linked => linked.map(|()| blob.remove()).map_err(broken),
+    }
+}
+
+/// Whether two names are those of one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let of = |path: &Path| path.metadata().map(|facts| (facts.dev(), facts.ino())).ok();
+    of(one).is_some() && of(one) == of(other)
 }
 
 fn described((name, size, time): &(String, u64, SystemTime)) -> Json {

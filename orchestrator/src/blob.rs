@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Everything can be done twice: whoever sends it does not know whether an answer was lost.
+//! What one job makes come is bounded by its [`Room`], also by parts that fail.
 
 mod azure;
+mod room;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,8 +19,10 @@ use std::path::{Path, PathBuf};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use uuid::Uuid;
 
 use crate::calls::Body;
+pub(crate) use room::Room;
 
 const UPLOAD: &str = "upload";
 const RANGES: &str = "ranges";
@@ -60,25 +64,25 @@ impl Blob {
         self.file_of(UPLOAD)
     }
 
-    /// Writes a part, of which `expected` says how long it is; gives its length.
+    /// Writes a part, of which `expected` says how long it is.
     pub(crate) async fn write(
         &self,
         at: u64,
         body: Body,
-        (expected, limit): (Option<u64>, u64),
-    ) -> Result<u64, BlobError> {
+        expected: Option<u64>,
+        room: &Room,
+    ) -> Result<(), BlobError> {
         let mut file = OpenOptions::new();
         let file = file.create(true).truncate(false).write(true).open(self.file())?;
         let mut file = tokio::fs::File::from_std(file);
         file.seek(SeekFrom::Start(at)).await?;
-        let count = copy(body, &mut file, limit).await?;
+        let count = copy(body, &mut file, expected, room).await?;
         if expected.is_some_and(|expected| expected != count) {
             let text = format!("{count} bytes came of a part that has {}", expected.unwrap_or(0));
             return Err(BlobError::Invalid(text));
         }
         let ranges = OpenOptions::new().create(true).append(true).open(self.file_of(RANGES));
-        ranges?.write_all(format!("{at} {count}\n").as_bytes())?;
-        Ok(count)
+        Ok(ranges?.write_all(format!("{at} {count}\n").as_bytes())?)
     }
 
     /// Forgets what has come, for a whole that comes in one.
@@ -88,14 +92,18 @@ impl Blob {
         }
     }
 
-    /// Writes a part that a list names later; gives its length.
-    async fn write_block(&self, name: &str, body: Body, limit: u64) -> Result<u64, BlobError> {
+    /// Writes a part that a list names later.
+    async fn write_block(&self, name: &str, body: Body, room: &Room) -> Result<(), BlobError> {
         let path = self.block(name);
-        let temporary = path.with_extension("part");
-        let mut file = tokio::fs::File::create(&temporary).await?;
-        let count = copy(body, &mut file, limit).await?;
-        fs::rename(temporary, path)?;
-        Ok(count)
+        let temporary = self.temporary();
+        let mut file = tokio::fs::File::create(temporary.path()).await?;
+        copy(body, &mut file, None, room).await?;
+        Ok(fs::rename(temporary.path(), path)?)
+    }
+
+    /// A file of its own for each that writes, which goes unless it gets another name.
+    fn temporary(&self) -> Temporary {
+        Temporary(self.file_of(&format!("{}.part", Uuid::now_v7().simple())))
     }
 
     fn block(&self, name: &str) -> PathBuf {
@@ -103,18 +111,29 @@ impl Blob {
         self.file_of(&format!("{hash}.{BLOCK}"))
     }
 
-    /// Puts the parts together, in the order of this list. Done twice, it does nothing the second time.
-    fn assemble(&self, names: &[String]) -> Result<(), BlobError> {
-        if self.file_of(RANGES).exists() {
+    /// Puts the parts together, in the order of this list. Done twice, also at the same time, it is done
+    /// once.
+    fn assemble(&self, names: &[String], room: &Room) -> Result<(), BlobError> {
+        let is_done = || self.file_of(RANGES).exists();
+        if is_done() {
             return Ok(());
         }
-        let mut whole = File::create(self.file())?;
+        let temporary = self.temporary();
+        let mut whole = File::create(temporary.path())?;
         for name in names {
-            let unknown = |_| BlobError::Invalid(format!("the block {name} never came"));
-            let mut block = File::open(self.block(name)).map_err(unknown)?;
+            let mut block = match File::open(self.block(name)) {
+                Ok(block) => block,
+                Err(_) if is_done() => return Ok(()),
+                Err(_) => {
+                    return Err(BlobError::Invalid(format!("the block {name} never came")));
+                }
+            };
+            // A list may name one block many times.
+            room.take(block.metadata()?.len())?;
             io::copy(&mut block, &mut whole)?;
         }
         let count = whole.stream_position()?;
+        fs::rename(temporary.path(), self.file())?;
         fs::write(self.file_of(RANGES), format!("0 {count}\n"))?;
         for name in names {
             drop(fs::remove_file(self.block(name)));
@@ -173,15 +192,37 @@ impl Blob {
     }
 }
 
-/// Writes a body to a file, up to so many bytes.
-async fn copy(mut body: Body, file: &mut tokio::fs::File, limit: u64) -> Result<u64, BlobError> {
+/// A file that is removed.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It may have another name by now.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// Writes a body to a file, up to so many bytes and as long as there is room; gives its length.
+async fn copy(
+    mut body: Body,
+    file: &mut tokio::fs::File,
+    most: Option<u64>,
+    room: &Room,
+) -> Result<u64, BlobError> {
     let mut count = 0;
     while let Some(part) = body.next().await {
         let part = part?;
         count += part.len() as u64;
-        if count > limit {
-            return Err(BlobError::TooLarge(format!("there are more than {limit} bytes")));
+        if let Some(most) = most.filter(|most| count > *most) {
+            return Err(BlobError::TooLarge(format!("there are more than {most} bytes")));
         }
+        room.take(part.len() as u64)?;
         file.write_all(&part).await?;
     }
     file.flush().await?;

@@ -81,7 +81,7 @@ impl Calls {
     pub(crate) async fn take(&mut self, call: u32, ask: Ask) -> Result<(), String> {
         match ask {
             Ask::Begin(wish) => self.begin(call, wish),
-            Ask::Data(bytes) => self.data(call, bytes),
+            Ask::Data(bytes) => self.data(call, &bytes),
             Ask::End => {
                 if let Some(inlet) = self.open.get_mut(&call).and_then(|open| open.inlet.take()) {
                     inlet.end();
@@ -106,7 +106,7 @@ impl Calls {
         }
     }
 
-    fn data(&mut self, call: u32, bytes: Vec<u8>) -> Result<(), String> {
+    fn data(&mut self, call: u32, bytes: &[u8]) -> Result<(), String> {
         if call > self.last {
             return Err(format!("some of the body of call {call} came before the call"));
         }

@@ -28,8 +28,8 @@ async fn refused(world: &World, text: &str) -> String {
 #[tokio::test]
 async fn what_cannot_run_says_so_in_the_log_of_the_job() {
     for (part, expected) in [
-        ("    container: node:22\n", "remove `container`"),
-        ("    services: { db: { image: postgres } }\n", "remove `services`"),
+        ("    container: [node]\n", "`container`"),
+        ("    services: { db: { ports: [5432] } }\n", "`image`"),
         ("    if: bogus(\n", "ci.yml:"),
     ] {
         let text = ONE.replace("    steps:", &format!("{part}    steps:"));

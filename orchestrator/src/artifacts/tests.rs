@@ -43,7 +43,7 @@ async fn upload(artifacts: &LocalArtifacts, name: &str, content: &str) -> (u16, 
 #[tokio::test]
 async fn an_artifact_is_kept_listed_and_given_back() {
     let directory = tempfile::tempdir().unwrap();
-    let artifacts = LocalArtifacts::new(&directory.path().join("run"));
+    let artifacts = LocalArtifacts::new(&directory.path().join("run"), JobId::new());
     let (status, list) = call(&artifacts, "ListArtifacts", json!({})).await;
     assert_eq!((status, list), (200, json!({ "artifacts": [] })));
     let (status, done) = upload(&artifacts, "made", "content").await;
@@ -81,7 +81,7 @@ async fn what_runs_of_long_ago_have_left_goes() {
         let time = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
         fs::File::open(run).unwrap().set_modified(time).unwrap();
     }
-    let artifacts = LocalArtifacts::new(&directory.path().join("run"));
+    let artifacts = LocalArtifacts::new(&directory.path().join("run"), JobId::new());
     assert_eq!(upload(&artifacts, "made", "content").await.0, 200);
     assert!(!old.exists() && new.exists());
 }
@@ -89,7 +89,7 @@ async fn what_runs_of_long_ago_have_left_goes() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let artifacts = LocalArtifacts::new(directory.path());
+    let artifacts = LocalArtifacts::new(directory.path(), JobId::new());
     for name in ["", "a/b", "../x", "a\0", &"n".repeat(300)] {
         let (status, said) = call(&artifacts, "CreateArtifact", json!({ "name": name })).await;
         assert_eq!((status, &said["code"]), (400, &json!("invalid_argument")), "{name}");

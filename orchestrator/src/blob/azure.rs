@@ -3,9 +3,8 @@
 
 use futures_util::StreamExt;
 use reqwest::Url;
-use tokio::task::spawn_blocking;
 
-use super::{Blob, BlobError};
+use super::{Blob, BlobError, Room};
 use crate::calls::Body;
 
 /// The bytes of a list of blocks.
@@ -15,8 +14,8 @@ const LIST_BYTES: usize = 8 * 1024 * 1024;
 const BLOCKS: usize = 50_000;
 
 impl Blob {
-    /// Takes the body of a `PUT` with this query, of so many bytes at most. Gives how many came.
-    pub(crate) async fn put(&self, query: &str, body: Body, limit: u64) -> Result<u64, BlobError> {
+    /// Takes the body of a `PUT` with this query.
+    pub(crate) async fn put(&self, query: &str, body: Body, room: &Room) -> Result<(), BlobError> {
         let invalid = |text: &str| BlobError::Invalid(text.to_owned());
         let query = Url::parse(&format!("http://blob/?{query}"));
         let query = query.map_err(|_| invalid("the query is none"))?;
@@ -24,18 +23,16 @@ impl Blob {
         match find("comp").as_ref().map(|(_, value)| value.as_ref()) {
             None => {
                 self.restart();
-                self.write(0, body, (None, limit)).await
+                self.write(0, body, None, room).await
             }
             Some("block") => {
                 let (_, name) = find("blockid").ok_or_else(|| invalid("it has no blockid"))?;
-                self.write_block(&name, body, limit).await
+                self.write_block(&name, body, room).await
             }
             Some("blocklist") => {
                 let names = names(&list(body).await?)?;
-                let blob = self.clone();
-                let assembled = spawn_blocking(move || blob.assemble(&names)).await;
-                assembled.map_err(std::io::Error::other)??;
-                Ok(0)
+                let (blob, own) = (self.clone(), room.clone());
+                room.work(move || blob.assemble(&names, &own)).await?
             }
             Some(other) => Err(invalid(&format!("comp={other} is not known"))),
         }

@@ -15,6 +15,9 @@ const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Any cache goes after so long, so that what a key names is made anew at times.
 const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// A repository has no more caches, however small they are: each look-up reads of all of them.
+const ENTRIES: usize = 1000;
+
 /// What was not touched for so long and belongs to no entry is of a job that is gone.
 const STALE: Duration = Duration::from_secs(30 * 60);
 
@@ -31,25 +34,34 @@ pub(super) fn make_room(settings: &CacheSettings, keep: &Path) {
     let Ok(all) = fs::read_dir(&settings.directory) else { return };
     let mut repositories: HashMap<PathBuf, Vec<Kept>> = HashMap::new();
     for place in all.flatten().map(|entry| entry.path()) {
-        let kept = tidy(&place, keep);
+        let mut kept = tidy(&place, keep);
+        while kept.len() > ENTRIES {
+            remove_oldest(&mut kept, keep);
+        }
         repositories.insert(place, kept);
     }
     let bytes = |kept: &[Kept]| kept.iter().map(|kept| kept.size).sum::<u64>();
     let mut total: u64 = repositories.values().map(|kept| bytes(kept)).sum();
     while total > settings.quota.0 {
-        let fullest = repositories.values_mut().max_by_key(|kept| bytes(kept));
-        let Some(kept) = fullest else { return };
-        let oldest = kept
-            .iter()
-            .enumerate()
-            .filter(|(_, kept)| kept.entry != keep)
-            .min_by_key(|(_, kept)| kept.used)
-            .map(|(at, _)| at);
-        let Some(at) = oldest else { return };
-        let oldest = kept.swap_remove(at);
-        remove(&oldest);
-        total -= oldest.size;
+        // What is kept alone is nothing to choose from.
+        let others = repositories.values_mut().filter(|kept| oldest(kept, keep).is_some());
+        let Some(kept) = others.max_by_key(|kept| bytes(kept)) else { return };
+        total -= remove_oldest(kept, keep);
     }
+}
+
+/// The place of what was not used for longest.
+fn oldest(kept: &[Kept], keep: &Path) -> Option<usize> {
+    let others = kept.iter().enumerate().filter(|(_, kept)| kept.entry != keep);
+    others.min_by_key(|(_, kept)| kept.used).map(|(at, _)| at)
+}
+
+/// Removes that; gives its bytes.
+fn remove_oldest(kept: &mut Vec<Kept>, keep: &Path) -> u64 {
+    let Some(at) = oldest(kept, keep) else { return 0 };
+    let oldest = kept.swap_remove(at);
+    remove(&oldest);
+    oldest.size
 }
 
 fn remove(kept: &Kept) {

@@ -4,18 +4,18 @@ mod blob;
 mod first;
 mod second;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use common::ids::JobId;
 use serde::de::DeserializeOwned;
-use tokio::task::spawn_blocking;
 
 use super::store::SaveError;
 use super::{CacheStore, Scope};
 use crate::answer::{self, Refusal};
+use crate::blob::Room;
 use crate::calls::{Body, OutBody, text_body};
 
 /// The uploads of one job that are not complete may have so many entries' largest size together.
@@ -27,8 +27,10 @@ pub(crate) struct JobCache {
     store: Arc<CacheStore>,
     scope: Scope,
     job: JobId,
-    /// Bytes that have come and are no entry yet, as far as this process knows.
-    coming: AtomicU64,
+    /// What may come that is no entry yet, as far as this process knows.
+    room: Room,
+    /// The uploads that this process has made entries of: whoever made one may ask twice.
+    committed: Mutex<HashSet<u64>>,
 }
 
 impl From<SaveError> for Refusal {
@@ -48,7 +50,8 @@ type Answered = Result<Response<OutBody>, Refusal>;
 
 impl JobCache {
     pub(crate) fn new(store: Arc<CacheStore>, scope: Scope, job: JobId) -> Self {
-        Self { store, scope, job, coming: AtomicU64::new(0) }
+        let room = Room::new(UPLOADS * store.entry_bytes());
+        Self { store, scope, job, room, committed: Mutex::default() }
     }
 
     /// Answers a request of the job.
@@ -93,31 +96,34 @@ impl JobCache {
         work: impl FnOnce(&CacheStore, &Scope) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let (store, scope) = (Arc::clone(&self.store), self.scope.clone());
-        let done = spawn_blocking(move || work(&store, &scope)).await;
+        let done = self.room.work(move || work(&store, &scope)).await;
         done.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 
-    /// How much more may come.
-    fn limit(&self) -> u64 {
-        let coming = self.coming.load(Ordering::Acquire);
-        let most = self.store.entry_bytes();
-        (UPLOADS * most).saturating_sub(coming).min(most)
-    }
-
-    fn came(&self, bytes: u64) {
-        self.coming.fetch_add(bytes, Ordering::AcqRel);
+    /// Begins to save a cache; gives the number of the upload.
+    async fn reserve(&self, key: &str, version: String) -> Result<u64, Refusal> {
+        let (key, job) = (self.scope.key(key), self.job);
+        let work =
+            move |store: &CacheStore, scope: &Scope| store.reserve(scope, job, &key, &version);
+        let number = self.blocking(work).await??;
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        Ok(number)
     }
 
     /// Makes an entry of an upload.
     async fn commit(&self, number: u64, size: u64) -> Result<(), Refusal> {
+        let is_known = |known: &HashSet<u64>| known.contains(&number);
+        if is_known(&self.committed.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
         let job = self.job;
         let work = move |store: &CacheStore, scope: &Scope| {
             let upload = store.upload(scope, job, number)?;
             store.commit(scope, &upload, size)
         };
         self.blocking(work).await??;
-        let coming = self.coming.load(Ordering::Acquire);
-        self.coming.fetch_sub(size.min(coming), Ordering::AcqRel);
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        self.room.give(size);
         Ok(())
     }
 

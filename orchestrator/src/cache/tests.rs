@@ -380,3 +380,75 @@ async fn what_makes_no_sense_is_a_sentence() {
     let (status, _) = ask(&job, "POST", &format!("{FIRST}/caches"), endless.boxed(), "").await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE.as_u16());
 }
+
+#[tokio::test]
+async fn what_one_job_sends_is_bounded_also_where_it_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    // One cache may have 500 bytes, and what is not complete 1 000.
+    let store = store(directory.path(), 1000);
+    let job = main_job(&store);
+    let wish = json!({ "key": "k", "version": "v" });
+    let create = format!("{SECOND}/CreateCacheEntry");
+    let (_, created) = ask_json(&job, "POST", &create, wish).await;
+    let place = created["signed_upload_url"].as_str().unwrap();
+    let place = place.strip_prefix("http://here:1").unwrap();
+    let block = format!("{place}?comp=block&blockid=a");
+    assert_eq!(ask(&job, "PUT", &block, body_of("x".repeat(300)), "").await.0, 201);
+    // A short list of a block that it names a thousand times is a large blob.
+    let list = format!("<BlockList>{}</BlockList>", "<Latest>a</Latest>".repeat(1000));
+    let put = format!("{place}?comp=blocklist");
+    assert_eq!(ask(&job, "PUT", &put, body_of(list), "").await.0, 413);
+    // What was too much was counted: nothing of it can be had back by failing.
+    let other = format!("{place}?comp=block&blockid=b");
+    assert_eq!(ask(&job, "PUT", &other, body_of("x".repeat(300)), "").await.0, 413);
+    let left: u64 = fs::read_dir(directory.path().join(job.scope().directory))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(left < 1500, "{left}");
+    // Others have room of their own.
+    assert_eq!(save(&main_job(&store), "other", "content").await, 200);
+}
+
+#[tokio::test]
+async fn a_repeated_question_is_answered_as_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path(), 1 << 20);
+    let job = main_job(&store);
+    let reserve = format!("{FIRST}/caches");
+    let wish = json!({ "key": "k", "version": "v" });
+    let (_, reserved) = ask_json(&job, "POST", &reserve, wish.clone()).await;
+    let place = format!("{FIRST}/caches/{}", reserved["cacheId"]);
+    assert_eq!(ask(&job, "PATCH", &place, body_of("stale"), "bytes 0-4/*").await.0, 200);
+    // A step that tries again begins again.
+    assert_eq!(ask_json(&job, "POST", &reserve, wish).await, (200, reserved));
+    assert_eq!(ask(&job, "PATCH", &place, body_of("new"), "bytes 0-2/*").await.0, 200);
+    for _ in 0..2 {
+        assert_eq!(ask_json(&job, "POST", &place, json!({ "size": 3 })).await.0, 200);
+    }
+    assert_eq!(restore(&job, "k").await, some("k", "new"));
+    for number in 0..64 {
+        let wish = json!({ "key": format!("many-{number}"), "version": "v" });
+        assert_eq!(ask_json(&job, "POST", &reserve, wish).await.0, 200, "{number}");
+    }
+    let wish = json!({ "key": "one more", "version": "v" });
+    assert_eq!(ask_json(&job, "POST", &reserve, wish).await.0, 413);
+}
+
+#[tokio::test]
+async fn the_quota_is_kept_by_many_repositories_with_one_cache_each() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path(), 100);
+    for number in 0..6 {
+        let job = job_of(&store, &format!("o/r{number}"), "refs/heads/main");
+        assert_eq!(save(&job, "k", &"x".repeat(40)).await, 200);
+        assert!(restore(&job, "k").await.is_some(), "the newest stays");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let mut kept = 0;
+    for number in 0..6 {
+        let job = job_of(&store, &format!("o/r{number}"), "refs/heads/main");
+        kept += usize::from(restore(&job, "k").await.is_some());
+    }
+    assert_eq!(kept, 2);
+}

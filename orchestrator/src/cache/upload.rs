@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::evict::is_untouched;
 use super::store::{SaveError, hash, taken, touch};
 use super::{CacheStore, Scope};
-use crate::blob::Blob;
+use crate::blob::{Blob, Room};
 use crate::calls::Body;
 
 /// The end of the name of the file that says what is being saved.
 pub(super) const PENDING: &str = "pending";
+
+/// The caches that one job saves at the same time.
+const PENDINGS: usize = 64;
 
 /// A job that has sent nothing of a cache for so long keeps nobody else from saving it
 /// (forgejo-runner-protocol 8.8).
@@ -68,9 +71,12 @@ impl CacheStore {
         let place = self.make_place(scope)?;
         let number = number(scope, job, key, version);
         let path = place.join(format!("{number}.{PENDING}"));
-        if path.exists() {
+        if let Some(upload) = Upload::read(&path) {
+            // Nothing of it has come when the answer to this question was lost; else it is a new try.
+            upload.blob.restart();
             return Ok(number);
         }
+        let mut own = 0;
         for other in fs::read_dir(&place)?.flatten().map(|entry| entry.path()) {
             let Some(upload) = Upload::read(&other) else { continue };
             let same = |own: &Pending| {
@@ -80,6 +86,11 @@ impl CacheStore {
             if same(&upload.pending) && !upload.is_stale() {
                 return Err(taken(key));
             }
+            own += usize::from(upload.pending.job == job);
+        }
+        if own >= PENDINGS {
+            let text = format!("the job saves {PENDINGS} caches already");
+            return Err(SaveError::TooLarge(text));
         }
         let (key, version) = (key.to_owned(), version.to_owned());
         let pending = Pending { job, key, version, scope: scope.write.clone() };
@@ -151,17 +162,18 @@ impl Upload {
         &self,
         at: u64,
         body: Body,
-        (count, limit): (u64, u64),
-    ) -> Result<u64, SaveError> {
-        let came = self.blob.write(at, body, (Some(count), limit)).await?;
+        count: u64,
+        room: &Room,
+    ) -> Result<(), SaveError> {
+        self.blob.write(at, body, Some(count), room).await?;
         touch(&self.path);
-        Ok(came)
+        Ok(())
     }
 
     /// Takes what a client of the Azure blob service sends.
-    pub(super) async fn put(&self, query: &str, body: Body, limit: u64) -> Result<u64, SaveError> {
-        let came = self.blob.put(query, body, limit).await?;
+    pub(super) async fn put(&self, query: &str, body: Body, room: &Room) -> Result<(), SaveError> {
+        self.blob.put(query, body, room).await?;
         touch(&self.path);
-        Ok(came)
+        Ok(())
     }
 }

@@ -1,8 +1,7 @@
 //! The body of a call, as it comes from the guest.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use axum::body::Bytes;
@@ -11,7 +10,7 @@ use common::guest::ToGuest;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 /// How long a body may wait for its guest to send more of it.
@@ -36,52 +35,84 @@ pub(crate) fn empty() -> Body {
     futures_util::stream::empty().boxed()
 }
 
-/// Where the parts of a body go. Dropped before its end, the body is broken.
-pub(super) struct Inlet {
-    parts: mpsc::UnboundedSender<Part>,
+/// What has come and was not taken yet. However small the parts are in which it comes, it is no larger
+/// than the room that the guest has.
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
     /// The bytes that the guest may still send.
-    room: Arc<AtomicUsize>,
+    room: usize,
+    end: Option<End>,
+    /// Nobody takes it any more.
+    is_unwanted: bool,
 }
 
-enum Part {
-    Bytes(Bytes),
-    End,
+#[derive(Clone, Copy)]
+enum End {
+    Whole,
+    Lost,
 }
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    more: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the parts of a body go. Dropped before its end, the body is broken.
+pub(super) struct Inlet(Arc<Shared>);
 
 impl Inlet {
     /// Takes a part; false if there was no room for it.
-    pub(super) fn take(&self, bytes: Vec<u8>) -> bool {
-        let count = bytes.len();
-        let less = |room: usize| room.checked_sub(count);
-        if self.room.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_err() {
-            return false;
-        }
+    pub(super) fn take(&self, bytes: &[u8]) -> bool {
+        let mut waiting = self.0.lock();
+        let Some(room) = waiting.room.checked_sub(bytes.len()) else { return false };
+        waiting.room = room;
         // Nobody takes it when the answer has begun.
-        drop(self.parts.send(Part::Bytes(bytes.into())));
+        if !waiting.is_unwanted {
+            waiting.bytes.extend_from_slice(bytes);
+        }
+        drop(waiting);
+        self.0.more.notify_one();
         true
     }
 
     /// The body is complete.
     pub(super) fn end(&self) {
-        drop(self.parts.send(Part::End));
+        self.end_by(End::Whole);
+    }
+
+    fn end_by(&self, end: End) {
+        self.0.lock().end.get_or_insert(end);
+        self.0.more.notify_one();
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.end_by(End::Lost);
     }
 }
 
 struct Incoming {
     call: u32,
-    parts: mpsc::UnboundedReceiver<Part>,
+    shared: Arc<Shared>,
     messages: mpsc::Sender<ToGuest>,
-    room: Arc<AtomicUsize>,
     /// Bytes that were taken and for which no room was granted yet.
     taken: usize,
 }
 
 /// The body of a call and where its parts go.
 pub(super) fn body(call: u32, messages: mpsc::Sender<ToGuest>) -> (Inlet, Body) {
-    let (sender, parts) = mpsc::unbounded_channel();
-    let room = Arc::new(AtomicUsize::new(CALL_ROOM_BYTES as usize));
-    let inlet = Inlet { parts: sender, room: Arc::clone(&room) };
-    let incoming = Incoming { call, parts, messages, room, taken: 0 };
+    let shared = Arc::new(Shared::default());
+    shared.lock().room = CALL_ROOM_BYTES as usize;
+    let incoming = Incoming { call, shared: Arc::clone(&shared), messages, taken: 0 };
     let body = unfold(Some(incoming), |incoming| async {
         let mut incoming = incoming?;
         match incoming.next().await {
@@ -90,27 +121,45 @@ pub(super) fn body(call: u32, messages: mpsc::Sender<ToGuest>) -> (Inlet, Body) 
             Err(error) => Some((Err(error), None)),
         }
     });
-    (inlet, body.boxed())
+    (Inlet(shared), body.boxed())
 }
 
 impl Incoming {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if self.taken >= GRANT_BYTES {
             let count = std::mem::take(&mut self.taken);
-            self.room.fetch_add(count, Ordering::AcqRel);
+            self.shared.lock().room += count;
             let reply = Reply::Room(u32::try_from(count).unwrap_or(u32::MAX));
             drop(self.messages.send(ToGuest::Call { call: self.call, reply }).await);
         }
-        match timeout(UNSENT, self.parts.recv()).await {
-            Ok(Some(Part::Bytes(bytes))) => {
+        loop {
+            let (bytes, end) = {
+                let mut waiting = self.shared.lock();
+                (std::mem::take(&mut waiting.bytes), waiting.end)
+            };
+            if !bytes.is_empty() {
                 self.taken += bytes.len();
-                Ok(Some(bytes))
+                return Ok(Some(bytes.into()));
             }
-            Ok(Some(Part::End)) => Ok(None),
-            Ok(None) => Err(io::Error::other("the connection to the guest was lost")),
-            Err(_) => {
-                Err(io::Error::other(format!("the guest sent nothing more of it in {UNSENT:?}")))
+            match end {
+                Some(End::Whole) => return Ok(None),
+                Some(End::Lost) => {
+                    return Err(io::Error::other("the connection to the guest was lost"));
+                }
+                None => {}
+            }
+            if timeout(UNSENT, self.shared.more.notified()).await.is_err() {
+                let text = format!("the guest sent nothing more of it in {UNSENT:?}");
+                return Err(io::Error::other(text));
             }
         }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let mut waiting = self.shared.lock();
+        waiting.is_unwanted = true;
+        waiting.bytes = Vec::new();
     }
 }

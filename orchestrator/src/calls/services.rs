@@ -80,7 +80,10 @@ impl JobServices {
         trusted.push(own.clone());
         let policy = Policy { forge: forge.clone().ok().map(|(at, _)| at), trusted };
         let cache = JobCache::new(caches, Scope::of(request), request.envelope.job);
-        let run = request.body.run.map(|run| LocalArtifacts::new(&artifacts.join(run.to_string())));
+        let run = request
+            .body
+            .run
+            .map(|run| LocalArtifacts::new(&artifacts.join(run.to_string()), request.envelope.job));
         let services = Services::new(request, (cache, run), &policy);
         let under_way = Arc::new(Semaphore::new(UNDER_WAY));
         Self { actions, trees, forge, origin, policy, services, under_way }

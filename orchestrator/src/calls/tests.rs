@@ -217,6 +217,14 @@ async fn more_than_there_is_room_for_breaks_the_rules() {
         }
     }
     assert!(sent.unwrap_err().contains("than there was room for"));
+    // However many parts it comes in, no more is kept than there is room for.
+    calls
+        .take(2, forward("PATCH", place, &[("content-range", "bytes 0-9/*")], true))
+        .await
+        .unwrap();
+    for _ in 0..100_000 {
+        calls.take(2, Ask::Data(Vec::new())).await.unwrap();
+    }
     let error = calls.take(9, Ask::Data(Vec::new())).await.unwrap_err();
     assert!(error.contains("before the call"), "{error}");
 }

@@ -22,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::io::{ReaderStream, StreamReader};
@@ -135,7 +135,7 @@ impl Forwarder {
         answer: Answer,
         is_head: bool,
     ) -> Response<OutBody> {
-        let Answer { head, body } = answer;
+        let Answer { head, mut body } = answer;
         let CallAnswer::Forward { status, headers } = head else {
             let text = "the host answered another question";
             return refuse(&CallError::new(CallErrorKind::Unavailable, text));
@@ -156,15 +156,19 @@ impl Forwarder {
         }
         if is_json && !service.base_url.is_empty() {
             let mut bytes = Vec::new();
-            if let Err(error) = body.take(JSON_BYTES).read_to_end(&mut bytes).await {
+            if let Err(error) = (&mut body).take(JSON_BYTES).read_to_end(&mut bytes).await {
                 return refuse(&CallError::new(CallErrorKind::Unavailable, error.to_string()));
+            }
+            if bytes.len() as u64 == JSON_BYTES {
+                // Whatever this is, it is none of the answers in which addresses stand.
+                *response.body_mut() = streamed(io::Cursor::new(bytes).chain(body));
+                return response;
             }
             let bytes = service::localize(service, &self.address, &bytes).unwrap_or(bytes);
             fields.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             *response.body_mut() = full(bytes);
         } else {
-            let parts = ReaderStream::with_capacity(body, READ_BYTES).map_ok(Frame::data);
-            *response.body_mut() = StreamBody::new(parts).boxed_unsync();
+            *response.body_mut() = streamed(body);
         }
         response
     }
@@ -174,14 +178,19 @@ fn full(bytes: Vec<u8>) -> OutBody {
     Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
 }
 
+fn streamed(body: impl AsyncRead + Send + 'static) -> OutBody {
+    let parts = ReaderStream::with_capacity(body, READ_BYTES).map_ok(Frame::data);
+    StreamBody::new(parts).boxed_unsync()
+}
+
 /// What a program gets that asked for what cannot be. Clients ask again after some of these.
 fn refuse(error: &CallError) -> Response<OutBody> {
     let status = match error.kind {
         CallErrorKind::NotFound => StatusCode::NOT_FOUND,
         CallErrorKind::Refused => StatusCode::FORBIDDEN,
         CallErrorKind::Invalid => StatusCode::BAD_REQUEST,
-        CallErrorKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        CallErrorKind::Unavailable => StatusCode::BAD_GATEWAY,
+        // Clients of the blob service ask again after this one, and not after 502.
+        CallErrorKind::Busy | CallErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
     let said = serde_json::json!({ "error": error.message, "message": error.message });
     let mut response = Response::new(full(said.to_string().into_bytes()));

@@ -18,7 +18,7 @@ impl JobCache {
         };
         let upload = self.store.upload(&self.scope, self.job, number)?;
         let query = parts.uri.query().unwrap_or_default();
-        self.came(upload.put(query, body, self.limit()).await?);
+        upload.put(query, body, &self.room).await?;
         Ok(answer::empty(StatusCode::CREATED))
     }
 }

@@ -36,11 +36,7 @@ impl JobCache {
             }
             (&Method::POST, "caches", "") => {
                 let Reserve { key, version } = short_json(body).await?;
-                let (key, job) = (self.scope.key(&key), self.job);
-                let reserve = move |store: &super::CacheStore, scope: &super::Scope| {
-                    store.reserve(scope, job, &key, &version)
-                };
-                let number = self.blocking(reserve).await??;
+                let number = self.reserve(&key, version).await?;
                 Ok(answer::json(StatusCode::OK, &json!({ "cacheId": number })))
             }
             (&Method::PATCH, "caches", number) => {
@@ -107,8 +103,7 @@ impl JobCache {
             return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
         }
         let upload = self.store.upload(&self.scope, self.job, number)?;
-        let limit = self.limit().min(count);
-        self.came(upload.write(from, body, (count, limit)).await?);
+        upload.write(from, body, count, &self.room).await?;
         Ok(answer::json(StatusCode::OK, &json!({})))
     }
 }

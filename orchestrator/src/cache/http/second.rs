@@ -48,11 +48,7 @@ impl JobCache {
         match name {
             "CreateCacheEntry" => {
                 let Create { key, version } = short_json(body).await?;
-                let (key, job) = (self.scope.key(&key), self.job);
-                let reserve = move |store: &super::CacheStore, scope: &super::Scope| {
-                    store.reserve(scope, job, &key, &version)
-                };
-                let number = self.blocking(reserve).await??;
+                let number = self.reserve(&key, version).await?;
                 let url = format!("{address}{}uploads/{number}", blob::BASE);
                 Ok(answer::json(StatusCode::OK, &json!({ "ok": true, "signed_upload_url": url })))
             }
