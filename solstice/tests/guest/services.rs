@@ -187,7 +187,7 @@ jobs:
           url="$ACTIONS_ID_TOKEN_REQUEST_URL&audience=vault"
           wget -q -O token --header "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$url"
           # A token would be masked if it were known; it is printed in pieces.
-          sed 's/.*"value":"\([^"]*\)".*/\1/' token | sed 's/\./ . /g'
+          sed 's/.*"value":"\([^"]*\)".*/\1/' token | sed 's/\./ . /g'; echo
           if wget -q -O- "${ACTIONS_ID_TOKEN_REQUEST_URL%/idtoken*}/../../api/v1/user" 2>&1; then exit 1; fi
 "#;
     let run = forge.push_workflow("team/project", "oidc.yml", workflow);
