@@ -156,8 +156,10 @@ impl LocalArtifacts {
                 let size = size.ok_or_else(|| Refusal::invalid("the size is no number"))?;
                 let (blob, path, own) = (self.blob(&name), self.path(&name), name.clone());
                 let finalize = move || finalize((&blob, &path), &own, size, hash.as_deref());
-                self.room.work(finalize).await.map_err(broken)??;
-                self.room.give(size);
+                // Only what was made now, and has this size, makes room.
+                if self.room.work(finalize).await.map_err(broken)?? {
+                    self.room.give(size);
+                }
                 Ok(json!({ "ok": true, "artifactId": id_of(&name).to_string() }))
             }
             "ListArtifacts" => {
@@ -219,18 +221,18 @@ impl LocalArtifacts {
     }
 }
 
-/// Makes an artifact of what has come.
+/// Makes an artifact of what has come; false if it was made before.
 fn finalize(
     (blob, path): (&Blob, &Path),
     name: &str,
     size: u64,
     hash: Option<&str>,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let file = blob.file();
     if path.exists() && (!file.exists() || is_same(&file, path)) {
         // The answer to the same question was lost.
         blob.remove();
-        return Ok(());
+        return Ok(false);
     }
     blob.check(size)?;
     if let Some(expected) = hash.and_then(|hash| hash.strip_prefix("sha256:"))
@@ -240,7 +242,7 @@ fn finalize(
     }
     match fs::hard_link(file, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(name)),
-        linked => linked.map(|()| blob.remove()).map_err(broken),
+        linked => linked.map(|()| blob.remove()).map(|()| true).map_err(broken),
     }
 }
 

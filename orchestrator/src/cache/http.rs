@@ -5,7 +5,6 @@ mod first;
 mod second;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -177,7 +176,7 @@ async fn short_json<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
 fn data_name(name: &str) -> Result<String, Refusal> {
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let missing = || Refusal::new(StatusCode::NOT_FOUND, "there is no such cache");
-    if is_name { Ok(PathBuf::from(name).to_string_lossy().into_owned()) } else { Err(missing()) }
+    if is_name { Ok(name.to_owned()) } else { Err(missing()) }
 }
 
 fn number_of(text: &str) -> Result<u64, Refusal> {

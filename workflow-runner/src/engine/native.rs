@@ -118,8 +118,8 @@ impl Job<'_> {
     }
 
     /// Says in the log that this program does it.
-    async fn announce(&mut self, native: Native, reference: &str, what: &str) {
-        let text = format!("native {} (for {reference}){what}", native.name());
+    async fn announce(&mut self, native: Native, reference: &str) {
+        let text = format!("native {} (for {reference})", native.name());
         self.events.say(self.system.now(), &text).await;
         self.events.flush().await;
     }

@@ -145,7 +145,7 @@ impl Job<'_> {
         let must_hit = switch(with, "fail-on-cache-miss", false)?;
         let only_looks = switch(with, "lookup-only", false)?;
         let always = switch(with, "save-always", false)?;
-        self.announce(native, reference, "").await;
+        self.announce(native, reference).await;
         let limits = performing.limits.clone();
         if native == Native::SaveCache {
             let saving = Saving { wish, restored: None };

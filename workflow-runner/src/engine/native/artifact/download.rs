@@ -118,7 +118,7 @@ impl Job<'_> {
         with: &[(String, String)],
     ) -> Result<Performed, Unfit> {
         let wish = Wish::new(with, &self.directories.workspace, &self.facts.home)?;
-        self.announce(Native::DownloadArtifact, reference, "").await;
+        self.announce(Native::DownloadArtifact, reference).await;
         let limits = performing.limits.clone();
         tokio::select! {
             fetched = self.fetch_artifacts(&wish) => fetched?,

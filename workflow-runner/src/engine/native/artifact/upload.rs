@@ -119,7 +119,7 @@ impl Job<'_> {
         with: &[(String, String)],
     ) -> Result<Performed, Unfit> {
         let wish = Wish::new(with, &self.directories.workspace, &self.facts.home)?;
-        self.announce(Native::UploadArtifact, reference, "").await;
+        self.announce(Native::UploadArtifact, reference).await;
         let limits = performing.limits.clone();
         let sent = tokio::select! {
             sent = self.send_artifact(&wish) => sent?,
