@@ -98,6 +98,20 @@ async fn restore(job: &JobCache, keys: &str) -> Option<(String, String)> {
     Some((found["cacheKey"].as_str().unwrap().to_owned(), String::from_utf8(content).unwrap()))
 }
 
+/// Makes the cache of a key so many seconds older, by when it was made and when it was used.
+fn make_older(job: &JobCache, directory: &Path, key: &str, seconds: u64) {
+    let place = directory.join(job.scope().directory);
+    for path in store::entries(&place) {
+        let mut entry = store::read(&path).unwrap();
+        if entry.key == key {
+            entry.made -= seconds * 1000;
+            fs::write(&path, serde_json::to_vec(&entry).unwrap()).unwrap();
+            let time = SystemTime::now() - Duration::from_secs(seconds);
+            File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+    }
+}
+
 fn some(key: &str, content: &str) -> Option<(String, String)> {
     Some((key.to_owned(), content.to_owned()))
 }
@@ -109,7 +123,7 @@ async fn what_is_saved_is_restored_by_key_and_by_its_begin() {
     let job = main_job(&store);
     assert_eq!(restore(&job, "a-1").await, None);
     assert_eq!(save(&job, "a-1", "the first").await, 200);
-    std::thread::sleep(Duration::from_millis(2));
+    make_older(&job, directory.path(), "a-1", 1);
     assert_eq!(save(&job, "a-2", "the second").await, 200);
     let later = main_job(&store);
     assert_eq!(restore(&later, "a-1").await, some("a-1", "the first"));
@@ -295,13 +309,13 @@ async fn the_quota_is_kept_and_the_fullest_repository_gives() {
     let store = store(directory.path(), 100);
     let small = job_of(&store, "o/small", "refs/heads/main");
     assert_eq!(save(&small, "oldest", &"s".repeat(20)).await, 200);
+    make_older(&small, directory.path(), "oldest", 30);
     let large = main_job(&store);
-    for key in ["one", "two"] {
-        std::thread::sleep(Duration::from_millis(10));
+    for (key, age) in [("one", 20), ("two", 10)] {
         assert_eq!(save(&large, key, &"l".repeat(30)).await, 200);
+        make_older(&large, directory.path(), key, age);
     }
     // It was used since.
-    std::thread::sleep(Duration::from_millis(10));
     assert!(restore(&large, "one").await.is_some());
     assert_eq!(save(&large, "three", &"l".repeat(40)).await, 200);
     assert_eq!(restore(&large, "two").await, None);
@@ -443,7 +457,7 @@ async fn the_quota_is_kept_by_many_repositories_with_one_cache_each() {
         let job = job_of(&store, &format!("o/r{number}"), "refs/heads/main");
         assert_eq!(save(&job, "k", &"x".repeat(40)).await, 200);
         assert!(restore(&job, "k").await.is_some(), "the newest stays");
-        std::thread::sleep(Duration::from_millis(2));
+        make_older(&job, directory.path(), "k", 60 - number);
     }
     let mut kept = 0;
     for number in 0..6 {

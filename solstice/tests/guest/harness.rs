@@ -331,6 +331,16 @@ impl Service {
     }
 }
 
+impl Drop for Service {
+    /// A story that failed leaves none behind; its command line does not say whose it is.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.kill());
+            drop(self.0.wait());
+        }
+    }
+}
+
 /// Processes that name this directory in their command line.
 fn processes_of(directory: &Path) -> Vec<i32> {
     let name = directory.to_string_lossy().into_owned();
