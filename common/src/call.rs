@@ -94,6 +94,9 @@ pub const ARTIFACT_SERVICE: &str = "artifacts";
 /// What stands before the calls of its fourth version (forgejo-runner-protocol 8.9).
 pub const ARTIFACT_CALLS: &str = "/twirp/github.actions.results.api.v1.ArtifactService/";
 
+/// What stands before the calls of its older versions (forgejo-runner-protocol 8.9).
+pub const OLDER_ARTIFACT_CALLS: &str = "/api/actions_pipeline/";
+
 /// What stands before the files of the artifacts that the host keeps: clients take the first two names
 /// for an account and a container.
 pub const ARTIFACT_FILES: &str = "/_apis/artifacts/files/";

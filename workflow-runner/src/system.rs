@@ -7,6 +7,7 @@
 //!
 //! Nothing here knows steps, workflows or forges.
 
+mod below;
 mod files;
 mod glob;
 mod hash;
@@ -127,6 +128,20 @@ pub trait System: Send + Sync {
     /// before it was read.
     fn zip(&self, wish: ZipWish) -> Packing;
 
+    /// Finds the files of which such an archive is made.
+    fn find(&self, wish: ZipWish) -> Pending<'_, Result<Vec<Found>, SystemError>>;
+
+    /// Opens a regular file, following symbolic links.
+    fn open<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Opened, SystemError>>;
+
+    /// Writes a file below a directory, with those on the way. A file that is there is replaced; a
+    /// name that would lead elsewhere is refused. Gives the bytes that were written.
+    fn store<'a>(
+        &'a self,
+        contents: Box<dyn AsyncRead + Send + Unpin>,
+        place: StorePlace,
+    ) -> Pending<'a, Result<u64, SystemError>>;
+
     /// Unpacks a zip archive below a directory, which is made. It is kept in the file `temporary`
     /// meanwhile. Gives what was in it.
     fn unzip<'a>(
@@ -153,6 +168,36 @@ pub struct Packing {
     pub archive: Box<dyn AsyncRead + Send + Unpin>,
     /// Whether it is whole, and what is in it, once it was read.
     pub result: Pending<'static, Result<Packed, SystemError>>,
+}
+
+/// A file that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where it is.
+    pub path: String,
+    /// How it is called in an archive: its path below the archive's root.
+    pub name: String,
+}
+
+/// A file that is read.
+pub struct Opened {
+    /// Its bytes.
+    pub contents: Box<dyn AsyncRead + Send + Unpin>,
+    /// How many there were when it was opened.
+    pub bytes: u64,
+}
+
+/// Where a file goes, and how it comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePlace {
+    /// The directory, which is made.
+    pub directory: String,
+    /// The path below it.
+    pub name: String,
+    /// To whom it belongs.
+    pub owner: Owner,
+    /// Whether what comes is packed by gzip, and the file is what it unpacks to.
+    pub is_gzip: bool,
 }
 
 /// What is in an archive.

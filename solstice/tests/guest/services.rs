@@ -105,6 +105,14 @@ jobs:
       - name: Over
         uses: actions/upload-artifact@v4
         with: { name: file, path: out/deep/two, overwrite: true }
+      - name: Older
+        uses: actions/upload-artifact@v3
+        with: { name: older, path: out/ }
+      - name: More
+        run: mkdir more; echo three >more/three; touch more/empty; dd if=/dev/zero of=more/large bs=1000000 count=9
+      - name: Older with more
+        uses: actions/upload-artifact@v3
+        with: { name: older, path: "more/*" }
       - name: Nothing
         uses: actions/upload-artifact@v4
         with: { path: none }
@@ -122,11 +130,23 @@ jobs:
       - name: All
         uses: actions/download-artifact@v4
         with: { path: all }
+      - name: Older
+        uses: actions/download-artifact@v3
+        with: { name: older, path: old }
+      - name: All older
+        uses: actions/download-artifact@v3
+        with: { path: older }
       - name: See
         run: |
           cat got/one got/deep/two all/made/one all/file/two
           test -x got/one
           test ! -e got/.hidden
+          test ! -e all/older
+          cat old/one old/deep/two older/older/three
+          test ! -e older/made
+          test ! -s old/empty && test -f old/empty
+          test $(wc -c <old/large) = 9000000
+          cmp old/large older/older/large
       - name: Missing
         uses: actions/download-artifact@v4
         with: { name: other }
@@ -140,12 +160,17 @@ fn artifacts_go_from_one_machine_to_another() {
         "Artifact made has been uploaded: ID",
         "an artifact with the name made already exists in this run (409)",
         "Artifact file has been uploaded",
+        "Artifact older has been uploaded: 2 files, 8 bytes",
+        "Artifact older has been uploaded: 3 files, 9000006 bytes",
         "No files were found with the provided path: none. No artifacts will be uploaded.",
         "digest ",
         "one",
         "two",
         "one",
         "two",
+        "one",
+        "two",
+        "three",
         "Artifact not found for name other",
     ]);
 }
@@ -158,12 +183,14 @@ async fn artifacts_of_an_instance_are_on_the_instance() {
     let workflow = ARTIFACTS.replace("RUNS_ON", "omnios-like");
     let run = forge.push_workflow("team/project", "artifacts.yml", &workflow);
     let view = forge.wait_for_run(run, RUN).await;
-    assert_eq!(printed(view.job("use"), "See"), ["one", "two", "one", "two"], "{view}");
+    let expected = ["one", "two", "one", "two", "one", "two", "three"];
+    assert_eq!(printed(view.job("use"), "See"), expected, "{view}");
     let missing = printed(view.job("use"), "Missing").join("\n");
     assert!(missing.contains("Artifact not found for name other"), "{view}");
     let mut names: Vec<String> = forge.artifacts(run).into_iter().map(|one| one.name).collect();
     names.sort();
-    assert_eq!(names, ["file", "made"], "{view}");
+    names.dedup();
+    assert_eq!(names, ["file", "made", "older"], "{view}");
     forge.assert_no_violations();
     service.stop();
     drop(story);

@@ -66,7 +66,7 @@ impl Job<'_> {
             }
             return Err(unlisted(reference, action).into());
         }
-        match self.run_native(performing, reference, action.native, &with).await {
+        match self.run_native(performing, reference, (action.native, version), &with).await {
             Ok(performed) => Ok(performed),
             Err(Unfit::Original(sentence)) if has_node => {
                 let text = format!("{sentence}; the original action does it");
@@ -85,7 +85,7 @@ impl Job<'_> {
     /// Whether this program does an action of this version itself.
     fn stands_for(&self, version: Version, has_node: bool) -> bool {
         match version {
-            Version::Listed => true,
+            Version::Listed(_) => true,
             Version::Commit => match self.document.native_commits {
                 NativeCommits::Always => true,
                 NativeCommits::WithoutNode => !has_node,
@@ -104,7 +104,7 @@ impl Job<'_> {
         &mut self,
         performing: &mut Performing<'_>,
         reference: &str,
-        native: Native,
+        (native, version): (Native, Version),
         with: &[(String, String)],
     ) -> Result<Performed, Unfit> {
         match native {
@@ -112,8 +112,12 @@ impl Job<'_> {
             Native::Cache | Native::RestoreCache | Native::SaveCache => {
                 self.run_cache(performing, reference, native, with).await
             }
-            Native::UploadArtifact => self.upload_artifact(performing, reference, with).await,
-            Native::DownloadArtifact => self.download_artifact(performing, reference, with).await,
+            Native::UploadArtifact => {
+                self.upload_artifact(performing, reference, version, with).await
+            }
+            Native::DownloadArtifact => {
+                self.download_artifact(performing, reference, version, with).await
+            }
         }
     }
 

@@ -45,6 +45,13 @@ pub(super) struct Performing<'a> {
     pub(super) limits: Limits,
 }
 
+impl Performing<'_> {
+    /// A member of the `github` context as text, empty if there is none.
+    pub(super) fn context(&self, key: &str) -> String {
+        self.scope.github().get(key).map(Value::to_text).unwrap_or_default()
+    }
+}
+
 /// What a step sees before it begins.
 struct Evaluated {
     scope: JobScope,

@@ -8,13 +8,17 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use common::size::ByteSize;
+use flate2::read::GzDecoder;
 use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 
-use super::{Kind, Owner, Room, SystemError};
+use super::{Kind, Owner, Room, StorePlace, SystemError, below};
 
 /// The mode of a directory that is made.
 const DIRECTORY_MODE: u32 = 0o755;
+
+/// That of a file that is stored.
+const FILE_MODE: u32 = 0o644;
 
 /// The most blocks that ext4 keeps for itself (Linux, fs/ext4/super.c,
 /// `ext4_calculate_resv_clusters`).
@@ -49,6 +53,22 @@ pub(super) fn read(path: &str, limit: u64) -> Result<Vec<u8>, SystemError> {
         return Err(failed(too_large(format!("it is larger than {limit} bytes"))));
     }
     Ok(contents)
+}
+
+/// See [`super::System::store`].
+pub(super) fn store(contents: impl Read, place: &StorePlace) -> Result<u64, SystemError> {
+    let failed = |source| SystemError::new("write", place.name.clone(), source);
+    if !below::stays_below(&place.name) {
+        let text = format!("it leads out of {}", place.directory);
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
+    }
+    let (to, name) = (Path::new(&place.directory), Path::new(&place.name));
+    let mut file = below::create(to, name, FILE_MODE, place.owner).map_err(failed)?;
+    let copied = match place.is_gzip {
+        true => io::copy(&mut GzDecoder::new(contents), &mut file),
+        false => io::copy(&mut { contents }, &mut file),
+    };
+    copied.map_err(failed)
 }
 
 /// See [`super::System::create_file`].
@@ -181,6 +201,9 @@ fn too_large(message: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
     use super::*;
 
     fn me() -> Owner {
@@ -202,6 +225,31 @@ mod tests {
         );
         assert_eq!(read(text(&path), 5).unwrap(), b"12345");
         assert_eq!(read(text(&path), 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_file_is_stored_below_its_directory_and_nowhere_else() {
+        let outside = tempfile::tempdir().unwrap();
+        let to = outside.path().join("to");
+        fs::create_dir(&to).unwrap();
+        std::os::unix::fs::symlink(outside.path(), to.join("link")).unwrap();
+        let put = |name: &str, contents: &[u8], is_gzip| {
+            let (directory, name) = (text(&to).to_owned(), name.to_owned());
+            store(contents, &StorePlace { directory, name, owner: me(), is_gzip })
+        };
+        assert_eq!(put("a/b", b"12345", false).unwrap(), 5);
+        assert_eq!(put("a/b", b"6", false).unwrap(), 1);
+        assert_eq!(fs::read(to.join("a/b")).unwrap(), b"6");
+        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+        packed.write_all(b"12345").unwrap();
+        let packed = packed.finish().unwrap();
+        assert_eq!(put("packed", &packed, true).unwrap(), 5);
+        assert_eq!(fs::read(to.join("packed")).unwrap(), b"12345");
+        assert!(put("broken", &packed[..packed.len() - 9], true).is_err());
+        for name in ["../evil", "/evil", "a/../../evil", "link/evil", "a/b/c", ""] {
+            assert!(put(name, b"x", false).is_err(), "{name}");
+            assert!(!outside.path().join("evil").exists() && !Path::new("/evil").exists());
+        }
     }
 
     #[test]

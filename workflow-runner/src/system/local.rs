@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio_util::io::SyncIoBridge;
 
 use super::{
-    Command, Facts, Kind, Owner, Packed, Packing, Pending, Placement, Process, Room, System,
-    SystemError, ZipWish, files, hash, pack, process, tree, users, zip,
+    Command, Facts, Found, Kind, Opened, Owner, Packed, Packing, Pending, Placement, Process, Room,
+    StorePlace, System, SystemError, ZipWish, files, hash, pack, process, tree, users, zip,
 };
 use crate::guest::unpack_packed;
 
@@ -221,6 +221,30 @@ impl System for Local {
 
     fn zip(&self, wish: ZipWish) -> Packing {
         packing(move |out| zip::zip(&wish, out))
+    }
+
+    fn find(&self, wish: ZipWish) -> Pending<'_, Result<Vec<Found>, SystemError>> {
+        Box::pin(blocking(move || zip::find(&wish)))
+    }
+
+    fn open<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Opened, SystemError>> {
+        Box::pin(async move {
+            let failed = |error| SystemError::new("open", path, error);
+            let file = tokio::fs::File::open(path).await.map_err(failed)?;
+            let facts = file.metadata().await.map_err(failed)?;
+            Ok(Opened { contents: Box::new(file), bytes: facts.len() })
+        })
+    }
+
+    fn store<'a>(
+        &'a self,
+        contents: Box<dyn AsyncRead + Send + Unpin>,
+        place: StorePlace,
+    ) -> Pending<'a, Result<u64, SystemError>> {
+        Box::pin(async move {
+            self.create_directory(&place.directory, place.owner).await?;
+            blocking(move || files::store(SyncIoBridge::new(contents), &place)).await
+        })
     }
 
     fn unzip<'a>(

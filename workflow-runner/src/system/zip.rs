@@ -3,9 +3,9 @@
 //! Which directory is the root of an archive follows the originals: with one pattern it is where the
 //! search begins, or the directory of the file that is all; with several it is what they have in common.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ::zip::read::ZipArchive;
@@ -14,7 +14,7 @@ use ::zip::{CompressionMethod, ZipWriter};
 
 use super::glob::Patterns;
 use super::walk::{Visitor, walk};
-use super::{Owner, Packed, SystemError};
+use super::{Found, Owner, Packed, SystemError, below};
 
 /// The most entries of an archive that is unpacked.
 const ENTRIES: usize = 2_000_000;
@@ -33,8 +33,19 @@ pub struct ZipWish {
     pub level: u32,
 }
 
-/// Finds the files; the archive is made of these.
-pub(super) fn find(wish: &ZipWish) -> Result<Vec<PathBuf>, SystemError> {
+/// Finds the files, by the names that they have in the archive.
+pub(super) fn find(wish: &ZipWish) -> Result<Vec<Found>, SystemError> {
+    let files = files(wish)?;
+    let root = root(wish, &files);
+    let found = |path: &PathBuf| Found {
+        path: path.to_string_lossy().into_owned(),
+        name: path.strip_prefix(&root).unwrap_or(path).to_string_lossy().into_owned(),
+    };
+    Ok(files.iter().map(found).collect())
+}
+
+/// The files; the archive is made of these.
+fn files(wish: &ZipWish) -> Result<Vec<PathBuf>, SystemError> {
     let mut finder = Finder { hidden: wish.hidden, files: Vec::new() };
     walk(&wish.patterns, &mut finder)?;
     Ok(finder.files)
@@ -63,7 +74,7 @@ impl Visitor for Finder {
 
 /// Writes the archive.
 pub(super) fn zip(wish: &ZipWish, out: impl Write) -> Result<Packed, SystemError> {
-    let files = find(wish)?;
+    let files = files(wish)?;
     let root = root(wish, &files);
     let mut archive = ZipWriter::new_stream(out);
     let mut packed = Packed::default();
@@ -134,55 +145,22 @@ pub(super) fn unzip(file: File, to: &Path, owner: Owner) -> Result<Packed, Syste
         let failed = |error| SystemError::new("unpack", name.clone(), error);
         let refuse = |why: &str| failed(io::Error::other(why.to_owned()));
         let inner = entry.enclosed_name().ok_or_else(|| refuse("it leads out of the directory"))?;
-        let is_directory = entry.is_dir();
-        let directory = if is_directory { Some(inner.as_path()) } else { inner.parent() };
-        make(to, directory.unwrap_or(Path::new("")), owner).map_err(failed)?;
-        if is_directory {
+        if entry.is_dir() {
+            below::create_directory(to, &inner, owner).map_err(failed)?;
             continue;
-        }
-        let path = to.join(&inner);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
         }
         // What the originals unpack has the permissions of a new file, and may be run if it could be.
         let mode = 0o644 | (entry.unix_mode().unwrap_or_default() & 0o111);
-        let mut options = File::options();
-        let made = options.write(true).create_new(true).mode(mode).open(&path);
-        let mut out = made.map_err(failed)?;
+        let mut out = below::create(to, &inner, mode, owner).map_err(failed)?;
         packed.bytes += io::copy(&mut entry.by_ref(), &mut out).map_err(failed)?;
-        out.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
-        give(&path, owner).map_err(failed)?;
         packed.files += 1;
     }
     Ok(packed)
 }
 
-/// Makes directories below one, and goes through no link on the way.
-fn make(to: &Path, inner: &Path, owner: Owner) -> io::Result<()> {
-    let mut path = to.to_owned();
-    for part in inner.components() {
-        path.push(part);
-        match fs::create_dir(&path) {
-            Ok(()) => give(&path, owner)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !fs::symlink_metadata(&path)?.is_dir() {
-                    let text = format!("{} is there and no directory", path.display());
-                    return Err(io::Error::other(text));
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn give(path: &Path, owner: Owner) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Cursor;
     use std::os::unix::fs::symlink;
 

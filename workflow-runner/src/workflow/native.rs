@@ -55,10 +55,10 @@ pub const NATIVE_ACTIONS: &[NativeAction] = &[
     action(Native::Cache, "actions/cache", "", 1..=5),
     action(Native::RestoreCache, "actions/cache", "restore", 3..=5),
     action(Native::SaveCache, "actions/cache", "save", 3..=5),
-    action(Native::UploadArtifact, "actions/upload-artifact", "", 4..=6),
-    action(Native::UploadArtifact, "forgejo/upload-artifact", "", 4..=4),
-    action(Native::DownloadArtifact, "actions/download-artifact", "", 4..=7),
-    action(Native::DownloadArtifact, "forgejo/download-artifact", "", 4..=4),
+    action(Native::UploadArtifact, "actions/upload-artifact", "", 2..=6),
+    action(Native::UploadArtifact, "forgejo/upload-artifact", "", 3..=4),
+    action(Native::DownloadArtifact, "actions/download-artifact", "", 2..=7),
+    action(Native::DownloadArtifact, "forgejo/download-artifact", "", 3..=4),
 ];
 
 /// The forges from which they may be named by their whole address; by name alone they are the dialect's.
@@ -77,8 +77,8 @@ const fn action(
 /// How sure it is that a version does what this program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// It is one of the major versions.
-    Listed,
+    /// It is one of the major versions: this one.
+    Listed(u32),
     /// It is a commit, which may be of any version.
     Commit,
     /// It is another version, or a branch.
@@ -92,7 +92,7 @@ pub(crate) fn native(text: &str) -> Option<(&'static NativeAction, Version)> {
         || NATIVE_ORIGINS.iter().any(|origin| origin.eq_ignore_ascii_case(&remote.origin));
     let action = find(&remote).filter(|_| is_known)?;
     let version = match major(&remote.version) {
-        Some(major) if action.majors.contains(&major) => Version::Listed,
+        Some(major) if action.majors.contains(&major) => Version::Listed(major),
         None if is_commit(&remote.version) => Version::Commit,
         _ => Version::Other,
     };
@@ -141,22 +141,23 @@ mod tests {
         use Version::{Commit, Listed, Other};
         let commit = format!("actions/cache@{}", "0123456789".repeat(4));
         for (text, expected) in [
-            ("actions/checkout@v4", Some((Checkout, Listed))),
-            ("Actions/Checkout@v4.2.1", Some((Checkout, Listed))),
-            ("https://code.forgejo.org/actions/checkout@v4", Some((Checkout, Listed))),
-            ("https://data.forgejo.org/actions/checkout.git@v4", Some((Checkout, Listed))),
+            ("actions/checkout@v4", Some((Checkout, Listed(4)))),
+            ("Actions/Checkout@v4.2.1", Some((Checkout, Listed(4)))),
+            ("https://code.forgejo.org/actions/checkout@v4", Some((Checkout, Listed(4)))),
+            ("https://data.forgejo.org/actions/checkout.git@v4", Some((Checkout, Listed(4)))),
             ("https://forge.example/actions/checkout@v4", None),
             ("actions/checkout@v99", Some((Checkout, Other))),
             ("actions/checkout@main", Some((Checkout, Other))),
             ("actions/checkout@v4-beta", Some((Checkout, Other))),
             ("actions/checkout@v4.", Some((Checkout, Other))),
             (commit.as_str(), Some((Cache, Commit))),
-            ("actions/cache@v4", Some((Cache, Listed))),
-            ("actions/cache/restore@v4", Some((RestoreCache, Listed))),
-            ("actions/cache/save@v4", Some((SaveCache, Listed))),
+            ("actions/cache@v4", Some((Cache, Listed(4)))),
+            ("actions/cache/restore@v4", Some((RestoreCache, Listed(4)))),
+            ("actions/cache/save@v4", Some((SaveCache, Listed(4)))),
             ("actions/cache/other@v4", None),
-            ("forgejo/upload-artifact@v4", Some((UploadArtifact, Listed))),
-            ("actions/upload-artifact@v3", Some((UploadArtifact, Other))),
+            ("forgejo/upload-artifact@v4", Some((UploadArtifact, Listed(4)))),
+            ("actions/upload-artifact@v3", Some((UploadArtifact, Listed(3)))),
+            ("actions/upload-artifact@v1", Some((UploadArtifact, Other))),
             ("other/cache@v4", None),
             ("./actions/cache", None),
         ] {

@@ -1,7 +1,11 @@
-//! `actions/upload-artifact` and `actions/download-artifact`, from the fourth version on
-//! (forgejo-runner-protocol 8.9, github-runner-protocol 8.5).
+//! `actions/upload-artifact` and `actions/download-artifact` (forgejo-runner-protocol 8.9,
+//! github-runner-protocol 8.5).
+//!
+//! From the fourth version on an artifact is one archive; before, it has files one by one. The services
+//! keep the two apart.
 
 mod download;
+mod older;
 mod upload;
 
 use base64::Engine as _;
@@ -17,6 +21,7 @@ use crate::service;
 use super::service::{Refusal, Service};
 use crate::engine::fault::Fault;
 use crate::engine::job::Job;
+use crate::workflow::Version;
 
 /// The claim that says which run and job the services take this for.
 const SCOPE: &str = "Actions.Results:";
@@ -32,6 +37,24 @@ struct Artifacts<'a> {
 #[derive(Deserialize)]
 struct Claims {
     scp: String,
+}
+
+/// How a version of the actions keeps artifacts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interface {
+    /// Files one by one.
+    Older,
+    /// One archive.
+    Newer,
+}
+
+impl Interface {
+    fn of(version: Version) -> Self {
+        match version {
+            Version::Listed(major) if major < 4 => Self::Older,
+            _ => Self::Newer,
+        }
+    }
 }
 
 /// An artifact as the service lists it.
@@ -56,15 +79,18 @@ fn number(value: &Json) -> u64 {
 impl Job<'_> {
     /// The artifacts of the job's run.
     fn artifacts(&self) -> Result<Artifacts<'_>, Fault> {
-        let known = self.document.services.iter().find(|known| known.name == ARTIFACT_SERVICE);
-        let known =
-            known.ok_or_else(|| "this job has no service that keeps artifacts".to_owned())?;
+        let known = self.artifact_service()?;
         let ids = known.token.as_ref().and_then(|token| ids(token.expose()));
         let ids = ids.ok_or_else(|| {
             "the token of the service that keeps artifacts does not say which run this is"
                 .to_owned()
         })?;
         Ok(Artifacts { service: Service { host: self.host, name: ARTIFACT_SERVICE }, known, ids })
+    }
+
+    fn artifact_service(&self) -> Result<&GuestService, Fault> {
+        let known = self.document.services.iter().find(|known| known.name == ARTIFACT_SERVICE);
+        Ok(known.ok_or_else(|| "this job has no service that keeps artifacts".to_owned())?)
     }
 }
 
@@ -100,21 +126,21 @@ impl Artifacts<'_> {
         body.extend(members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         self.service.call(&format!("{ARTIFACT_CALLS}{name}"), &Json::Object(body)).await
     }
+}
 
-    /// The path of an address that the service gave.
-    fn path(&self, url: &str) -> Result<String, Refusal> {
-        let path = match self.known.base_url.is_empty() {
-            true => url.split_once("://").and_then(|(_, rest)| Some(&rest[rest.find('/')?..])),
-            false => service::path_of(self.known, url),
-        };
-        path.map(str::to_owned).ok_or_else(|| {
-            let host = url.split('/').take(3).collect::<Vec<_>>().join("/");
-            Refusal::Broken(format!(
-                "the forge keeps its artifacts at {host}, where this runner does not go; use the \
-                 original action in a machine with node"
-            ))
-        })
-    }
+/// The path of an address that the service gave.
+fn path_of(known: &GuestService, url: &str) -> Result<String, Refusal> {
+    let path = match known.base_url.is_empty() {
+        true => url.split_once("://").and_then(|(_, rest)| Some(&rest[rest.find('/')?..])),
+        false => service::path_of(known, url),
+    };
+    path.map(str::to_owned).ok_or_else(|| {
+        let host = url.split('/').take(3).collect::<Vec<_>>().join("/");
+        Refusal::Broken(format!(
+            "the forge keeps its artifacts at {host}, where this runner does not go; use the \
+             original action in a machine with node"
+        ))
+    })
 }
 
 /// Whether a text may be the name of an artifact; the error is a sentence (forgejo-runner-protocol 8.9).

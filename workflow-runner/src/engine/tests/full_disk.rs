@@ -11,8 +11,8 @@ use tokio::io::AsyncRead;
 
 use super::story::{Story, job, run};
 use crate::system::{
-    Command, Facts, Kind, Local, Owner, Packed, Packing, Pending, Placement, Process, Room, System,
-    SystemError, ZipWish,
+    Command, Facts, Found, Kind, Local, Opened, Owner, Packed, Packing, Pending, Placement,
+    Process, Room, StorePlace, System, SystemError, ZipWish,
 };
 
 use Conclusion::{Failure, Skipped, Success};
@@ -126,6 +126,22 @@ impl System for Disk {
 
     fn zip(&self, wish: ZipWish) -> Packing {
         self.local.zip(wish)
+    }
+
+    fn find(&self, wish: ZipWish) -> Pending<'_, Result<Vec<Found>, SystemError>> {
+        self.local.find(wish)
+    }
+
+    fn open<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Opened, SystemError>> {
+        self.local.open(path)
+    }
+
+    fn store<'a>(
+        &'a self,
+        contents: Box<dyn AsyncRead + Send + Unpin>,
+        place: StorePlace,
+    ) -> Pending<'a, Result<u64, SystemError>> {
+        self.local.store(contents, place)
     }
 
     fn unzip<'a>(

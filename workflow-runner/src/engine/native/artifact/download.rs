@@ -6,7 +6,8 @@ use common::event::Conclusion;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Artifacts, Listed, number};
+use super::older::{Place, is_gzip};
+use super::{Artifacts, Interface, Listed, number, path_of};
 use crate::engine::fault::Fault;
 use crate::engine::interpreter::Said;
 use crate::engine::job::Job;
@@ -14,8 +15,8 @@ use crate::engine::native::cache::absolute;
 use crate::engine::native::service::Refusal;
 use crate::engine::native::{Unfit, input, stopped, switch};
 use crate::engine::step::{Performed, Performing};
-use crate::system::names_match;
-use crate::workflow::Native;
+use crate::system::{StorePlace, names_match};
+use crate::workflow::{Native, Version};
 
 /// How often an artifact is fetched whose connection is lost before its end.
 const ATTEMPTS: u32 = 3;
@@ -95,12 +96,14 @@ impl Wish {
                 [] => format!("name {}", self.name),
                 ids => format!("IDs {ids:?}"),
             };
-            return Err(format!(
-                "Unable to download artifact(s): Artifact not found for {what}. Look whether the job \
-                 that uploads it is among the needs of this one, and whether it has expired"
-            ));
+            return Err(not_found(&what));
         }
         Ok(chosen)
+    }
+
+    /// The directory of an artifact's own. A service is not trusted with its name.
+    fn directory_of(&self, name: &str) -> String {
+        format!("{}/{}", self.path, name.replace('/', "_").replace("..", "_"))
     }
 
     /// Whether each artifact gets a directory of its own.
@@ -115,13 +118,21 @@ impl Job<'_> {
         &mut self,
         performing: &mut Performing<'_>,
         reference: &str,
+        version: Version,
         with: &[(String, String)],
     ) -> Result<Performed, Unfit> {
         let wish = Wish::new(with, &self.directories.workspace, &self.facts.home)?;
         self.announce(Native::DownloadArtifact, reference).await;
         let limits = performing.limits.clone();
+        let run = performing.context("run_id");
+        let fetching = async {
+            match Interface::of(version) {
+                Interface::Older => self.fetch_files(&wish, &run).await,
+                Interface::Newer => self.fetch_artifacts(&wish).await,
+            }
+        };
         tokio::select! {
-            fetched = self.fetch_artifacts(&wish) => fetched?,
+            fetched = fetching => fetched?,
             stop = limits.reached() => return Ok(stopped(stop)),
         }
         let outputs = vec![("download-path".to_owned(), wish.path)];
@@ -137,8 +148,7 @@ impl Job<'_> {
         for artifact in &chosen {
             let name = &artifact.name;
             let to = match wish.has_directories() {
-                // A service is not trusted with the name of a directory.
-                true => format!("{}/{}", wish.path, name.replace('/', "_").replace("..", "_")),
+                true => wish.directory_of(name),
                 false => wish.path.clone(),
             };
             let files = self.fetch_artifact(artifact, &to).await?;
@@ -147,6 +157,70 @@ impl Job<'_> {
             self.events.say(self.system.now(), &text).await;
         }
         Ok(())
+    }
+
+    /// Fetches the artifacts of the older interface.
+    async fn fetch_files(&mut self, wish: &Wish, run: &str) -> Result<(), Fault> {
+        let failed = |refusal: Refusal| format!("cannot list the artifacts: {refusal}");
+        let mut all = self.older_artifacts(run)?.list().await.map_err(failed)?;
+        all.retain(|artifact| wish.name.is_empty() || artifact.name == wish.name);
+        match all.is_empty() {
+            true if !wish.name.is_empty() => {
+                return Err(not_found(&format!("name {}", wish.name)).into());
+            }
+            true => self.events.say(self.system.now(), "No artifacts were found.").await,
+            false => {}
+        }
+        for artifact in &all {
+            let name = &artifact.name;
+            let to = match wish.name.is_empty() {
+                true => wish.directory_of(name),
+                false => wish.path.clone(),
+            };
+            let (files, bytes) = self.fetch_files_of(artifact, run, &to).await?;
+            let text = format!("Artifact {name} ({bytes} bytes): {files} files in {to}");
+            self.events.say(self.system.now(), &text).await;
+        }
+        Ok(())
+    }
+
+    /// Fetches the files of an artifact; gives how many there are, and their bytes.
+    async fn fetch_files_of(
+        &self,
+        artifact: &Place,
+        run: &str,
+        to: &str,
+    ) -> Result<(u64, u64), Fault> {
+        let name = &artifact.name;
+        let failed = |why: String| format!("cannot download the artifact {name}: {why}");
+        let artifacts = self.older_artifacts(run)?;
+        let items = artifacts.items(artifact).await;
+        let items = items.map_err(|refusal| failed(refusal.to_string()))?;
+        let (mut files, mut bytes) = (0, 0);
+        for item in &items {
+            let Some(path) = item.path_in(name) else { continue };
+            let mut attempt = 1;
+            bytes += loop {
+                let answered = artifacts.content(item).await;
+                let answered = answered.map_err(|refusal| failed(refusal.to_string()))?;
+                let place = StorePlace {
+                    directory: to.to_owned(),
+                    name: path.to_owned(),
+                    owner: self.facts.owner,
+                    is_gzip: is_gzip(&answered),
+                };
+                match self.system.store(answered.body, place).await {
+                    Ok(bytes) => break bytes,
+                    Err(error) if error.is_disk_full() => return Err(error.into()),
+                    Err(error) if attempt == ATTEMPTS => {
+                        return Err(failed(error.to_string()).into());
+                    }
+                    Err(_) => attempt += 1,
+                }
+            };
+            files += 1;
+        }
+        Ok((files, bytes))
     }
 
     async fn choose_artifacts(&self, wish: &Wish) -> Result<Vec<Listed>, Fault> {
@@ -180,6 +254,15 @@ impl Job<'_> {
     }
 }
 
+/// What to do where an artifact is not there.
+fn not_found(what: &str) -> String {
+    format!(
+        "Unable to download artifact(s): Artifact not found for {what}. Look whether the job that \
+         uploads it is among the needs of this one, whether both have the same major version (what \
+         versions before 4 upload later ones do not find, and the reverse), and whether it has expired"
+    )
+}
+
 impl Artifacts<'_> {
     async fn content(
         &self,
@@ -188,7 +271,7 @@ impl Artifacts<'_> {
         let about = (&*artifact.workflow_run_backend_id, &*artifact.workflow_job_run_backend_id);
         let name = [("name", json!(artifact.name))];
         let Signed { signed_url } = self.call_about(about, "GetSignedArtifactURL", &name).await?;
-        let path = self.path(&signed_url)?;
+        let path = path_of(self.known, &signed_url)?;
         Ok(self.service.ask("GET", &path, &[], &[]).await?.body)
     }
 }

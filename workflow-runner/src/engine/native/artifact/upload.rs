@@ -6,9 +6,10 @@ use common::event::Conclusion;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{Artifacts, check_name, number};
+use super::older::Part;
+use super::{Artifacts, Interface, check_name, number, path_of};
 use crate::engine::fault::Fault;
 use crate::engine::interpreter::Said;
 use crate::engine::job::Job;
@@ -16,8 +17,8 @@ use crate::engine::native::cache::absolute;
 use crate::engine::native::service::{Refusal, quote};
 use crate::engine::native::{Unfit, input, lines, stopped, switch};
 use crate::engine::step::{Performed, Performing};
-use crate::system::{Packing, ZipWish};
-use crate::workflow::Native;
+use crate::system::{Opened, Packing, ZipWish};
+use crate::workflow::{Native, Version};
 
 /// How much of an artifact is sent at once: it is kept until the service has it.
 const BLOCK_BYTES: usize = 4 * 1024 * 1024;
@@ -54,13 +55,24 @@ struct Finalized {
 
 /// What was sent.
 struct Sent {
+    /// What the log says of it.
+    text: String,
+    /// By which it can be told from others; absent in the older interface.
+    known: Option<Known>,
+}
+
+struct Known {
     id: u64,
-    bytes: u64,
     digest: String,
 }
 
 impl Wish {
-    fn new(with: &[(String, String)], workspace: &str, home: &str) -> Result<Self, Unfit> {
+    fn new(
+        version: Version,
+        with: &[(String, String)],
+        workspace: &str,
+        home: &str,
+    ) -> Result<Self, Unfit> {
         let name = match input(with, "name") {
             "" => "artifact".to_owned(),
             name => name.to_owned(),
@@ -97,7 +109,8 @@ impl Wish {
             let text = "the input archive of upload-artifact is not supported";
             return Err(Unfit::Original(text.to_owned()));
         }
-        let hidden = switch(with, "include-hidden-files", false)?;
+        // The second version had no such input, and included them.
+        let hidden = switch(with, "include-hidden-files", version == Version::Listed(2))?;
         let patterns = paths.iter().map(|path| absolute(path, workspace, home)).collect();
         Ok(Self {
             name,
@@ -116,16 +129,24 @@ impl Job<'_> {
         &mut self,
         performing: &mut Performing<'_>,
         reference: &str,
+        version: Version,
         with: &[(String, String)],
     ) -> Result<Performed, Unfit> {
-        let wish = Wish::new(with, &self.directories.workspace, &self.facts.home)?;
+        let wish = Wish::new(version, with, &self.directories.workspace, &self.facts.home)?;
         self.announce(Native::UploadArtifact, reference).await;
         let limits = performing.limits.clone();
+        let run = performing.context("run_id");
+        let sending = async {
+            match Interface::of(version) {
+                Interface::Older => self.send_files(&wish, &run).await,
+                Interface::Newer => self.send_artifact(&wish).await,
+            }
+        };
         let sent = tokio::select! {
-            sent = self.send_artifact(&wish) => sent?,
+            sent = sending => sent?,
             stop = limits.reached() => return Ok(stopped(stop)),
         };
-        let Some(Sent { id, bytes, digest }) = sent else {
+        let Some(Sent { text, known }) = sent else {
             let text = format!(
                 "No files were found with the provided path: {}. No artifacts will be uploaded.",
                 wish.paths.replace('\n', ", ")
@@ -138,24 +159,50 @@ impl Job<'_> {
             let (outcome, said) = (Conclusion::Success, Said::default());
             return Ok(Performed { outcome, said, stop: None, disk_full: None });
         };
-        let name = &wish.name;
-        let text =
-            format!("Artifact {name} has been uploaded: ID {id}, {bytes} bytes, SHA256 {digest}");
+        let text = format!("Artifact {} has been uploaded: {text}", wish.name);
         self.events.say(self.system.now(), &text).await;
-        let context =
-            |key: &str| performing.scope.github().get(key).map(crate::expression::Value::to_text);
-        let part = |key: &str| context(key).unwrap_or_default();
-        let url = format!(
-            "{}/{}/actions/runs/{}/artifacts/{id}",
-            part("server_url"),
-            part("repository"),
-            part("run_id")
-        );
-        let outputs =
-            [("artifact-id", id.to_string()), ("artifact-url", url), ("artifact-digest", digest)]
-                .map(|(name, value)| (name.to_owned(), value));
-        let (outcome, said) = (Conclusion::Success, Said::outputs(outputs.into()));
+        let outputs = known.map(|known| known.outputs(performing)).unwrap_or_default();
+        let (outcome, said) = (Conclusion::Success, Said::outputs(outputs));
         Ok(Performed { outcome, said, stop: None, disk_full: None })
+    }
+
+    /// Sends the files of an artifact; nothing if there are none.
+    async fn send_files(&mut self, wish: &Wish, run: &str) -> Result<Option<Sent>, Fault> {
+        let name = &wish.name;
+        let failed = |refusal: Refusal| format!("cannot upload the artifact {name}: {refusal}");
+        let found = self.system.find(wish.zip.clone()).await?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let artifacts = self.older_artifacts(run)?;
+        let place = artifacts.begin(name, wish.retention_days).await.map_err(failed)?;
+        let mut bytes = 0;
+        for file in &found {
+            let Opened { mut contents, bytes: total } = self.system.open(&file.path).await?;
+            let mut first = 0;
+            loop {
+                let block = next_block(&mut *contents, name).await?;
+                let next = first + block.len() as u64;
+                let is_last = block.len() < BLOCK_BYTES;
+                if next > total || (is_last && next < total) {
+                    let path = &file.path;
+                    return Err(format!("{path} has changed while it was uploaded").into());
+                }
+                if first == 0 || !block.is_empty() {
+                    let (path, bytes) = (&*file.name, &*block);
+                    let part = Part { artifact: name, path, first, total, bytes };
+                    artifacts.send(&place, &part).await.map_err(failed)?;
+                }
+                first = next;
+                if is_last {
+                    break;
+                }
+            }
+            bytes += total;
+        }
+        artifacts.confirm(name, bytes).await.map_err(failed)?;
+        let text = format!("{} files, {bytes} bytes", found.len());
+        Ok(Some(Sent { text, known: None }))
     }
 
     /// Packs and sends an artifact; nothing if there are no files.
@@ -163,7 +210,7 @@ impl Job<'_> {
         let failed =
             |refusal: Refusal| format!("cannot upload the artifact {}: {refusal}", wish.name);
         let mut packing = self.system.zip(wish.zip.clone());
-        let first = next_block(&mut packing, &wish.name).await?;
+        let first = next_block(&mut packing.archive, &wish.name).await?;
         if first.len() < BLOCK_BYTES {
             // A short archive is complete now, and may be of nothing.
             let packed = packing.result.await?;
@@ -185,6 +232,19 @@ impl Job<'_> {
             Trouble::Service(refusal) => failed(refusal).into(),
             Trouble::Machine(fault) => fault,
         })
+    }
+}
+
+impl Known {
+    /// What a step of the action says of the artifact.
+    fn outputs(self, performing: &Performing<'_>) -> Vec<(String, String)> {
+        let Self { id, digest } = self;
+        let part = |key: &str| performing.context(key);
+        let (server, repository, run) = (part("server_url"), part("repository"), part("run_id"));
+        let url = format!("{server}/{repository}/actions/runs/{run}/artifacts/{id}");
+        [("artifact-id", id.to_string()), ("artifact-url", url), ("artifact-digest", digest)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
     }
 }
 
@@ -212,7 +272,7 @@ impl Artifacts<'_> {
             members.push(("expires_at", json!(expiry(days))));
         }
         let Created { signed_upload_url } = self.call("CreateArtifact", &members).await?;
-        let place = self.path(&signed_upload_url)?;
+        let place = path_of(self.known, &signed_upload_url)?;
         let place = format!("{place}{}", if place.contains('?') { '&' } else { '?' });
         let (mut bytes, mut digest, mut list) = (0, Sha256::new(), String::new());
         while !block.is_empty() {
@@ -224,7 +284,7 @@ impl Artifacts<'_> {
             digest.update(&block);
             bytes += block.len() as u64;
             list.extend(["<Latest>", &name, "</Latest>"]);
-            block = next_block(&mut packing, &wish.name).await.map_err(Trouble::Machine)?;
+            block = next_block(&mut packing.archive, &wish.name).await.map_err(Trouble::Machine)?;
         }
         packing.result.await.map_err(|error| Trouble::Machine(error.into()))?;
         let list =
@@ -239,15 +299,20 @@ impl Artifacts<'_> {
             ("hash", json!(format!("sha256:{digest}"))),
         ];
         let Finalized { artifact_id } = self.call("FinalizeArtifact", &members).await?;
-        Ok(Sent { id: number(&artifact_id), bytes, digest })
+        let id = number(&artifact_id);
+        let text = format!("ID {id}, {bytes} bytes, SHA256 {digest}");
+        Ok(Sent { text, known: Some(Known { id, digest }) })
     }
 }
 
-async fn next_block(packing: &mut Packing, name: &str) -> Result<Vec<u8>, Fault> {
+/// What is sent next; short only at the end.
+async fn next_block(
+    source: &mut (dyn AsyncRead + Send + Unpin),
+    name: &str,
+) -> Result<Vec<u8>, Fault> {
     let mut block = Vec::new();
-    let archive = &mut packing.archive;
-    let read = archive.take(BLOCK_BYTES as u64).read_to_end(&mut block).await;
-    read.map_err(|error| format!("cannot pack the artifact {name}: {error}"))?;
+    let read = source.take(BLOCK_BYTES as u64).read_to_end(&mut block).await;
+    read.map_err(|error| format!("cannot read what is in the artifact {name}: {error}"))?;
     Ok(block)
 }
 
