@@ -2,6 +2,7 @@
 //! get by itself: a guest may have no route to the forge, no certificates and no git.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use common::call::{ForwardWish, TreeWish};
 use tokio::io::AsyncRead;
@@ -39,6 +40,46 @@ pub trait Host: Send + Sync {
     /// Where programs of this machine find the job's services, as `http://HOST:PORT`.
     fn address(&self) -> Option<&str> {
         None
+    }
+
+    /// Lets the containers of a network ask the job's services as well, until the job ends. Gives where
+    /// their programs find them, as `http://HOST:PORT`; absent where they cannot.
+    fn open_to(&self, _network: ContainerNetwork) -> Pending<'_, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+/// A network of containers inside this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerNetwork {
+    gateway: Ipv4Addr,
+    /// The bits that all addresses of the network have in common.
+    mask: u32,
+}
+
+impl ContainerNetwork {
+    /// Reads the two as container engines write them, such as `10.89.0.1` and `10.89.0.0/24`; absent
+    /// where they are not those of one network of IPv4.
+    #[must_use]
+    pub fn read(gateway: &str, subnet: &str) -> Option<Self> {
+        let (base, prefix) = subnet.split_once('/')?;
+        let (base, prefix): (Ipv4Addr, u32) = (base.parse().ok()?, prefix.parse().ok()?);
+        // What has no bit in common is no network.
+        let mask = u32::MAX.checked_shl(u32::BITS.checked_sub(prefix)?)?;
+        let network = Self { gateway: gateway.parse().ok()?, mask };
+        network.has(base).then_some(network)
+    }
+
+    /// The machine's own address in it.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// Whether an address belongs to it.
+    #[must_use]
+    pub fn has(&self, address: Ipv4Addr) -> bool {
+        (u32::from(address) ^ u32::from(self.gateway)) & self.mask == 0
     }
 }
 
@@ -104,5 +145,40 @@ impl Host for NoHost {
         let sentence =
             format!("the service {} cannot be asked: this job has no host", wish.service);
         Box::pin(async move { Err(HostError(sentence)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_the_addresses_of_its_subnet() {
+        for (gateway, subnet, inside, outside) in [
+            ("10.89.0.1", "10.89.0.0/24", ["10.89.0.0", "10.89.0.255"], "10.89.1.0"),
+            ("172.18.0.1", "172.18.0.0/16", ["172.18.0.2", "172.18.255.255"], "172.19.0.2"),
+            ("10.0.0.6", "10.0.0.4/30", ["10.0.0.4", "10.0.0.7"], "10.0.0.8"),
+        ] {
+            let network = ContainerNetwork::read(gateway, subnet).unwrap();
+            assert_eq!(network.gateway().to_string(), gateway);
+            for address in inside {
+                assert!(network.has(address.parse().unwrap()), "{subnet} {address}");
+            }
+            assert!(!network.has(outside.parse().unwrap()), "{subnet} {outside}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_of_ipv4_is_none() {
+        for (gateway, subnet) in [
+            ("10.89.0.1", "10.88.0.0/24"),
+            ("10.89.0.1", "10.89.0.0"),
+            ("10.89.0.1", "10.89.0.0/33"),
+            ("10.89.0.1", "0.0.0.0/0"),
+            ("", "10.89.0.0/24"),
+            ("fd00::1", "fd00::/64"),
+        ] {
+            assert_eq!(ContainerNetwork::read(gateway, subnet), None, "{gateway} {subnet}");
+        }
     }
 }

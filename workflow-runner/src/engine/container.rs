@@ -19,6 +19,7 @@ mod image;
 mod inside;
 mod network;
 mod paths;
+mod reach;
 mod spec;
 mod start;
 mod state;

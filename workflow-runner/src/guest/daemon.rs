@@ -85,11 +85,11 @@ pub fn daemon(base: &Path, input: impl Read) -> Result<(), GuestError> {
         let (calls, switchboard) = calls();
         // Without a loopback network the programs of steps have no services; the engine has.
         let services = document.services.clone();
-        let address = match services.is_empty() {
+        let forwarder = match services.is_empty() {
             true => None,
             false => Forwarder::start(calls.clone(), services).await.ok(),
         };
-        let host = Arc::new(Orchestrator::new(calls).at(address));
+        let host = Arc::new(Orchestrator::new(calls).with(forwarder));
         let house = House { job, spool, listener, linger, grace, terminate, heard, switchboard };
         let run = |events, cancel| engine::run(document, Arc::new(system), host, events, cancel);
         house.run(run).await;

@@ -9,8 +9,9 @@ use tokio_util::io::SyncIoBridge;
 
 use super::GuestError;
 use super::calls::{Answer, Body, Calls};
+use super::forwarder::Forwarder;
 use super::unpack::unpack_for;
-use crate::host::{Answered, Fetched, Host, HostError};
+use crate::host::{Answered, ContainerNetwork, Fetched, Host, HostError};
 use crate::system::{Owner, Pending};
 
 /// How often an archive is asked for whose connection is lost before its end.
@@ -19,18 +20,18 @@ const ATTEMPTS: u32 = 5;
 /// The orchestrator at the other end of the connection.
 pub(super) struct Orchestrator {
     calls: Calls,
-    /// Where programs of this machine find the job's services.
-    address: Option<String>,
+    /// What programs ask in its place, if there is something to ask for.
+    forwarder: Option<Forwarder>,
 }
 
 impl Orchestrator {
     pub(super) fn new(calls: Calls) -> Self {
-        Self { calls, address: None }
+        Self { calls, forwarder: None }
     }
 
-    /// The same, with the job's services at this address.
-    pub(super) fn at(self, address: Option<String>) -> Self {
-        Self { address, ..self }
+    /// The same, with the job's services for programs.
+    pub(super) fn with(self, forwarder: Option<Forwarder>) -> Self {
+        Self { forwarder, ..self }
     }
 
     /// Makes a call whose answer is an archive, and unpacks that.
@@ -101,7 +102,11 @@ impl Host for Orchestrator {
     }
 
     fn address(&self) -> Option<&str> {
-        self.address.as_deref()
+        self.forwarder.as_ref().map(Forwarder::address)
+    }
+
+    fn open_to(&self, network: ContainerNetwork) -> Pending<'_, Option<String>> {
+        Box::pin(async move { self.forwarder.as_ref()?.open_to(network).await.ok() })
     }
 }
 

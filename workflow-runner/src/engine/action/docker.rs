@@ -132,6 +132,7 @@ impl Job<'_> {
         };
         let own = scope.texts(&docker.env, self.system).await;
         let own = own.map_err(|error| format!("the env of the action: {error}"))?;
+        self.open_services_to_action(&tool, &limits).await?;
         let name = self.container_name(&format!("action_{}", self.containers.next_action()));
         let mut arguments = self.action_arguments(&name, entrypoint, &paths).await?;
         let mut variables = Variables::default();
@@ -139,7 +140,7 @@ impl Job<'_> {
         variables.extend(own.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         // What the workflow and the runner say comes first.
         let pairs = environment.clone().into_pairs();
-        for (name, value) in of_workflow(&pairs, &performing.env, &paths) {
+        for (name, value) in of_workflow(&pairs, &performing.env, &paths, self.service_places()) {
             variables.set(name, value);
         }
         for (name, value) in variables.iter() {

@@ -3,6 +3,7 @@
 use crate::engine::variables::Variables;
 
 use super::paths::PathMap;
+use super::reach::ServicePlaces;
 
 /// What the program of an engine reads itself, so that it stands in the command line in place of the
 /// environment. None of it is a secret.
@@ -74,16 +75,21 @@ impl Arguments {
 }
 
 /// What of the environment of a step goes into a container: all but what the machine's processes have
-/// by themselves, unless the workflow set it. Paths become those of the container.
+/// by themselves, unless the workflow set it. Paths, and addresses of the job's services, become those of
+/// the container; an address that leads nowhere from there is left out.
 pub(in crate::engine) fn of_workflow<'a>(
     environment: &'a [(String, String)],
     set: &'a Variables,
     paths: &'a PathMap,
+    services: ServicePlaces<'a>,
 ) -> impl Iterator<Item = (&'a str, String)> {
     let is_wanted = |(name, _): &&(String, String)| {
         !OF_THE_MACHINE.contains(&name.as_str()) || set.get(name).is_some()
     };
-    environment.iter().filter(is_wanted).map(|(name, value)| (name.as_str(), paths.enter(value)))
+    environment
+        .iter()
+        .filter(is_wanted)
+        .filter_map(move |(name, value)| Some((name.as_str(), services.enter(paths.enter(value))?)))
 }
 
 #[cfg(test)]
@@ -113,7 +119,8 @@ mod tests {
         let mut set = Variables::default();
         set.set("LANG", "C");
         let paths = PathMap::new([("/work", "/__w")]);
-        let kept: Vec<_> = of_workflow(&environment, &set, &paths).collect();
+        let kept: Vec<_> =
+            of_workflow(&environment, &set, &paths, ServicePlaces::default()).collect();
         assert_eq!(kept, [("FILE", "/__w/a".to_owned()), ("LANG", "C".to_owned())]);
     }
 }

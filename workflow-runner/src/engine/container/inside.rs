@@ -118,7 +118,7 @@ impl Job<'_> {
         let paths = self.containers.paths();
         let mut arguments = Arguments::default();
         arguments.words(["exec", "--workdir", &directory]);
-        for (name, value) in of_workflow(&environment, set, paths) {
+        for (name, value) in of_workflow(&environment, set, paths, self.service_places()) {
             if name != "PATH" {
                 arguments.variable(name, &value);
             }

@@ -48,13 +48,17 @@ impl PathMap {
     }
 }
 
+/// What stands behind a directory, or an address, in the path of something that is it or lies in it.
+pub(super) fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
+    path.strip_prefix(directory).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// A path with the longest beginning that is known exchanged; of several ends the first.
 fn moved<'a>(path: &str, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
     let mut best: Option<(usize, String)> = None;
     for (from, to) in pairs {
-        let Some(rest) = path.strip_prefix(from) else { continue };
-        let is_below = rest.is_empty() || rest.starts_with('/');
-        if is_below && best.as_ref().is_none_or(|(length, _)| from.len() > *length) {
+        let Some(rest) = below(path, from) else { continue };
+        if best.as_ref().is_none_or(|(length, _)| from.len() > *length) {
             best = Some((from.len(), format!("{to}{rest}")));
         }
     }

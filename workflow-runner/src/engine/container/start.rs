@@ -121,6 +121,7 @@ impl Job<'_> {
         let search_path = self.env.get("PATH").unwrap_or(&self.facts.search_path).to_owned();
         let tool = self.container_tool("the job asks for containers", &search_path, limits).await?;
         let network = self.create_network(&tool, limits).await?;
+        self.open_services(&tool, &network, limits).await?;
         let mut services = Vec::new();
         for (name, spec) in &wanted.services {
             let started = self.start_service(&tool, name, spec, &network, limits).await;

@@ -25,6 +25,9 @@ struct Shared {
     images: Mutex<HashMap<String, String>>,
     /// How many containers of actions there were.
     actions: Mutex<usize>,
+    /// Where programs in containers find the job's services, once the engine was asked; absent inside
+    /// where they cannot.
+    services_at: OnceLock<Option<String>>,
 }
 
 /// How far the containers are.
@@ -163,6 +166,21 @@ impl Containers {
     pub(super) fn set_image(&self, source: &str, image: &str) {
         let mut images = self.shared.images.lock().unwrap_or_else(PoisonError::into_inner);
         images.insert(source.to_owned(), image.to_owned());
+    }
+
+    /// Where programs in containers find the job's services, if they can.
+    pub(super) fn services_at(&self) -> Option<&str> {
+        self.shared.services_at.get()?.as_deref()
+    }
+
+    /// Whether that was found out, whatever came of it.
+    pub(super) fn is_services_at_known(&self) -> bool {
+        self.shared.services_at.get().is_some()
+    }
+
+    /// Remembers it.
+    pub(super) fn set_services_at(&self, address: Option<String>) {
+        self.shared.services_at.get_or_init(|| address);
     }
 
     /// A number that no container of an action had.

@@ -41,6 +41,14 @@ impl Engine {
         }
     }
 
+    /// The network of a container that names none.
+    pub(super) fn default_network(self) -> &'static str {
+        match self {
+            Self::Docker => "bridge",
+            Self::Podman => "podman",
+        }
+    }
+
     /// The name of an image as this engine needs it: podman looks in no registry that is not named,
     /// docker means its own.
     pub(super) fn image(self, name: &str) -> String {

@@ -2,6 +2,7 @@
 
 mod actions;
 mod job;
+mod reach;
 mod services;
 
 use std::fs;

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::JobId;
-use common::call::{ForwardWish, TreeWish};
+use common::call::{ForwardWish, ID_SERVICE, TreeWish, artifact_service, cache_service};
 use common::event::{Annotation, Conclusion, JobResult, Stream};
-use common::guest::{ATTACH_VERSION, GuestEvent, JobDocument, NativeCommits, RunnerFacts};
+use common::guest::{
+    ATTACH_VERSION, GuestEvent, GuestService, JobDocument, NativeCommits, RunnerFacts,
+};
 use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
 use common::request::{Contexts, Secret};
 use serde_json::json;
@@ -18,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::{Answered, Fetched, Host, HostError};
+use crate::host::{Answered, ContainerNetwork, Fetched, Host, HostError};
 use crate::system::{Local, Owner, Pending, System};
 use crate::template;
 
@@ -34,11 +36,17 @@ pub(super) struct JobBuilder {
     tree: Vec<(String, String)>,
     actions: Vec<(String, String, String)>,
     search_path: Option<String>,
+    address: Option<String>,
 }
+
+/// The port at which the host's services are for containers.
+pub(super) const CONTAINER_PORT: u16 = 4712;
 
 /// A host that has these actions: the reference, and the path and the text of a file.
 struct Actions {
     files: Vec<(String, String, String)>,
+    /// Where programs find the job's services.
+    address: Option<String>,
 }
 
 impl Host for Actions {
@@ -49,6 +57,15 @@ impl Host for Actions {
     ) -> Pending<'a, Result<Answered, HostError>> {
         let sentence = format!("the service {} is down", wish.service);
         Box::pin(std::future::ready(Err(HostError(sentence))))
+    }
+
+    fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
+    fn open_to(&self, network: ContainerNetwork) -> Pending<'_, Option<String>> {
+        let address = format!("http://{}:{CONTAINER_PORT}", network.gateway());
+        Box::pin(std::future::ready(Some(address)))
     }
 
     fn fetch_action<'a>(
@@ -134,7 +151,7 @@ pub(super) fn job() -> JobBuilder {
         services: Vec::new(),
         native_commits: Default::default(),
     };
-    JobBuilder { document, tree: Vec::new(), actions: Vec::new(), search_path: None }
+    JobBuilder { document, tree: Vec::new(), actions: Vec::new(), search_path: None, address: None }
 }
 
 /// A step that runs a script.
@@ -263,6 +280,20 @@ impl JobBuilder {
         self
     }
 
+    /// The services that a job may have, at this address of its machine.
+    pub(super) fn services_at(mut self, address: &str) -> Self {
+        let id = GuestService {
+            name: ID_SERVICE.to_owned(),
+            base_url: "https://forge.example".to_owned(),
+            token: None,
+            paths: vec!["/id".to_owned()],
+        };
+        let artifacts = artifact_service(Some(Secret::new("t0k3n")));
+        self.document.services = vec![cache_service(), artifacts, id];
+        self.address = Some(address.to_owned());
+        self
+    }
+
     pub(super) fn label(mut self, label: &str) -> Self {
         self.document.label = Some(label.to_owned());
         self
@@ -374,7 +405,7 @@ impl JobBuilder {
         }
         let (sender, mut receiver) = mpsc::channel(CAPACITY);
         let cancel = CancellationToken::new();
-        let host = Arc::new(Actions { files: self.actions });
+        let host = Arc::new(Actions { files: self.actions, address: self.address });
         let job = self.document.job;
         let engine =
             crate::engine::run(self.document, Arc::new(system), host, sender, cancel.clone());

@@ -89,6 +89,7 @@ network)
     create) for name in "$@"; do :; done && echo "$name" | tee "$state/network" ;;
     ls) cat "$state/network" ;;
     rm) rm "$state/network" ;;
+    inspect) cat "$state/inspected" ;;
     esac
     ;;
 login) cat >"$state/password" ;;
