@@ -136,7 +136,12 @@ impl Blob {
         fs::rename(temporary.path(), self.file())?;
         fs::write(self.file_of(RANGES), format!("0 {count}\n"))?;
         for name in names {
-            drop(fs::remove_file(self.block(name)));
+            let block = self.block(name);
+            let size = block.metadata().map_or(0, |facts| facts.len());
+            if fs::remove_file(block).is_ok() {
+                // It is in the whole, which has taken room of its own.
+                room.give(size);
+            }
         }
         Ok(())
     }

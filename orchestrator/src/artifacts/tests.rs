@@ -117,3 +117,16 @@ async fn what_makes_no_sense_is_refused() {
     assert_eq!(call(&artifacts, "Other", json!({})).await.0, 404);
     assert_eq!(call(&artifacts, "GetSignedArtifactURL", json!({ "name": "y" })).await.0, 404);
 }
+
+#[tokio::test]
+async fn what_is_complete_makes_room_for_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let artifacts = LocalArtifacts {
+        // Blocks and what they are put together to are there at the same time.
+        room: Room::new(16),
+        ..LocalArtifacts::new(directory.path(), JobId::new())
+    };
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(upload(&artifacts, name, "12345678").await.0, 200, "{name}");
+    }
+}
