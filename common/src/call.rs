@@ -84,7 +84,7 @@ pub fn artifact_service(token: Option<Secret>) -> GuestService {
         name: ARTIFACT_SERVICE.to_owned(),
         base_url: String::new(),
         token,
-        paths: vec![ARTIFACT_CALLS.to_owned(), ARTIFACT_FILES.to_owned()],
+        paths: [ARTIFACT_CALLS, ARTIFACT_FILES, OLDER_ARTIFACT_CALLS].map(str::to_owned).to_vec(),
     }
 }
 
@@ -93,6 +93,9 @@ pub const ARTIFACT_SERVICE: &str = "artifacts";
 
 /// What stands before the calls of its fourth version (forgejo-runner-protocol 8.9).
 pub const ARTIFACT_CALLS: &str = "/twirp/github.actions.results.api.v1.ArtifactService/";
+
+/// What stands before the paths of its third (forgejo-runner-protocol 8.9).
+pub const OLDER_ARTIFACT_CALLS: &str = "/api/actions_pipeline/";
 
 /// What stands before the files of the artifacts that the host keeps: clients take the first two names
 /// for an account and a container.

@@ -214,7 +214,7 @@ impl Drop for Temporary {
 }
 
 /// Writes a body to a file, up to so many bytes and as long as there is room; gives its length.
-async fn copy(
+pub(crate) async fn copy(
     mut body: Body,
     file: &mut tokio::fs::File,
     most: Option<u64>,

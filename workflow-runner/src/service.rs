@@ -1,12 +1,9 @@
 //! The services of a job: what leads to which, and by what name programs know them.
 
-use common::call::{ARTIFACT_SERVICE, CACHE_SERVICE, ID_SERVICE};
+use common::call::{ARTIFACT_SERVICE, CACHE_SERVICE, ID_SERVICE, OLDER_ARTIFACT_CALLS};
 use common::guest::GuestService;
 use common::plan::Dialect;
 use serde_json::Value as Json;
-
-/// The path of the third version of artifacts (forgejo-runner-protocol 8.9).
-const RUNTIME_PATH: &str = "/api/actions_pipeline/";
 
 /// Whether a path belongs to a service.
 pub(crate) fn serves(service: &GuestService, path: &str) -> bool {
@@ -67,7 +64,7 @@ pub(crate) fn variables(
     }
     if let Some(service) = find(ARTIFACT_SERVICE) {
         variables.push(("ACTIONS_RESULTS_URL", address.to_owned()));
-        variables.push(("ACTIONS_RUNTIME_URL", format!("{address}{RUNTIME_PATH}")));
+        variables.push(("ACTIONS_RUNTIME_URL", format!("{address}{OLDER_ARTIFACT_CALLS}")));
         let token = service.token.as_ref().map(|token| token.expose().to_owned());
         variables.extend(token.map(|token| ("ACTIONS_RUNTIME_TOKEN", token)));
     }
