@@ -84,7 +84,7 @@ pub fn artifact_service(token: Option<Secret>) -> GuestService {
         name: ARTIFACT_SERVICE.to_owned(),
         base_url: String::new(),
         token,
-        paths: vec![ARTIFACT_CALLS.to_owned(), ARTIFACT_FILES.to_owned()],
+        paths: [ARTIFACT_CALLS, ARTIFACT_FILES, OLDER_ARTIFACT_CALLS].map(str::to_owned).to_vec(),
     }
 }
 

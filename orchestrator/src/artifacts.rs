@@ -1,8 +1,16 @@
-//! Artifacts of a run that has no forge: a directory of this host, with a zip archive for each.
+//! Artifacts of a run that has no forge: a directory of this host.
 //!
-//! Jobs speak the fourth version of the protocol, as with a forge (forgejo-runner-protocol 8.9,
-//! github-runner-protocol 8.5).
+//! ```text
+//!   NAME.zip        an artifact of the fourth version of the protocol
+//!   v3/NAME/...     one of the third, whose files come one by one
+//! ```
+//!
+//! Jobs speak either version, as with a forge, and neither sees the artifacts of the other
+//! (forgejo-runner-protocol 8.9, github-runner-protocol 8.5). What is here is the fourth; the third is
+//! in [`older`].
 
+mod kept;
+mod older;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use common::call::{ARTIFACT_CALLS, ARTIFACT_FILES};
+use common::call::{ARTIFACT_CALLS, ARTIFACT_FILES, OLDER_ARTIFACT_CALLS};
 use common::{JobId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -22,6 +30,8 @@ use sha2::{Digest, Sha256};
 use crate::answer::{self, Refusal};
 use crate::blob::{Blob, BlobError, Room};
 use crate::calls::{Body, OutBody};
+use kept::{Change, Completing, Limits};
+use older::Older;
 
 /// The bytes that one job may send and not complete, and so of an artifact.
 const ARTIFACT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
@@ -31,6 +41,9 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The characters that no name may have (forgejo-runner-protocol 8.9).
 const ODD: &str = "\\/\":<>|*?\r\n";
+
+/// The end of the name of an archive.
+const ARCHIVE: &str = ".zip";
 
 /// The characters of a name: with its end it must be the name of a file.
 const NAME_BYTES: usize = 240;
@@ -42,7 +55,12 @@ pub(crate) struct LocalArtifacts {
     job: JobId,
     /// What the job may send that is no artifact yet.
     room: Room,
+    /// What all jobs of the run may keep.
+    limits: Limits,
+    older: Older,
 }
+
+type Answered = Result<Response<OutBody>, Refusal>;
 
 #[derive(Deserialize)]
 struct Named {
@@ -84,16 +102,32 @@ fn broken(error: impl std::fmt::Display) -> Refusal {
 
 impl LocalArtifacts {
     pub(crate) fn new(directory: &Path, job: JobId) -> Self {
-        Self { directory: directory.to_owned(), job, room: Room::new(ARTIFACT_BYTES) }
+        Self::with_limits(directory, job, Limits::default())
+    }
+
+    fn with_limits(directory: &Path, job: JobId, limits: Limits) -> Self {
+        let room = Room::new(ARTIFACT_BYTES);
+        let older = Older::new(directory, job, room.clone(), limits);
+        Self { directory: directory.to_owned(), job, room, limits, older }
+    }
+
+    /// The job is over.
+    pub(crate) async fn end(&self) {
+        self.older.end().await;
     }
 
     /// Answers a request of a job.
     pub(crate) async fn answer(&self, request: Request<Body>) -> Response<OutBody> {
+        if let Some(path) = request.uri().path().strip_prefix(OLDER_ARTIFACT_CALLS) {
+            let path = path.to_owned();
+            let answered = self.older.answer(&path, request).await;
+            return answered.unwrap_or_else(|refusal| answer::plain(&refusal));
+        }
         let answered = self.try_answer(request).await;
         answered.unwrap_or_else(|refusal| answer::twirp(&refusal))
     }
 
-    async fn try_answer(&self, request: Request<Body>) -> Result<Response<OutBody>, Refusal> {
+    async fn try_answer(&self, request: Request<Body>) -> Answered {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         if let (&Method::POST, Some(call)) = (&parts.method, path.strip_prefix(ARTIFACT_CALLS)) {
@@ -104,7 +138,7 @@ impl LocalArtifacts {
         let name = path.strip_prefix(ARTIFACT_FILES).map(decoded).transpose()?;
         match (&parts.method, name) {
             (&Method::PUT, Some(name)) => {
-                self.make_directory().map_err(broken)?;
+                make_directory(&self.directory).map_err(broken)?;
                 let query = parts.uri.query().unwrap_or_default();
                 self.blob(&name).put(query, body, &self.room).await?;
                 Ok(answer::empty(StatusCode::CREATED))
@@ -112,26 +146,10 @@ impl LocalArtifacts {
             (&(Method::GET | Method::HEAD), Some(name)) => {
                 let file = self.path(&name);
                 let file = fs::File::open(&file).map_err(|_| missing(&name))?;
-                content(file, &parts.method)
+                content(file, "application/zip", &parts.method)
             }
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("{path} is not known"))),
         }
-    }
-
-    /// Makes the directory; what runs of long ago have left goes then.
-    fn make_directory(&self) -> io::Result<()> {
-        if self.directory.is_dir() {
-            return Ok(());
-        }
-        let all = self.directory.parent().map(fs::read_dir).and_then(Result::ok);
-        for run in all.into_iter().flatten().flatten() {
-            let used = run.metadata().and_then(|facts| facts.modified());
-            if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > KEPT)) {
-                // What cannot be removed now goes another time.
-                drop(fs::remove_dir_all(run.path()));
-            }
-        }
-        fs::create_dir_all(&self.directory)
     }
 
     async fn call(&self, call: &str, text: &[u8], address: &str) -> Result<Json, Refusal> {
@@ -154,8 +172,10 @@ impl LocalArtifacts {
                     other => other.as_u64(),
                 };
                 let size = size.ok_or_else(|| Refusal::invalid("the size is no number"))?;
-                let (blob, path, own) = (self.blob(&name), self.path(&name), name.clone());
-                let finalize = move || finalize((&blob, &path), &own, size, hash.as_deref());
+                let (blob, own) = (self.blob(&name), name.clone());
+                let (directory, limits) = (self.directory.clone(), self.limits);
+                let finalize =
+                    move || finalize((&blob, &directory), &own, (size, hash.as_deref()), &limits);
                 // Only what was made now, and has this size, makes room.
                 if self.room.work(finalize).await.map_err(broken)?? {
                     self.room.give(size);
@@ -202,7 +222,7 @@ impl LocalArtifacts {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name().into_string().unwrap_or_default();
-            if let Some(name) = name.strip_suffix(".zip") {
+            if let Some(name) = name.strip_suffix(ARCHIVE) {
                 let facts = entry.metadata()?;
                 all.push((name.to_owned(), facts.len(), facts.modified()?));
             }
@@ -212,7 +232,7 @@ impl LocalArtifacts {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(format!("{name}.zip"))
+        path_of(&self.directory, name)
     }
 
     fn blob(&self, name: &str) -> Blob {
@@ -221,15 +241,31 @@ impl LocalArtifacts {
     }
 }
 
+/// Makes the directory of a run; what runs of long ago have left goes then.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let all = directory.parent().map(fs::read_dir).and_then(Result::ok);
+    for run in all.into_iter().flatten().flatten() {
+        let used = run.metadata().and_then(|facts| facts.modified());
+        if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > KEPT)) {
+            // What cannot be removed now goes another time.
+            drop(fs::remove_dir_all(run.path()));
+        }
+    }
+    fs::create_dir_all(directory)
+}
+
 /// Makes an artifact of what has come; false if it was made before.
 fn finalize(
-    (blob, path): (&Blob, &Path),
+    (blob, directory): (&Blob, &Path),
     name: &str,
-    size: u64,
-    hash: Option<&str>,
+    (size, hash): (u64, Option<&str>),
+    limits: &Limits,
 ) -> Result<bool, Refusal> {
-    let file = blob.file();
-    if path.exists() && (!file.exists() || is_same(&file, path)) {
+    let (file, path) = (blob.file(), path_of(directory, name));
+    if path.exists() && (!file.exists() || is_same(&file, &path)) {
         // The answer to the same question was lost.
         blob.remove();
         return Ok(false);
@@ -240,10 +276,17 @@ fn finalize(
     {
         return Err(Refusal::invalid("the artifact has another hash than it should have"));
     }
+    let completing = Completing::begin(directory).map_err(broken)?;
+    completing.admit(Change { bytes: size, artifacts: 1, entries: 1 }, limits)?;
     match fs::hard_link(file, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(name)),
         linked => linked.map(|()| blob.remove()).map(|()| true).map_err(broken),
     }
+}
+
+/// Where the archive of an artifact is.
+fn path_of(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}{ARCHIVE}"))
 }
 
 /// Whether two names are those of one file.
@@ -265,12 +308,12 @@ fn described((name, size, time): &(String, u64, SystemTime)) -> Json {
     })
 }
 
-fn content(file: fs::File, method: &Method) -> Result<Response<OutBody>, Refusal> {
+fn content(file: fs::File, kind: &'static str, method: &Method) -> Answered {
     let size = file.metadata().map_err(broken)?.len();
     let mut response = answer::empty(StatusCode::OK);
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     if method != Method::HEAD {
         *response.body_mut() = Box::new(tokio::fs::File::from_std(file));
     }

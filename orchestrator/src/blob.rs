@@ -136,7 +136,12 @@ impl Blob {
         fs::rename(temporary.path(), self.file())?;
         fs::write(self.file_of(RANGES), format!("0 {count}\n"))?;
         for name in names {
-            drop(fs::remove_file(self.block(name)));
+            let block = self.block(name);
+            let size = block.metadata().map_or(0, |facts| facts.len());
+            if fs::remove_file(block).is_ok() {
+                // It is in the whole, which has taken room of its own.
+                room.give(size);
+            }
         }
         Ok(())
     }
@@ -209,7 +214,7 @@ impl Drop for Temporary {
 }
 
 /// Writes a body to a file, up to so many bytes and as long as there is room; gives its length.
-async fn copy(
+pub(crate) async fn copy(
     mut body: Body,
     file: &mut tokio::fs::File,
     most: Option<u64>,

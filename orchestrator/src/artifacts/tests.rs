@@ -117,3 +117,35 @@ async fn what_makes_no_sense_is_refused() {
     assert_eq!(call(&artifacts, "Other", json!({})).await.0, 404);
     assert_eq!(call(&artifacts, "GetSignedArtifactURL", json!({ "name": "y" })).await.0, 404);
 }
+
+#[tokio::test]
+async fn what_is_complete_makes_room_for_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let artifacts = LocalArtifacts {
+        // Blocks and what they are put together to are there at the same time.
+        room: Room::new(16),
+        ..LocalArtifacts::new(directory.path(), JobId::new())
+    };
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(upload(&artifacts, name, "12345678").await.0, 200, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_run_keeps_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits { bytes: 10, artifacts: 2, ..Limits::default() };
+    let job = || LocalArtifacts::with_limits(directory.path(), JobId::new(), limits);
+    let (one, other) = (job(), job());
+    assert_eq!(upload(&one, "a", "123456").await.0, 200);
+    let (status, said) = upload(&other, "b", "12345").await;
+    assert_eq!((status, &said["code"]), (413, &json!("resource_exhausted")));
+    let expected =
+        "this run keeps 6 bytes of artifacts and these are 5 more; it may keep 10 in all";
+    assert_eq!(said["msg"], expected);
+    assert_eq!(call(&one, "DeleteArtifact", json!({ "name": "a" })).await.0, 200);
+    let finalize = json!({ "name": "b", "size": "5" });
+    assert_eq!(call(&other, "FinalizeArtifact", finalize).await.0, 200, "there is room now");
+    assert_eq!(upload(&one, "a", "").await.0, 200);
+    assert_eq!(upload(&one, "c", "").await.0, 413);
+}

@@ -67,6 +67,9 @@ impl Services {
     /// The job is over.
     pub(super) async fn end(&self) {
         self.cache.end().await;
+        if let Some(artifacts) = &self.artifacts {
+            artifacts.end().await;
+        }
     }
 
     /// Asks a service.
