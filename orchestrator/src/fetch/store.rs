@@ -92,7 +92,8 @@ impl ActionStore {
         let repository = work.path().join("git");
         let nothing: &[(String, String)] = &[];
         git::run(work.path(), nothing, &["init", "--quiet", "--bare", "git"]).await?;
-        git::fetch(&repository, remote, &["--depth=1"], &[wish]).await?;
+        let fetched = git::fetch(&repository, remote, &["--depth=1"], &[wish]).await;
+        fetched.map_err(|error| git::absent(error, wish, &remote.url))?;
         let arguments = ["rev-parse", "--verify", "FETCH_HEAD^{commit}"];
         let commit = git::run(&repository, nothing, &arguments).await?.trim().to_owned();
         let made = work.path().join("archive");

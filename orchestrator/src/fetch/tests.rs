@@ -139,8 +139,9 @@ async fn what_is_not_there_is_named() {
     assert!(text.contains("has no branch or tag v9"), "{text}");
     let (_, text) = place.fetch("own/a", &commit[..10]).await.unwrap_err();
     assert!(text.contains(&format!("write its whole id: {commit}")), "{text}");
-    let (kind, _) = place.fetch("own/a", &"0".repeat(40)).await.unwrap_err();
-    assert_eq!(kind, CallErrorKind::Unavailable);
+    let (kind, text) = place.fetch("own/a", &"1".repeat(40)).await.unwrap_err();
+    assert_eq!(kind, CallErrorKind::NotFound, "{text}");
+    assert!(text.contains("/own/a does not give out 1111"), "{text}");
 }
 
 #[tokio::test]

@@ -210,7 +210,7 @@ impl Job<'_> {
             place.push('_');
         }
         let fetched = self.host.fetch_action(whole, &place, self.facts.owner).await;
-        let fetched = fetched.map_err(|error| error.to_string())?;
+        let fetched = fetched.map_err(|error| error.of_fetch())?;
         let text = format!("Download action '{whole}' (SHA:{})", fetched.commit);
         self.events.say(self.system.now(), &text).await;
         self.fetched.directories.insert(whole.to_owned(), place.clone());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::JobId;
-use common::call::{ForwardWish, TreeWish};
+use common::call::{CallErrorKind, ForwardWish, TreeWish};
 use common::event::{Annotation, Conclusion, JobResult, Stream};
 use common::guest::{ATTACH_VERSION, GuestEvent, JobDocument, NativeCommits, RunnerFacts};
 use common::plan::{Containers, Dialect, PLAN_VERSION, Plan, Step, StepAction, Value};
@@ -48,7 +48,8 @@ impl Host for Actions {
         _body: &'a [u8],
     ) -> Pending<'a, Result<Answered, HostError>> {
         let sentence = format!("the service {} is down", wish.service);
-        Box::pin(std::future::ready(Err(HostError(sentence))))
+        let error = HostError::new(CallErrorKind::Unavailable, sentence);
+        Box::pin(std::future::ready(Err(error)))
     }
 
     fn fetch_action<'a>(
@@ -66,7 +67,14 @@ impl Host for Actions {
                 fs::write(path, text).unwrap();
                 commit = Some("c0ffee".to_owned());
             }
-            let absent = || HostError(format!("cannot fetch the action {reference}: not found"));
+            let absent = || {
+                // What stands at this address may be there another time.
+                let (kind, why) = match reference.starts_with("https://down.example/") {
+                    true => (CallErrorKind::Unavailable, "nobody answers"),
+                    false => (CallErrorKind::NotFound, "not found"),
+                };
+                HostError::new(kind, format!("cannot fetch the action {reference}: {why}"))
+            };
             Ok(Fetched { commit: commit.ok_or_else(absent)? })
         })
     }
