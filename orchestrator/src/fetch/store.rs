@@ -3,6 +3,7 @@
 //! ```text
 //!  actions/REPOSITORY/COMMIT.tar     REPOSITORY is the digest of its address
 //!  actions/REPOSITORY/lock           whoever fetches holds it
+//!  actions/REPOSITORY/new-RANDOM     where one is made
 //! ```
 
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -102,6 +103,7 @@ impl ActionStore {
         git::run(&repository, nothing, &arguments).await?;
         let file = path_of(directory, &commit);
         fs::rename(&made, &file).map_err(cannot)?;
+        drop(work);
         room::make(&self.settings, &file).await;
         Ok(Archive { commit, file })
     }

@@ -2,8 +2,9 @@
 //! is made of it.
 //!
 //! ```text
-//!  mirrors/REPOSITORY/git      the mirror, which grows by what each job needs
-//!  mirrors/REPOSITORY/lock     whoever changes or reads it holds it
+//!  mirrors/REPOSITORY/git          the mirror, which grows by what each job needs
+//!  mirrors/REPOSITORY/lock         whoever changes or reads it holds it
+//!  mirrors/REPOSITORY/new-RANDOM   what a job gets of it, until it has it
 //! ```
 
 use std::fs;
