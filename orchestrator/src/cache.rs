@@ -11,7 +11,8 @@
 //!
 //! Several processes may use one directory. An entry exists as soon as its `.entry` does, which is made
 //! once and never changed, so the first to save a key wins. The name of what is being saved comes from
-//! the job and the key: a job that goes on after this process was killed finds it again.
+//! the job and the key: a job that goes on after this process was killed finds it again. An entry says
+//! which job saved it, so that one that was not told may ask again.
 //!
 //! Jobs speak the protocols of the forges' cache services ([`JobCache::answer`]): the first version
 //! (forgejo-runner-protocol 8.8) and the second (github-runner-protocol 8.5).

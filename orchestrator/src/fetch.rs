@@ -26,6 +26,7 @@ pub use origin::Origin;
 pub(crate) use origin::Repository;
 pub(crate) use policy::Policy;
 pub(crate) use refs::is_commit;
+pub(crate) use room::sweep;
 pub use settings::FetchSettings;
 pub(crate) use sparse::check as check_sparse;
 pub(crate) use store::ActionStore;

@@ -33,7 +33,7 @@ use vm_manager::ssh::Guest;
 use crate::cache::{CacheSettings, CacheStore};
 use crate::calls::{JobServices, Keepers};
 use crate::events::{EventLog, ReceiverGone};
-use crate::fetch::{ActionStore, FetchSettings, TreeStore};
+use crate::fetch::{self, ActionStore, FetchSettings, TreeStore};
 use crate::freezing::Keys;
 use crate::job::{AFTER_LIMIT, TryError};
 use crate::record::Recorder;
@@ -444,8 +444,10 @@ impl Machines {
         Ok(instance)
     }
 
-    /// Removes what dead instances left, and guards what they keep.
+    /// Removes what dead instances left, and what was being fetched for them, and guards what they
+    /// keep.
     async fn sweep(&self) {
+        fetch::sweep(&self.settings.fetch).await;
         let host = self.settings.host.clone();
         let swept = tokio::task::spawn_blocking(move || sweep_dead(&host)).await;
         match swept {

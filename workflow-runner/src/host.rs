@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use common::call::{ForwardWish, TreeWish};
+use common::call::{CallErrorKind, ForwardWish, TreeWish};
 use tokio::io::AsyncRead;
 
 use crate::system::{Owner, Pending};
@@ -106,10 +106,37 @@ pub struct Fetched {
     pub commit: String,
 }
 
-/// What the host could not do: a sentence that says what and why, and what to look at.
+/// What the host could not do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct HostError(pub String);
+#[error("{message}")]
+pub struct HostError {
+    /// Of which kind the reason is; absent where the host did it and this machine could not make use
+    /// of it.
+    pub kind: Option<CallErrorKind>,
+    /// A sentence that says what and why, and what to look at.
+    pub message: String,
+}
+
+impl HostError {
+    /// An error of this kind.
+    pub fn new(kind: impl Into<Option<CallErrorKind>>, message: impl Into<String>) -> Self {
+        Self { kind: kind.into(), message: message.into() }
+    }
+
+    /// The sentence about something that could not be fetched, which also says whether it may come
+    /// another time. The host has tried several times by then.
+    pub(crate) fn of_fetch(&self) -> String {
+        let message = &self.message;
+        match self.kind {
+            Some(CallErrorKind::Unavailable | CallErrorKind::Busy) => format!(
+                "{message}; the forge could not be reached or the host could not fetch from it just \
+                 now, and running the job again may help"
+            ),
+            Some(CallErrorKind::NotFound | CallErrorKind::Refused | CallErrorKind::Invalid)
+            | None => message.clone(),
+        }
+    }
+}
 
 /// Nobody: for a job that runs without an orchestrator.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,7 +150,7 @@ impl Host for NoHost {
         _owner: Owner,
     ) -> Pending<'a, Result<Fetched, HostError>> {
         let sentence = format!("the action {reference} cannot be fetched: this job has no host");
-        Box::pin(async move { Err(HostError(sentence)) })
+        Box::pin(async move { Err(HostError::new(CallErrorKind::Refused, sentence)) })
     }
 
     fn fetch_tree<'a>(
@@ -134,7 +161,7 @@ impl Host for NoHost {
     ) -> Pending<'a, Result<Fetched, HostError>> {
         let name = &wish.repository;
         let sentence = format!("the repository {name} cannot be fetched: this job has no host");
-        Box::pin(async move { Err(HostError(sentence)) })
+        Box::pin(async move { Err(HostError::new(CallErrorKind::Refused, sentence)) })
     }
 
     fn ask<'a>(
@@ -144,7 +171,32 @@ impl Host for NoHost {
     ) -> Pending<'a, Result<Answered, HostError>> {
         let sentence =
             format!("the service {} cannot be asked: this job has no host", wish.service);
-        Box::pin(async move { Err(HostError(sentence)) })
+        Box::pin(async move { Err(HostError::new(CallErrorKind::Refused, sentence)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_come_another_time_is_worth_another_run() {
+        for (kind, is_worth) in [
+            (Some(CallErrorKind::Unavailable), true),
+            (Some(CallErrorKind::Busy), true),
+            (Some(CallErrorKind::NotFound), false),
+            (Some(CallErrorKind::Refused), false),
+            (Some(CallErrorKind::Invalid), false),
+            (None, false),
+        ] {
+            let text = HostError::new(kind, "cannot fetch it").of_fetch();
+            assert!(text.starts_with("cannot fetch it"), "{text}");
+            assert_eq!(
+                text.contains("running the job again may help"),
+                is_worth,
+                "{kind:?}: {text}"
+            );
+        }
     }
 }
 

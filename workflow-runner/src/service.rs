@@ -108,6 +108,31 @@ mod tests {
     }
 
     #[test]
+    fn variables_are_of_the_services_that_the_job_has() {
+        let names = |services: &[GuestService], dialect| -> Vec<&'static str> {
+            let variables = variables(services, "http://127.0.0.1:1", dialect);
+            assert!(variables.iter().all(|(_, value)| !value.contains("forge.example")));
+            variables.into_iter().map(|(name, _)| name).collect()
+        };
+        assert!(names(&[], Dialect::Forgejo).is_empty());
+        let caches = common::call::cache_service();
+        let cache = ["ACTIONS_CACHE_URL", "ACTIONS_RESULTS_URL"];
+        assert_eq!(names(std::slice::from_ref(&caches), Dialect::Forgejo), cache);
+        let github = names(&[caches], Dialect::Github);
+        assert_eq!(github, [&cache[..], &["ACTIONS_CACHE_SERVICE_V2"]].concat());
+        let with_token = |service: GuestService| {
+            let token = Some(common::request::Secret::new("t"));
+            GuestService { token, ..service }
+        };
+        let artifacts = with_token(artifacts("https://forge.example"));
+        let id = GuestService { name: ID_SERVICE.to_owned(), ..artifacts.clone() };
+        let runtime = ["ACTIONS_RESULTS_URL", "ACTIONS_RUNTIME_URL", "ACTIONS_RUNTIME_TOKEN"];
+        assert_eq!(names(&[artifacts], Dialect::Forgejo), runtime);
+        let tokens = ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"];
+        assert_eq!(names(&[id], Dialect::Forgejo), tokens);
+    }
+
+    #[test]
     fn addresses_in_an_answer_become_local() {
         let service = artifacts("https://forge.example");
         let answer = br#"{"ok":true,"url":"https://forge.example/twirp/a/Up?sig=1","n":["https://other/x"]}"#;

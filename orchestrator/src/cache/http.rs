@@ -4,7 +4,6 @@ mod blob;
 mod first;
 mod second;
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -28,8 +27,8 @@ pub(crate) struct JobCache {
     job: JobId,
     /// What may come that is no entry yet, as far as this process knows.
     room: Room,
-    /// The uploads that this process has made entries of: whoever made one may ask twice.
-    committed: Mutex<HashSet<u64>>,
+    /// Whoever makes an entry holds it: one that asks again may do so before the first time is done.
+    committing: Arc<Mutex<()>>,
 }
 
 impl From<SaveError> for Refusal {
@@ -50,7 +49,7 @@ type Answered = Result<Response<OutBody>, Refusal>;
 impl JobCache {
     pub(crate) fn new(store: Arc<CacheStore>, scope: Scope, job: JobId) -> Self {
         let room = Room::new(UPLOADS * store.entry_bytes());
-        Self { store, scope, job, room, committed: Mutex::default() }
+        Self { store, scope, job, room, committing: Arc::default() }
     }
 
     /// Answers a request of the job.
@@ -104,26 +103,20 @@ impl JobCache {
         let (key, job) = (self.scope.key(key), self.job);
         let work =
             move |store: &CacheStore, scope: &Scope| store.reserve(scope, job, &key, &version);
-        let number = self.blocking(work).await??;
-        self.committed.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        Ok(number)
+        Ok(self.blocking(work).await??)
     }
 
-    /// Makes an entry of an upload.
+    /// Makes an entry of an upload; done twice, it is done once.
     async fn commit(&self, number: u64, size: u64) -> Result<(), Refusal> {
-        let is_known = |known: &HashSet<u64>| known.contains(&number);
-        if is_known(&self.committed.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(());
-        }
-        let job = self.job;
+        let (job, room, committing) = (self.job, self.room.clone(), Arc::clone(&self.committing));
         let work = move |store: &CacheStore, scope: &Scope| {
-            let upload = store.upload(scope, job, number)?;
-            store.commit(scope, &upload, size)
+            let _turn = committing.lock().unwrap_or_else(PoisonError::into_inner);
+            if store.commit(scope, job, number, size)? {
+                room.give(size);
+            }
+            Ok::<(), SaveError>(())
         };
-        self.blocking(work).await??;
-        self.committed.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
-        self.room.give(size);
-        Ok(())
+        Ok(self.blocking(work).await??)
     }
 
     /// Answers with the content of a cache, or of a part of it.

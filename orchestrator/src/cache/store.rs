@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use common::ids::JobId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{CacheSettings, Scope, evict};
+use super::{CacheSettings, Scope, evict, upload};
 use crate::blob::BlobError;
 
 /// An entry is no larger than this, or than half of the quota: 10 GiB, as GitHub's repositories have.
@@ -35,6 +36,9 @@ pub(super) struct Entry {
     pub(super) data: String,
     /// When it was made, in milliseconds since 1970.
     pub(super) made: u64,
+    /// Which job saved it: one that did not hear so asks again. Absent in what older versions made.
+    #[serde(default)]
+    pub(super) job: Option<JobId>,
 }
 
 /// The end of the name of a file of an entry.
@@ -134,10 +138,22 @@ impl CacheStore {
         entry.is_some_and(|entry| is_whole(&place, &entry))
     }
 
-    /// Makes an entry of a file, which is moved.
+    /// Whether an entry of a job is whole, by the number under which it saved it, and its size.
+    pub(super) fn has_saved(&self, scope: &Scope, job: JobId, number: u64, size: u64) -> bool {
+        let place = self.place(scope);
+        entries(&place).filter_map(|path| read(&path)).any(|entry| {
+            (entry.job, entry.size, &entry.scope) == (Some(job), size, &scope.write)
+                && upload::number(scope, job, &entry.key, &entry.version) == number
+                && is_whole(&place, &entry)
+        })
+    }
+
+    /// Makes an entry of a file, which is moved. Who is killed meanwhile leaves the file, or a whole
+    /// entry.
     pub(super) fn add(
         &self,
         scope: &Scope,
+        job: JobId,
         (key, version): (&str, &str),
         file: &Path,
     ) -> Result<(), SaveError> {
@@ -149,21 +165,19 @@ impl CacheStore {
             size: file.metadata()?.len(),
             data: Uuid::now_v7().simple().to_string(),
             made: now(),
+            job: Some(job),
         };
         let path = place.join(file_of(&entry.scope, key, version));
         if read(&path).is_some_and(|old| !is_whole(&place, &old)) {
             // Its content is gone, and nobody can restore it.
             drop(fs::remove_file(&path));
         }
-        let data = data_of(&place, &entry);
-        fs::rename(file, &data)?;
-        if let Err(error) = publish(&path, &entry) {
-            drop(fs::remove_file(&data));
-            return Err(match error.kind() {
-                io::ErrorKind::AlreadyExists => taken(key),
-                _ => error.into(),
-            });
-        }
+        publish(&path, &entry).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => taken(key),
+            _ => error.into(),
+        })?;
+        // Until then the entry is not whole, and nobody's.
+        fs::rename(file, data_of(&place, &entry))?;
         evict::make_room(&self.settings, &path);
         Ok(())
     }

@@ -449,6 +449,87 @@ async fn a_repeated_question_is_answered_as_before() {
     assert_eq!(ask_json(&job, "POST", &reserve, wish).await.0, 413);
 }
 
+/// Before what a process may be killed that makes an entry.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    Content,
+    Tidying,
+    Answer,
+}
+
+/// The files of a directory whose names begin or end so.
+fn files(place: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<std::path::PathBuf> {
+    let all = fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|path| is_wanted(path.file_name().unwrap().to_str().unwrap())).collect()
+}
+
+/// Commits an upload of five bytes, is killed, and is asked the same again by its job and by another.
+async fn commit_and_be_killed(killed: Before, is_second: bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let first = store(directory.path(), 1 << 20);
+    let (job, other) = (main_job(&first), main_job(&first));
+    let wish = json!({ "key": "k", "version": "v" });
+    let (_, reserved) = ask_json(&job, "POST", &format!("{FIRST}/caches"), wish).await;
+    let place = format!("{FIRST}/caches/{}", reserved["cacheId"]);
+    assert_eq!(ask(&job, "PATCH", &place, body_of("bytes"), "bytes 0-4/*").await.0, 200);
+    let finalize = format!("{SECOND}/FinalizeCacheEntryUpload");
+    let commit = async |job: &JobCache, size: u64| match is_second {
+        true => {
+            let wish = json!({ "key": "k", "version": "v", "size_bytes": size });
+            ask_json(job, "POST", &finalize, wish).await.0
+        }
+        false => ask_json(job, "POST", &place, json!({ "size": size })).await.0,
+    };
+    let repository = directory.path().join(job.scope().directory);
+    let begin = format!("{}.", reserved["cacheId"]);
+    let upload = repository.join(format!("{begin}upload"));
+    let rest = files(&repository, |name| name.starts_with(&begin) && !name.ends_with("upload"));
+    let rest: Vec<_> = rest.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    assert_eq!(commit(&job, 5).await, 200);
+    if !matches!(killed, Before::Answer) {
+        rest.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
+    }
+    if matches!(killed, Before::Content) {
+        let data = files(&repository, |name| name.ends_with(".data"));
+        fs::rename(&data[0], upload).unwrap();
+    }
+    let after = store(directory.path(), 1 << 20);
+    let again = JobCache::new(Arc::clone(&after), job.scope(), job.job());
+    let other = JobCache::new(after, other.scope(), other.job());
+    assert_eq!(commit(&other, 5).await, 404, "it is another's");
+    assert!(commit(&again, 4).await >= 400, "it has another size");
+    for _ in 0..2 {
+        assert_eq!(commit(&again, 5).await, 200);
+    }
+    assert_eq!(restore(&other, "k").await, some("k", "bytes"));
+    assert!(files(&repository, |name| name.starts_with(&begin)).is_empty());
+}
+
+#[tokio::test]
+async fn a_commit_that_was_not_answered_may_be_repeated() {
+    for killed in [Before::Content, Before::Tidying, Before::Answer] {
+        for is_second in [false, true] {
+            eprintln!("{killed:?}, the second version: {is_second}");
+            commit_and_be_killed(killed, is_second).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_may_be_repeated_before_it_is_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let job = main_job(&store(directory.path(), 1 << 20));
+    let wish = json!({ "key": "k", "version": "v" });
+    let (_, reserved) = ask_json(&job, "POST", &format!("{FIRST}/caches"), wish).await;
+    let place = format!("{FIRST}/caches/{}", reserved["cacheId"]);
+    assert_eq!(ask(&job, "PATCH", &place, body_of("bytes"), "bytes 0-4/*").await.0, 200);
+    let commits = (0..8).map(|_| ask_json(&job, "POST", &place, json!({ "size": 5 })));
+    for (status, said) in futures_util::future::join_all(commits).await {
+        assert_eq!(status, 200, "{said}");
+    }
+    assert_eq!(restore(&job, "k").await, some("k", "bytes"));
+}
+
 #[tokio::test]
 async fn the_quota_is_kept_by_many_repositories_with_one_cache_each() {
     let directory = tempfile::tempdir().unwrap();

@@ -120,18 +120,27 @@ impl CacheStore {
         }
     }
 
-    /// Makes an entry of what has come, which has so many bytes.
+    /// Makes an entry of what has come under a number, which has so many bytes. False where the job
+    /// has done so before, in this process or another, and did not hear of it.
     pub(super) fn commit(
         &self,
         scope: &Scope,
-        upload: &Upload,
+        job: JobId,
+        number: u64,
         size: u64,
-    ) -> Result<(), SaveError> {
+    ) -> Result<bool, SaveError> {
+        let upload = self.upload(scope, job, number);
+        if self.has_saved(scope, job, number, size) {
+            // Who was killed may have left the rest of it.
+            upload.iter().for_each(|upload| upload.blob.remove());
+            return Ok(false);
+        }
+        let upload = upload?;
         upload.blob.check(size)?;
         let Pending { key, version, .. } = &upload.pending;
-        let added = self.add(scope, (key, version), &upload.blob.file());
+        let added = self.add(scope, job, (key, version), &upload.blob.file());
         upload.blob.remove();
-        added
+        added.map(|()| true)
     }
 }
 

@@ -81,8 +81,8 @@ fn refusal(url: &Url, status: StatusCode) -> CallError {
         StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => CallError::new(
             CallErrorKind::NotFound,
             format!(
-                "{url} does not exist, or this job may not read it ({status}); correct the name, or \
-                 write the whole address"
+                "{url} does not exist, or this job may not read it ({status}); look whether the name \
+                 is right and whether it is private, or write the whole address"
             ),
         ),
         _ => CallError::new(CallErrorKind::Unavailable, format!("{url} answers {status}")),

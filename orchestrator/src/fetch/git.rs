@@ -142,6 +142,24 @@ pub(super) async fn fetch(
     run(repository, &remote.settings(), &all).await.map(drop)
 }
 
+/// Whether a server gives out branches and tags only, and no other commits.
+pub(super) fn refuses_ids(error: &CallError) -> bool {
+    ["unadvertised object", "not our ref"].iter().any(|words| error.message.contains(words))
+}
+
+/// The error of a fetch: what a server does not give out is not there, and no other try brings it.
+pub(super) fn absent(error: CallError, wish: &str, url: &Url) -> CallError {
+    if !refuses_ids(&error) {
+        return error;
+    }
+    let said = &error.message;
+    let text = format!(
+        "{url} does not give out {wish}; look whether it is right, and in one of its branches or \
+         tags ({said})"
+    );
+    CallError::new(CallErrorKind::NotFound, text)
+}
+
 /// The first version of git that can be told at which addresses a name is (git-config(1),
 /// `http.curloptResolve`). An older one would ask for them again, and might get others.
 const TOLD_ADDRESSES: (u32, u32) = (2, 37);

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tar::{Archive, Builder, EntryType, Header};
-use tempfile::TempDir;
 
 use super::export::{CONFIGURATION, GIT};
 use super::git;
+use super::room::Work;
 use super::sparse::{PATTERNS_FILE, Wanted};
 
 /// Parts of a fresh repository that nobody needs.
@@ -78,7 +78,7 @@ pub(super) struct Part {
     pub(super) place: Place,
     pub(super) commit: String,
     /// Where its repository was made.
-    pub(super) work: TempDir,
+    pub(super) work: Work,
     /// What that is to be configured with. It never lies on this host's disk: it has the job's token
     /// in it.
     pub(super) configuration: String,

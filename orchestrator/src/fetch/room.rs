@@ -1,4 +1,12 @@
-//! Keeping what was fetched within its quota.
+//! Keeping what was fetched within its quota, and the directories in which something is made.
+//!
+//! ```text
+//!  REPOSITORY/new-RANDOM/lock     whoever works there holds it
+//!  REPOSITORY/new-RANDOM/work     what is made
+//! ```
+//!
+//! Several processes may use one directory. Such a directory is made and removed by who holds the lock of
+//! its repository; one whose own lock nobody holds is of a process that was killed.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,24 +29,89 @@ pub(super) const MIRROR: &str = "git";
 /// The beginning of the names of directories in which something is made.
 const WORK: &str = "new-";
 
-/// Nobody works in such a directory for so long: it is of a process that was killed.
+/// Where something is made in such a directory.
+const INSIDE: &str = "work";
+
+/// Nobody works for so long in one that has no lock, as older versions made them.
 const STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// A directory in which something is made. It goes with this.
+#[derive(Debug)]
+pub(super) struct Work {
+    path: PathBuf,
+    // It goes before its lock does.
+    _directory: TempDir,
+    _lock: File,
+}
+
+impl Work {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
 
 /// A directory to make something in, for who holds the lock of the repository. What dead makers have
 /// left there goes.
-pub(super) fn work(directory: &Path) -> io::Result<TempDir> {
-    for path in entries(directory).filter(|path| is_work(path)) {
-        let age = path.metadata().and_then(|facts| facts.modified()).map(|at| at.elapsed());
-        if age.is_ok_and(|age| age.is_ok_and(|age| age > STALE)) {
-            // What cannot be removed now goes another time.
-            drop(fs::remove_dir_all(&path));
-        }
+pub(super) fn work(repository: &Path) -> io::Result<Work> {
+    for path in works(repository).filter(|path| is_dead(path)) {
+        // What cannot be removed now goes another time.
+        drop(fs::remove_dir_all(&path));
     }
-    tempfile::Builder::new().prefix(WORK).tempdir_in(directory)
+    let directory = tempfile::Builder::new().prefix(WORK).tempdir_in(repository)?;
+    let lock = File::create(directory.path().join(LOCK))?;
+    lock.lock()?;
+    let path = directory.path().join(INSIDE);
+    fs::create_dir(&path)?;
+    Ok(Work { path, _directory: directory, _lock: lock })
 }
 
-fn is_work(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK))
+/// The directories of a repository in which something is made.
+fn works(repository: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    entries(repository).filter(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK))
+    })
+}
+
+/// Whether nobody works in such a directory any more.
+fn is_dead(work: &Path) -> bool {
+    match File::options().write(true).open(work.join(LOCK)) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        Err(_) => {
+            let made = work.metadata().and_then(|facts| facts.modified());
+            // A clock that went backwards makes nothing old.
+            made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > STALE))
+        }
+    }
+}
+
+/// Removes what dead makers have left in all repositories.
+pub(crate) async fn sweep(settings: &FetchSettings) {
+    let settings = settings.clone();
+    // What cannot be removed now goes another time.
+    drop(spawn_blocking(move || remove_dead(&settings)).await);
+}
+
+/// Does so; gives the bytes of what somebody works with.
+fn remove_dead(settings: &FetchSettings) -> u64 {
+    let mut bytes = 0;
+    for kind in [ACTIONS, MIRRORS] {
+        for repository in entries(&settings.directory.join(kind)) {
+            let mut works = works(&repository).peekable();
+            if works.peek().is_none() {
+                continue;
+            }
+            // Who holds it may be about to lock what it has just made.
+            let lock = File::open(repository.join(LOCK)).ok();
+            let lock = lock.filter(|lock| lock.try_lock().is_ok());
+            for work in works {
+                let is_gone = lock.is_some() && is_dead(&work) && fs::remove_dir_all(&work).is_ok();
+                if !is_gone {
+                    bytes += size(&work);
+                }
+            }
+        }
+    }
+    bytes
 }
 
 /// Something that can go.
@@ -74,7 +147,7 @@ fn evict(settings: &FetchSettings, keep: &Path) {
         let used = used.unwrap_or(SystemTime::UNIX_EPOCH);
         all.push(Kept { used, bytes: size(&path), path, lock: Some(lock) });
     }
-    let mut total: u64 = all.iter().map(|kept| kept.bytes).sum();
+    let mut total = all.iter().map(|kept| kept.bytes).sum::<u64>() + remove_dead(settings);
     all.sort_by_key(|kept| kept.used);
     for kept in all {
         if total <= settings.quota.0 {

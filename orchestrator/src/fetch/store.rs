@@ -3,6 +3,7 @@
 //! ```text
 //!  actions/REPOSITORY/COMMIT.tar     REPOSITORY is the digest of its address
 //!  actions/REPOSITORY/lock           whoever fetches holds it
+//!  actions/REPOSITORY/new-RANDOM     where one is made
 //! ```
 
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -92,7 +93,8 @@ impl ActionStore {
         let repository = work.path().join("git");
         let nothing: &[(String, String)] = &[];
         git::run(work.path(), nothing, &["init", "--quiet", "--bare", "git"]).await?;
-        git::fetch(&repository, remote, &["--depth=1"], &[wish]).await?;
+        let fetched = git::fetch(&repository, remote, &["--depth=1"], &[wish]).await;
+        fetched.map_err(|error| git::absent(error, wish, &remote.url))?;
         let arguments = ["rev-parse", "--verify", "FETCH_HEAD^{commit}"];
         let commit = git::run(&repository, nothing, &arguments).await?.trim().to_owned();
         let made = work.path().join("archive");
@@ -101,6 +103,7 @@ impl ActionStore {
         git::run(&repository, nothing, &arguments).await?;
         let file = path_of(directory, &commit);
         fs::rename(&made, &file).map_err(cannot)?;
+        drop(work);
         room::make(&self.settings, &file).await;
         Ok(Archive { commit, file })
     }

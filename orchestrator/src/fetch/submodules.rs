@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::modules::{self, Module, SUBMODULES, locate, refused, too_many};
 use super::parts::{BYTES, Part};
-use super::tree::{TreeStore, refuses_ids};
-use super::{Policy, Repository, export, room};
+use super::tree::TreeStore;
+use super::{Policy, Repository, export, git, room};
 
 /// How deep submodules may lie in submodules.
 const DEPTH: usize = 10;
@@ -124,7 +124,7 @@ fn inside(part: &Part, error: CallError) -> CallError {
 fn cannot(path: &str, url: &Url, commit: &str, error: &CallError) -> CallError {
     let what = format!("the submodule {path} ({url} at {commit}) cannot be fetched");
     let said = &error.message;
-    if refuses_ids(error) {
+    if git::refuses_ids(error) {
         let text = format!(
             "{what}: its server does not give out this commit; push it there, or let the submodule \
              stand at the end of a branch or at a tag ({said})"

@@ -6,14 +6,15 @@ mod tree;
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use common::call::CallErrorKind;
 use common::size::ByteSize;
 use simulators::GitServer;
 
 use super::store::{ActionStore, Archive};
-use super::{FetchSettings, Origin, Policy, Repository};
+use super::{FetchSettings, Origin, Policy, Repository, room, store, sweep};
 
 const FILE: (&str, &str) = ("action.yml", "name: one\n");
 
@@ -139,8 +140,9 @@ async fn what_is_not_there_is_named() {
     assert!(text.contains("has no branch or tag v9"), "{text}");
     let (_, text) = place.fetch("own/a", &commit[..10]).await.unwrap_err();
     assert!(text.contains(&format!("write its whole id: {commit}")), "{text}");
-    let (kind, _) = place.fetch("own/a", &"0".repeat(40)).await.unwrap_err();
-    assert_eq!(kind, CallErrorKind::Unavailable);
+    let (kind, text) = place.fetch("own/a", &"1".repeat(40)).await.unwrap_err();
+    assert_eq!(kind, CallErrorKind::NotFound, "{text}");
+    assert!(text.contains("/own/a does not give out 1111"), "{text}");
 }
 
 #[tokio::test]
@@ -213,4 +215,73 @@ async fn the_least_recently_used_goes_first() {
     assert_eq!(fetch(&commits[0]).await, before);
     assert_eq!(fetch(&commits[2]).await, before);
     assert!(fetch(&commits[1]).await > before);
+}
+
+/// A directory in which a process worked that was killed.
+fn dead(repository: &Path) -> PathBuf {
+    let work = repository.join("new-dead");
+    fs::create_dir_all(work.join("work/git")).unwrap();
+    fs::write(work.join("lock"), "").unwrap();
+    fs::write(work.join("work/git/pack"), "x").unwrap();
+    work
+}
+
+#[tokio::test]
+async fn what_the_dead_left_goes_and_what_somebody_works_with_stays() {
+    let place = place().await;
+    let settings = place.settings(1 << 30);
+    for kind in [room::ACTIONS, room::MIRRORS] {
+        let repository = settings.directory.join(kind).join("any");
+        let lock = store::lock(&repository).await.unwrap();
+        let living = room::work(&repository).unwrap();
+        let left = dead(&repository);
+        // Of an older version, whose process may live.
+        let unlocked = repository.join("new-unlocked");
+        fs::create_dir(&unlocked).unwrap();
+        sweep(&settings).await;
+        assert!(left.exists(), "who holds the repository may be making it");
+        drop(lock);
+        sweep(&settings).await;
+        assert!(!left.exists());
+        assert!(living.path().exists() && unlocked.exists());
+        let day = std::time::Duration::from_secs(25 * 3600);
+        fs::File::open(&unlocked).unwrap().set_modified(SystemTime::now() - day).unwrap();
+        // Whoever works there next removes it too.
+        let _lock = store::lock(&repository).await.unwrap();
+        let left = dead(&repository);
+        let next = room::work(&repository).unwrap();
+        assert!(!left.exists() && !unlocked.exists());
+        assert!(living.path().exists() && next.path().exists());
+        drop((living, next));
+        let names = fs::read_dir(&repository).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [store::LOCK]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_being_made_counts_and_what_the_dead_left_makes_room() {
+    let place = place().await;
+    let store = place.store(250_000);
+    let mut commits = Vec::new();
+    for number in 0..3 {
+        let text = format!("{number}{}", "x".repeat(100_000));
+        commits.push(place.server.commit("own/a", &[("action.yml", &text)]));
+    }
+    // Whether a commit is there when it is asked for.
+    let fetch = async |commit: &str| {
+        let before = place.server.asked().len();
+        store.fetch(&place.repository("own/a"), commit, &place.policy()).await.unwrap();
+        place.server.asked().len() == before
+    };
+    let mirror = place.settings(0).directory.join(room::MIRRORS).join("any");
+    drop(store::lock(&mirror).await.unwrap());
+    fs::write(dead(&mirror).join("work/large"), "x".repeat(100_000)).unwrap();
+    assert!(!fetch(&commits[0]).await);
+    assert!(!fetch(&commits[1]).await);
+    assert!(fetch(&commits[0]).await, "the dead make room");
+    let work = room::work(&mirror).unwrap();
+    fs::write(work.path().join("large"), "x".repeat(100_000)).unwrap();
+    assert!(!fetch(&commits[2]).await);
+    assert!(!fetch(&commits[0]).await, "it went for what is being made");
+    assert!(work.path().exists());
 }

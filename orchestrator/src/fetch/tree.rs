@@ -2,8 +2,9 @@
 //! is made of it.
 //!
 //! ```text
-//!  mirrors/REPOSITORY/git      the mirror, which grows by what each job needs
-//!  mirrors/REPOSITORY/lock     whoever changes or reads it holds it
+//!  mirrors/REPOSITORY/git          the mirror, which grows by what each job needs
+//!  mirrors/REPOSITORY/lock         whoever changes or reads it holds it
+//!  mirrors/REPOSITORY/new-RANDOM   what a job gets of it, until it has it
 //! ```
 
 use std::fs;
@@ -99,7 +100,12 @@ impl TreeStore {
         let directory = self.settings.directory.join(MIRRORS).join(digest(repository));
         let _lock = lock(&directory).await?;
         let mirror = directory.join(MIRROR);
-        if update(&mirror, &remote, &commit, &asked_for, wish).await? {
+        let updated = update(&mirror, &remote, &commit, &asked_for, wish).await;
+        let updated = updated.map_err(|error| match place.is_top() {
+            true => git::absent(error, &commit, &url),
+            false => error,
+        })?;
+        if updated {
             room::make(&self.settings, &mirror).await;
         }
         let work = room::work(&directory).map_err(|error| cannot_write(&directory, &error))?;
@@ -151,7 +157,7 @@ async fn update(
     let by_name = format!("+{asked_for}:refs/kept/{commit}");
     wishes.push(&by_id);
     match git::fetch(mirror, remote, &arguments, &wishes).await {
-        Err(error) if asked_for != commit && refuses_ids(&error) => {
+        Err(error) if asked_for != commit && git::refuses_ids(&error) => {
             wishes.pop();
             wishes.push(&by_name);
             git::fetch(mirror, remote, &arguments, &wishes).await?;
@@ -165,11 +171,6 @@ async fn update(
         let text = format!("{} does not have the commit {commit}", remote.url);
         CallError::new(CallErrorKind::NotFound, text)
     })
-}
-
-/// Whether a server gives out branches and tags only, and no other commits.
-pub(super) fn refuses_ids(error: &CallError) -> bool {
-    ["unadvertised object", "not our ref"].iter().any(|words| error.message.contains(words))
 }
 
 /// Removes what a git has left that was killed. Whoever calls this holds the mirror's lock.

@@ -127,7 +127,10 @@ pub(super) struct Shelf;
 
 impl Shelf {
     fn place(name: &str, to: &str) -> Result<Fetched, HostError> {
-        let absent = || HostError(format!("cannot fetch {name}: it does not exist"));
+        let absent = || {
+            let text = format!("cannot fetch {name}: it does not exist");
+            HostError::new(CallErrorKind::NotFound, text)
+        };
         copy(&folder(name).ok_or_else(absent)?, Path::new(to)).unwrap();
         Ok(Fetched { commit: COMMIT.to_owned() })
     }

@@ -210,7 +210,7 @@ impl Job<'_> {
             place.push('_');
         }
         let fetched = self.host.fetch_action(whole, &place, self.facts.owner).await;
-        let fetched = fetched.map_err(|error| error.to_string())?;
+        let fetched = fetched.map_err(|error| error.of_fetch())?;
         let text = format!("Download action '{whole}' (SHA:{})", fetched.commit);
         self.events.say(self.system.now(), &text).await;
         self.fetched.directories.insert(whole.to_owned(), place.clone());
@@ -285,26 +285,33 @@ impl Job<'_> {
             }
             inputs.push((input.name.clone(), value));
         }
-        let unknown: Vec<&(String, String)> = with
-            .iter()
-            .filter(|(given, _)| !declared.iter().any(|i| i.name.eq_ignore_ascii_case(given)))
-            .filter(|(given, _)| !found.takes(given))
-            .collect();
-        if !unknown.is_empty() {
-            let list = |names: Vec<&str>| {
-                names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
-            };
-            let text = format!(
-                "Unexpected input(s) {}, valid inputs are [{}]",
-                list(unknown.iter().map(|(name, _)| name.as_str()).collect()),
-                list(declared.iter().map(|input| input.name.as_str()).collect()),
-            );
-            self.events.warning(self.system.now(), &text).await;
-        }
+        let valid: Vec<&str> = declared.iter().map(|input| input.name.as_str()).collect();
+        let mut unknown = unknown(with, &valid);
+        unknown.retain(|given| !found.takes(given));
+        self.warn_of_inputs(&unknown, &valid).await;
         let is_known = |given: &str| declared.iter().any(|i| i.name.eq_ignore_ascii_case(given));
         inputs.extend(with.iter().filter(|(given, _)| !is_known(given)).cloned());
         Ok(inputs)
     }
+
+    /// Warns of the inputs that an action does not have.
+    pub(super) async fn warn_of_inputs(&mut self, unknown: &[&str], valid: &[&str]) {
+        if unknown.is_empty() {
+            return;
+        }
+        let list = |names: &[&str]| {
+            names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+        };
+        let text =
+            format!("Unexpected input(s) {}, valid inputs are [{}]", list(unknown), list(valid));
+        self.events.warning(self.system.now(), &text).await;
+    }
+}
+
+/// The inputs of a step that are not among these, which have no case.
+pub(super) fn unknown<'a>(with: &'a [(String, String)], valid: &[&str]) -> Vec<&'a str> {
+    let is_known = |given: &str| valid.iter().any(|name| name.eq_ignore_ascii_case(given));
+    with.iter().map(|(given, _)| given.as_str()).filter(|given| !is_known(given)).collect()
 }
 
 /// Whether this program does what an action does.

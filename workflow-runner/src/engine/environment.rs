@@ -184,7 +184,10 @@ mod tests {
                 github: &github,
                 tracking: "github_1",
                 debug: false,
-                services: &[],
+                services: &[
+                    ("ACTIONS_CACHE_URL", "http://127.0.0.1:1/".to_owned()),
+                    ("ACTIONS_RUNTIME_TOKEN", "artifacts".to_owned()),
+                ],
                 paths: &["/new".to_owned(), "/old".to_owned()],
             },
         )
@@ -213,6 +216,18 @@ mod tests {
         for both in [forgejo, gitea] {
             assert_eq!(both.get("GITEA_ACTIONS"), Some("true"));
             assert_eq!(both.get("GITEA_ACTIONS_RUNNER_VERSION"), version);
+        }
+    }
+
+    #[test]
+    fn a_script_is_told_of_the_services_on_forgejo_only() {
+        let github = environment(Dialect::Github, [&[], &[], &[]]);
+        assert_eq!(github.get("ACTIONS_CACHE_URL"), None);
+        assert_eq!(github.get("ACTIONS_RUNTIME_TOKEN"), None);
+        for dialect in [Dialect::Forgejo, Dialect::Gitea] {
+            let environment = environment(dialect, [&[], &[], &[]]);
+            assert_eq!(environment.get("ACTIONS_CACHE_URL"), Some("http://127.0.0.1:1/"));
+            assert_eq!(environment.get("ACTIONS_RUNTIME_TOKEN"), Some("artifacts"));
         }
     }
 

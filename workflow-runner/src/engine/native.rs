@@ -10,7 +10,7 @@ use common::plan;
 
 use crate::workflow::{self, Native, NativeAction, Version};
 
-use super::action::NODE;
+use super::action::{NODE, unknown};
 use super::fault::Fault;
 use super::interpreter::Said;
 use super::job::Job;
@@ -66,7 +66,14 @@ impl Job<'_> {
             }
             return Err(unlisted(reference, action).into());
         }
-        match self.run_native(performing, reference, (action.native, version), &with).await {
+        let performed =
+            self.run_native(performing, reference, (action.native, version), &with).await;
+        // The original warns of them by its own file.
+        if !has_node || !matches!(performed, Err(Unfit::Original(_))) {
+            let valid = action.native.inputs();
+            self.warn_of_inputs(&unknown(&with, valid), valid).await;
+        }
+        match performed {
             Ok(performed) => Ok(performed),
             Err(Unfit::Original(sentence)) if has_node => {
                 let text = format!("{sentence}; the original action does it");

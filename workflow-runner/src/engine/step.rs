@@ -369,7 +369,7 @@ impl Job<'_> {
             Source::Forge(wish) => {
                 let tree = self.directories.fetched_tree(step);
                 let fetched = self.host.fetch_tree(wish, &tree, owner).await;
-                let fetched = fetched.map_err(|error| error.to_string())?;
+                let fetched = fetched.map_err(|error| error.of_fetch())?;
                 checkout.place(&tree, Placement::Move, owner, system).await?;
                 system.remove(&tree).await?;
                 Ok(fetched.commit)

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use common::call::{CallAnswer, CallError, ForwardWish, HostCall, TreeWish};
+use common::call::{CallAnswer, CallError, CallErrorKind, ForwardWish, HostCall, TreeWish};
 use tokio::task::spawn_blocking;
 use tokio_util::io::SyncIoBridge;
 
@@ -42,19 +42,24 @@ impl Orchestrator {
         to: &str,
         owner: Owner,
     ) -> Result<Fetched, HostError> {
-        let cannot = |why: String| HostError(format!("cannot fetch {what}: {why}"));
-        let refused = |error: CallError| cannot(error.message);
+        let cannot = |kind: Option<CallErrorKind>, why: String| {
+            HostError::new(kind, format!("cannot fetch {what}: {why}"))
+        };
+        let refused = |error: CallError| cannot(Some(error.kind), error.message);
         let mut attempt = 1;
         loop {
             let answer = self.calls.call(call).await.map_err(refused)?;
             let (CallAnswer::Action { commit } | CallAnswer::Tree { commit }) = answer.head else {
-                return Err(cannot("the host answered another question".to_owned()));
+                return Err(refused(another_question()));
             };
             let loss = answer.body.loss();
             match place(answer.body, PathBuf::from(to), owner).await {
                 Ok(()) => return Ok(Fetched { commit }),
                 Err(_) if loss.is_set() && attempt < ATTEMPTS => attempt += 1,
-                Err(error) => return Err(cannot(error.to_string())),
+                Err(error) => {
+                    let kind = loss.is_set().then_some(CallErrorKind::Unavailable);
+                    return Err(cannot(kind, error.to_string()));
+                }
             }
         }
     }
@@ -92,10 +97,11 @@ impl Host for Orchestrator {
     ) -> Pending<'a, Result<Answered, HostError>> {
         Box::pin(async move {
             let call = HostCall::Forward(wish);
+            let refused = |error: CallError| HostError::new(error.kind, error.message);
             let answer = self.calls.call_with(&call, body).await;
-            let Answer { head, body } = answer.map_err(|error| HostError(error.message))?;
+            let Answer { head, body } = answer.map_err(refused)?;
             let CallAnswer::Forward { status, headers } = head else {
-                return Err(HostError("the host answered another question".to_owned()));
+                return Err(refused(another_question()));
             };
             Ok(Answered { status, headers, body: Box::new(body) })
         })
@@ -108,6 +114,10 @@ impl Host for Orchestrator {
     fn open_to(&self, network: ContainerNetwork) -> Pending<'_, Option<String>> {
         Box::pin(async move { self.forwarder.as_ref()?.open_to(network).await.ok() })
     }
+}
+
+fn another_question() -> CallError {
+    CallError::new(CallErrorKind::Invalid, "the host answered another question")
 }
 
 /// Unpacks an archive as it comes; what an attempt before it left goes.

@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use super::SystemError;
 use super::glob::Patterns;
@@ -20,21 +23,31 @@ pub(super) trait Visitor {
     fn enters(&self, _path: &Path) -> bool {
         true
     }
+
+    /// Whether links to directories are entered.
+    fn follows(&self) -> bool {
+        false
+    }
 }
 
-/// Shows what absolute patterns include, in the order of their names; links are not followed.
+/// A directory, whatever leads to it: its device and its number there.
+type Identity = (u64, u64);
+
+/// Shows what absolute patterns include, in the order of their names.
 pub(super) fn walk(patterns: &[String], visitor: &mut dyn Visitor) -> Result<(), SystemError> {
     let patterns = Patterns::parse("/", patterns.iter().map(String::as_str));
     for start in patterns.starts() {
         let path = start.iter().fold(PathBuf::from("/"), |path, part| path.join(part));
-        enter(&path, &mut start.clone(), &patterns, visitor)?;
+        enter(&path, &mut start.clone(), &mut Vec::new(), &patterns, visitor)?;
     }
     Ok(())
 }
 
+/// Goes on at a path; `above` are the directories in which it lies, from the start on.
 fn enter(
     path: &Path,
     parts: &mut Vec<String>,
+    above: &mut Vec<Identity>,
     patterns: &Patterns,
     visitor: &mut dyn Visitor,
 ) -> Result<(), SystemError> {
@@ -56,7 +69,14 @@ fn enter(
     if is_plain && !parts.is_empty() && patterns.includes(parts) {
         visitor.visit(path, &facts).map_err(failed)?;
     }
-    if !facts.is_dir() || !patterns.may_include_below(parts) {
+    if !patterns.may_include_below(parts) {
+        return Ok(());
+    }
+    let Some(identity) = directory(path, &facts, visitor.follows()).map_err(failed)? else {
+        return Ok(());
+    };
+    // A link to a directory in which it lies leads to nothing new.
+    if above.contains(&identity) {
         return Ok(());
     }
     if parts.len() > DEPTH {
@@ -68,10 +88,31 @@ fn enter(
         fs::read_dir(path).map_err(failed)?.map(|entry| entry.map(|e| e.file_name())).collect();
     let mut names = names.map_err(failed)?;
     names.sort_unstable();
+    above.push(identity);
     for name in names {
         parts.push(name.to_string_lossy().into_owned());
-        enter(&path.join(&name), parts, patterns, visitor)?;
+        enter(&path.join(&name), parts, above, patterns, visitor)?;
         parts.pop();
     }
+    above.pop();
     Ok(())
+}
+
+/// The directory at a path, or to which a link there leads if links are followed.
+fn directory(path: &Path, facts: &Metadata, follows: bool) -> io::Result<Option<Identity>> {
+    let identity = |facts: &Metadata| facts.is_dir().then(|| (facts.dev(), facts.ino()));
+    if !facts.is_symlink() || !follows {
+        return Ok(identity(facts));
+    }
+    match fs::metadata(path) {
+        Ok(facts) => Ok(identity(&facts)),
+        Err(error) if leads_nowhere(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a link leads to nothing, or to itself.
+fn leads_nowhere(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(Errno::ELOOP as i32)
 }

@@ -16,7 +16,7 @@ use super::glob::Patterns;
 use super::walk::{Visitor, walk};
 use super::{Found, Owner, Packed, SystemError, below};
 
-/// The most entries of an archive that is unpacked.
+/// The most entries of an archive.
 const ENTRIES: usize = 2_000_000;
 
 /// A file of this size needs the larger form of an entry.
@@ -58,12 +58,20 @@ struct Finder {
 
 impl Visitor for Finder {
     fn visit(&mut self, path: &Path, facts: &Metadata) -> io::Result<()> {
-        // A link counts as what it leads to; those to directories are not entered.
+        // A link counts as what it leads to.
         let is_file = facts.is_file() || (facts.is_symlink() && path.is_file());
+        if is_file && self.files.len() == ENTRIES {
+            // Directories full of links to each other have many paths.
+            return Err(io::Error::other(format!("there are more than {ENTRIES} files")));
+        }
         if is_file {
             self.files.push(path.to_owned());
         }
         Ok(())
+    }
+
+    fn follows(&self) -> bool {
+        true
     }
 
     fn enters(&self, path: &Path) -> bool {
@@ -239,6 +247,55 @@ mod tests {
         let all = [".git/HEAD", ".hidden", "deep/two", "link*", "one*"];
         assert_eq!(names(&["out"], true).await, all);
         assert_eq!(names(&["missing"], true).await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn links_to_directories_are_entered_and_those_that_go_round_are_not() {
+        let base = tree();
+        let (other, path) = (tempfile::tempdir().unwrap(), |name: &str| base.path().join(name));
+        fs::create_dir(other.path().join("sub")).unwrap();
+        fs::write(other.path().join("sub/far"), "far").unwrap();
+        symlink(other.path(), path("out/away")).unwrap();
+        symlink(other.path().join("sub"), other.path().join("twin")).unwrap();
+        for (target, link) in [
+            ("..", "out/deep/up"),
+            (".", "out/deep/here"),
+            ("self", "out/self"),
+            ("nothing", "out/nothing"),
+            ("one/x", "out/through"),
+        ] {
+            symlink(target, path(link)).unwrap();
+        }
+        let found = |pattern: &str| -> Vec<String> {
+            let patterns = vec![format!("{}/{pattern}", base.path().display())];
+            let files = find(&ZipWish { patterns, hidden: false, level: 0 }).unwrap();
+            let below = |file: PathBuf| file.strip_prefix(base.path()).unwrap().to_owned();
+            files.into_iter().map(|file| below(file).to_str().unwrap().to_owned()).collect()
+        };
+        let far = ["out/away/sub/far", "out/away/twin/far"];
+        let near = ["out/deep/two", "out/link", "out/one"];
+        assert_eq!(found("out"), [&far[..], &near[..]].concat());
+        assert_eq!(found("out/away/"), far);
+        assert_eq!(found("out/*/sub"), far[..1]);
+        // A link out of where the search begins is followed once.
+        let up = ["away/sub/far", "away/twin/far", "link", "one"];
+        let up = up.map(|name| format!("out/deep/up/{name}"));
+        assert_eq!(found("out/deep"), [&["out/deep/two".to_owned()], &up[..]].concat());
+    }
+
+    #[tokio::test]
+    async fn a_link_to_a_directory_is_packed_as_a_directory() {
+        let (base, to) = (tree(), tempfile::tempdir().unwrap());
+        symlink("out/deep", base.path().join("made")).unwrap();
+        let patterns = vec![format!("{}/made", base.path().display())];
+        let mut packing = Local::new().zip(ZipWish { patterns, hidden: false, level: 6 });
+        let mut bytes = Vec::new();
+        packing.archive.read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(packing.result.await.unwrap().files, 1);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        unzip(file, to.path(), owner()).unwrap();
+        assert_eq!(fs::read_to_string(to.path().join("two")).unwrap(), "out/deep/two");
     }
 
     /// An archive with entries of these names.

@@ -34,6 +34,73 @@ impl Native {
             Self::DownloadArtifact => "download-artifact",
         }
     }
+
+    /// The inputs that the originals have, in any of the major versions.
+    #[must_use]
+    pub const fn inputs(self) -> &'static [&'static str] {
+        match self {
+            Self::Checkout => &[
+                "repository",
+                "ref",
+                "token",
+                "ssh-key",
+                "ssh-known-hosts",
+                "ssh-strict",
+                "ssh-user",
+                "persist-credentials",
+                "path",
+                "clean",
+                "filter",
+                "sparse-checkout",
+                "sparse-checkout-cone-mode",
+                "fetch-depth",
+                "fetch-tags",
+                "show-progress",
+                "lfs",
+                "submodules",
+                "set-safe-directory",
+                "github-server-url",
+            ],
+            Self::Cache => &[
+                "path",
+                "key",
+                "restore-keys",
+                "upload-chunk-size",
+                "enableCrossOsArchive",
+                "fail-on-cache-miss",
+                "lookup-only",
+                "save-always",
+            ],
+            Self::RestoreCache => &[
+                "path",
+                "key",
+                "restore-keys",
+                "enableCrossOsArchive",
+                "fail-on-cache-miss",
+                "lookup-only",
+            ],
+            Self::SaveCache => &["path", "key", "upload-chunk-size", "enableCrossOsArchive"],
+            Self::UploadArtifact => &[
+                "name",
+                "path",
+                "if-no-files-found",
+                "retention-days",
+                "compression-level",
+                "overwrite",
+                "include-hidden-files",
+            ],
+            Self::DownloadArtifact => &[
+                "name",
+                "artifact-ids",
+                "path",
+                "pattern",
+                "merge-multiple",
+                "github-token",
+                "repository",
+                "run-id",
+            ],
+        }
+    }
 }
 
 /// An action that this program stands for.

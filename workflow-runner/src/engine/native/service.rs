@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use crate::host::{Answered, Host};
 
 /// An answer in JSON has no more bytes.
-const JSON_BYTES: u64 = 4 * 1024 * 1024;
+const JSON_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A service of the job.
 #[derive(Clone, Copy)]

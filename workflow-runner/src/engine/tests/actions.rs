@@ -255,6 +255,17 @@ async fn what_cannot_run_is_a_sentence() {
 }
 
 #[tokio::test]
+async fn an_action_that_may_come_another_time_says_so() {
+    let again = "running the job again may help.";
+    for (reference, says) in [("https://down.example/own/a@v1", true), ("own/none@v1", false)] {
+        let story = job().run("echo first").uses(reference, &[]).play().await;
+        assert_eq!(story.result, JobResult::Failure, "{}", story.log());
+        assert!(story.log().contains("Cannot fetch the action"), "{}", story.log());
+        assert_eq!(story.log().contains(again), says, "{}", story.log());
+    }
+}
+
+#[tokio::test]
 async fn odd_inputs_are_warnings() {
     let file = composite(
         "- run: echo [${{ inputs.needed }}${{ inputs.other }}]\n  shell: sh",

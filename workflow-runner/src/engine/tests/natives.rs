@@ -90,6 +90,38 @@ async fn an_input_that_this_program_does_not_know_is_for_the_original() {
 }
 
 #[tokio::test]
+async fn inputs_that_the_original_does_not_have_are_a_warning() {
+    let unexpected = "Unexpected input(s)";
+    let with = [("Path", "x"), ("show-progress", "false"), ("ssh-strict", "true")];
+    let story = job().tree(&[("a", "")]).uses("actions/checkout@v4", &with).play().await;
+    assert_eq!(story.result, JobResult::Success, "{}", story.log());
+    assert!(!story.log().contains(unexpected), "{}", story.log());
+    for (reference, with, expected) in [
+        ("actions/checkout@v4", [("depth", "0"), ("clean", "")], "'depth', valid inputs are ['rep"),
+        ("actions/cache@v4", [("key", "k"), ("paths", "a")], "'paths', valid inputs are ['path'"),
+        ("actions/cache/save@v4", [("restore-keys", "k"), ("key", "k")], "'restore-keys', valid"),
+        ("actions/upload-artifact@v4", [("pth", "a"), ("files", "a")], "'pth', 'files', valid"),
+        ("actions/download-artifact@v4", [("a", "b"), ("path", "a")], "'a', valid inputs are"),
+    ] {
+        let story = job().tree(&[("a", "")]).uses(reference, &with).play().await;
+        let text = format!("{unexpected} {expected}");
+        assert!(story.log().contains(&text), "{reference}: {}", story.log());
+    }
+    // An original says it itself, and once.
+    let with = [("lfs", "true"), ("other", "x")];
+    let (builder, _bin) = machine(true);
+    let story = builder
+        .action("actions/checkout@v4", "action.yml", "runs: { using: node20, main: main }\n")
+        .action("actions/checkout@v4", "main", "echo the original")
+        .uses("actions/checkout@v4", &with)
+        .play()
+        .await;
+    assert!(is_original(&story), "{}", story.log());
+    assert!(story.log().contains("Unexpected input(s) 'lfs', 'other', valid inputs are []"));
+    assert_eq!(story.log().matches(unexpected).count(), 1, "{}", story.log());
+}
+
+#[tokio::test]
 async fn a_cache_whose_service_is_down_is_a_warning() {
     let with = [("path", "a"), ("key", "k")];
     let story = job()

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::JobId;
-use common::call::{ForwardWish, ID_SERVICE, TreeWish, artifact_service, cache_service};
+use common::call::{
+    CallErrorKind, ForwardWish, ID_SERVICE, TreeWish, artifact_service, cache_service,
+};
 use common::event::{Annotation, Conclusion, JobResult, Stream};
 use common::guest::{
     ATTACH_VERSION, GuestEvent, GuestService, JobDocument, NativeCommits, RunnerFacts,
@@ -56,7 +58,8 @@ impl Host for Actions {
         _body: &'a [u8],
     ) -> Pending<'a, Result<Answered, HostError>> {
         let sentence = format!("the service {} is down", wish.service);
-        Box::pin(std::future::ready(Err(HostError(sentence))))
+        let error = HostError::new(CallErrorKind::Unavailable, sentence);
+        Box::pin(std::future::ready(Err(error)))
     }
 
     fn address(&self) -> Option<&str> {
@@ -83,7 +86,14 @@ impl Host for Actions {
                 fs::write(path, text).unwrap();
                 commit = Some("c0ffee".to_owned());
             }
-            let absent = || HostError(format!("cannot fetch the action {reference}: not found"));
+            let absent = || {
+                // What stands at this address may be there another time.
+                let (kind, why) = match reference.starts_with("https://down.example/") {
+                    true => (CallErrorKind::Unavailable, "nobody answers"),
+                    false => (CallErrorKind::NotFound, "not found"),
+                };
+                HostError::new(kind, format!("cannot fetch the action {reference}: {why}"))
+            };
             Ok(Fetched { commit: commit.ok_or_else(absent)? })
         })
     }

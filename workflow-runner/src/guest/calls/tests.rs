@@ -128,20 +128,22 @@ async fn what_the_host_refuses_is_a_sentence_and_is_not_asked_for_again() {
     switchboard.attach();
     let owner = Owner { uid: 0, gid: 0 };
     let host = Orchestrator::new(calls);
-    let serve = async {
-        let call = begun(&mut switchboard).await;
-        let error = CallError::new(CallErrorKind::NotFound, "there is none");
-        switchboard.take(call, Reply::Head(Err(error)));
-    };
-    let (fetched, ()) =
-        tokio::join!(host.fetch_action("own/name@v1", "/nonexistent", owner), serve);
-    let expected = "cannot fetch the action own/name@v1: there is none";
-    assert_eq!(fetched.unwrap_err(), HostError(expected.to_owned()));
-    assert!(
-        switchboard
-            .try_next()
-            .is_none_or(|left| matches!(left, FromGuest::Call { ask: Ask::End, .. }))
-    );
+    for kind in [CallErrorKind::NotFound, CallErrorKind::Unavailable] {
+        let serve = async {
+            let call = begun(&mut switchboard).await;
+            let error = CallError::new(kind, "there is none");
+            switchboard.take(call, Reply::Head(Err(error)));
+        };
+        let (fetched, ()) =
+            tokio::join!(host.fetch_action("own/name@v1", "/nonexistent", owner), serve);
+        let expected = "cannot fetch the action own/name@v1: there is none";
+        assert_eq!(fetched.unwrap_err(), HostError::new(kind, expected));
+        assert!(
+            switchboard
+                .try_next()
+                .is_none_or(|left| matches!(left, FromGuest::Call { ask: Ask::End, .. }))
+        );
+    }
 }
 
 #[tokio::test]
