@@ -198,11 +198,6 @@ mod tests {
             );
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_network_has_the_addresses_of_its_subnet() {

@@ -269,8 +269,9 @@ mod tests {
         let found = |pattern: &str| -> Vec<String> {
             let patterns = vec![format!("{}/{pattern}", base.path().display())];
             let files = find(&ZipWish { patterns, hidden: false, level: 0 }).unwrap();
-            let below = |file: PathBuf| file.strip_prefix(base.path()).unwrap().to_owned();
-            files.into_iter().map(|file| below(file).to_str().unwrap().to_owned()).collect()
+            let below = |path: &Path| path.strip_prefix(base.path()).unwrap().to_owned();
+            let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+            files.iter().map(|file| text(below(Path::new(&file.path)))).collect()
         };
         let far = ["out/away/sub/far", "out/away/twin/far"];
         let near = ["out/deep/two", "out/link", "out/one"];
