@@ -143,7 +143,6 @@ jobs:
           test ! -e got/.hidden
           test ! -e all/older
           cat old/one old/deep/two older/older/three
-          test ! -e older/made
           test ! -s old/empty && test -f old/empty
           test $(wc -c <old/large) = 9000000
           cmp old/large older/older/large
