@@ -164,6 +164,7 @@ impl Job<'_> {
     /// Runs what of actions comes before the first step.
     pub(in crate::engine) async fn run_before(&mut self, parts: &[Later]) {
         for part in parts {
+            self.notice_end().await;
             let index = part.step.index;
             let state = Box::pin(self.run_later(part)).await;
             self.states.insert(index, state);

@@ -338,6 +338,57 @@ async fn what_runs_before_the_first_step_is_bounded() {
 }
 
 #[tokio::test]
+async fn what_runs_before_the_first_step_may_be_as_deep_as_any_action() {
+    let (mut builder, _bin) = with_node_before();
+    for number in 1..9 {
+        let file = uses(&format!("own/{}@v1", number + 1), 1);
+        builder = builder.action(&format!("own/{number}@v1"), "action.yml", &file);
+    }
+    let story = builder
+        .action("own/9@v1", "action.yml", &uses("own/js@v1", 2))
+        .action("own/js@v1", "action.yml", BEFORE)
+        .action("own/js@v1", "pre", "echo before")
+        .action("own/js@v1", "main", "echo main")
+        .uses("own/1@v1", &[])
+        .play()
+        .await;
+    assert_eq!(story.output(), "before\nbefore\nmain\nmain", "{}", story.log());
+}
+
+#[tokio::test]
+async fn a_cancel_is_noticed_between_what_runs_before_the_first_step() {
+    let (mut builder, bin) = with_node_before();
+    for (name, pre_if, pre) in [
+        ("waits", "always()", "mkfifo \"$FIFO\"; echo ready; read line <\"$FIFO\""),
+        ("success", "success()", "echo success"),
+        ("cancelled", "cancelled()", "echo cancelled"),
+    ] {
+        let reference = format!("own/{name}@v1");
+        let file = format!("runs: {{ using: node20, pre: p, pre-if: {pre_if}, main: m }}\n");
+        builder = builder.action(&reference, "action.yml", &file).action(&reference, "p", pre);
+    }
+    let outer =
+        composite("- uses: own/waits@v1\n- uses: own/success@v1\n- uses: own/cancelled@v1", "");
+    let fifo = bin.path().join("fifo");
+    let story = builder
+        .env("FIFO", fifo.to_str().unwrap())
+        .action("own/outer@v1", "action.yml", &outer)
+        .uses("own/outer@v1", &[])
+        .uses("own/cancelled@v1", &[])
+        .play_with(move |event, cancel| {
+            let common::guest::GuestEvent::Log(batch) = event else { return };
+            if batch.lines.iter().any(|line| line.text.to_text() == "ready") {
+                cancel.cancel();
+                std::fs::write(&fifo, "go on\n").unwrap();
+            }
+        })
+        .await;
+    assert_eq!(story.output(), "ready\ncancelled\ncancelled", "{}", story.log());
+    assert_eq!(story.result, JobResult::Cancelled);
+    assert_eq!(story.outcomes(), [(Skipped, Skipped); 2]);
+}
+
+#[tokio::test]
 async fn an_action_that_uses_itself_beside_one_with_a_part_before_the_first_step_fails() {
     let (builder, _bin) = with_node_before();
     let cycle = composite("- uses: own/js@v1\n- uses: own/cycle@v1", "");
