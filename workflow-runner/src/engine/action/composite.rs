@@ -1,6 +1,6 @@
 //! Actions made of steps (github-runner-protocol 8.6). They run as a job inside their step, with an
-//! `inputs` and a `steps` context of their own. What of the actions inside comes before the job's first
-//! step runs as such a job too, without steps.
+//! `inputs` and a `steps` context of their own. What of the actions inside comes before the job's
+//! first step runs as such a job too, without steps.
 
 use std::collections::BTreeMap;
 
@@ -126,9 +126,9 @@ impl Job<'_> {
         Ok(job)
     }
 
-    /// Runs what of the actions inside an action comes before the job's first step, with these inputs
-    /// of the action, and keeps what it told their later parts. Boxed: it may be of actions further
-    /// inside.
+    /// Runs what of the actions inside an action comes before the job's first step, with these
+    /// inputs of the action, and keeps what it told their later parts. Boxed: it may be of actions
+    /// further inside.
     pub(super) fn run_inside_before<'b>(
         &'b mut self,
         performing: &'b Performing<'_>,

@@ -1,5 +1,5 @@
-//! Before the first step of a job: the actions that it uses are fetched, and what of them runs then is
-//! found (github-runner-protocol 8.1 and 8.6, forgejo-runner-protocol 8.7).
+//! Before the first step of a job: the actions that it uses are fetched, and what of them runs then
+//! is found (github-runner-protocol 8.1 and 8.6, forgejo-runner-protocol 8.7).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::workflow::{Reference, Runs};
 /// What is known while the actions of a job are fetched.
 #[derive(Default)]
 struct Preparing {
-    /// What stands in `uses`, of all that was looked at; with the action where something of it, or of
-    /// the actions inside it, runs before the first step. Only those are looked at again where they
-    /// are used again: actions that use each other many times do not take long.
+    /// What stands in `uses`, of all that was looked at; with the action where something of it, or
+    /// of the actions inside it, runs before the first step. Only those are looked at again where
+    /// they are used again: actions that use each other many times do not take long.
     known: HashMap<String, Option<Arc<Found>>>,
     /// How many files and programs run before the first step.
     parts: usize,
@@ -29,8 +29,8 @@ impl Preparing {
         self.parts += 1;
         if self.parts > STEPS {
             return Err(format!(
-                "more than {STEPS} parts of actions would run before the first step of this job; use \
-                 fewer actions that have such a part, or use them less often"
+                "more than {STEPS} parts of actions would run before the first step of this job; \
+                 use fewer actions that have such a part, or use them less often"
             )
             .into());
         }
@@ -39,14 +39,15 @@ impl Preparing {
 }
 
 impl Job<'_> {
-    /// Fetches every action that the job's steps name, and those that composite actions name, before
-    /// the first step; gives what of them runs then.
+    /// Fetches every action that the job's steps name, and those that composite actions name,
+    /// before the first step; gives what of them runs then.
     pub(in crate::engine) async fn prepare_actions(&mut self) -> Result<Vec<Later>, Fault> {
         let (mut preparing, mut first) = (Preparing::default(), Vec::new());
         let steps = self.document.plan.steps.clone();
         let limits = self.limits(None, false);
+        let prepare = Box::pin(self.prepare_steps(&steps, 0, &mut preparing, &mut first));
         tokio::select! {
-            prepared = Box::pin(self.prepare_steps(&steps, 0, &mut preparing, &mut first)) => prepared?,
+            prepared = prepare => prepared?,
             // The steps find out why.
             _ = limits.reached() => {}
         }
