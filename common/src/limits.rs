@@ -11,7 +11,8 @@ pub const GIB: u64 = 1024 * MIB;
 
 /// A JobRequest, encoded. A larger one is refused with the size and this limit.
 pub const JOB_REQUEST_BYTES: u64 = 16 * MIB;
-/// Steps in one job. More are refused before a machine starts.
+/// Steps in one job. More are refused before a machine starts. As many parts of actions may run before
+/// the first step; more fail the job.
 pub const STEPS: usize = 1_000;
 /// Values to mask in one job. Further ones are ignored with one notice in the log.
 pub const MASKS: usize = 10_000;

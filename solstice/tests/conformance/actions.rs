@@ -74,7 +74,8 @@ impl Repository {
         });
         let runs_before = |directory: &str| {
             let script = format!("{directory}/pre.js");
-            directory == "pre" || self.files.iter().any(|(path, _)| *path == script)
+            // Those made of steps that have such an action inside are named so.
+            directory.starts_with("pre") || self.files.iter().any(|(path, _)| *path == script)
         };
         let Self { name, version, .. } = self;
         let reference = |directory: &str| match directory {

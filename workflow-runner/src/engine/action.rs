@@ -4,12 +4,12 @@
 mod composite;
 mod docker;
 mod node;
+mod prepare;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 
 use common::event::Conclusion;
-use common::plan::{Step, StepAction};
 
 use crate::workflow::{self, Action, DockerImage, Reference, Runs};
 
@@ -20,7 +20,7 @@ use super::interpreter::Said;
 use super::job::Job;
 use super::step::{Performed, Performing};
 use super::workspace::inside;
-pub(super) use node::{Later, NODE};
+pub(super) use node::{Later, NODE, States};
 
 /// The file of an action has no more bytes.
 const FILE_BYTES: u64 = common::limits::MIB;
@@ -36,13 +36,6 @@ const DEPTH: usize = 9;
 #[derive(Debug, Default)]
 pub(super) struct Fetched {
     directories: HashMap<String, String>,
-}
-
-/// What is known while the actions of a job are fetched before its first step.
-#[derive(Default)]
-struct Preparing {
-    known: HashSet<String>,
-    first: Vec<Later>,
 }
 
 /// An action that can run.
@@ -106,6 +99,7 @@ impl Job<'_> {
             }
         };
         let inputs = self.inputs(&found, &with, performing).await?;
+        self.warn_of_inputs(&found, &with, &inputs).await;
         match &found.action.runs {
             Runs::Composite(steps) => self.run_composite(performing, &found, steps, inputs).await,
             Runs::Node(_) => deep(|| self.run_node(performing, &found, inputs)).await,
@@ -118,59 +112,6 @@ impl Job<'_> {
             )
             .into()),
         }
-    }
-
-    /// Fetches every action that the job's steps name, and those that composite actions name, before
-    /// the first step; gives what of them runs then.
-    pub(super) async fn prepare_actions(&mut self) -> Result<Vec<Later>, Fault> {
-        let mut preparing = Preparing::default();
-        let steps = self.document.plan.steps.clone();
-        let limits = self.limits(None, false);
-        tokio::select! {
-            prepared = Box::pin(self.prepare_steps(&steps, 0, &mut preparing)) => prepared?,
-            // The steps find out why.
-            _ = limits.reached() => {}
-        }
-        Ok(preparing.first)
-    }
-
-    async fn prepare_steps(
-        &mut self,
-        steps: &[Step],
-        depth: usize,
-        preparing: &mut Preparing,
-    ) -> Result<(), Fault> {
-        for step in steps {
-            let StepAction::Uses { reference, .. } = &step.action else { continue };
-            if is_native(reference) {
-                continue;
-            }
-            // The workflow's own actions come with the checkout.
-            let Ok(Reference::Remote(_)) = Reference::parse(reference) else { continue };
-            let is_known = !preparing.known.insert(reference.clone());
-            if is_known && depth > 0 {
-                continue;
-            }
-            let found = self.find(reference).await?;
-            match &found.action.runs {
-                Runs::Composite(_) if is_known => {}
-                Runs::Composite(steps) if depth < DEPTH => {
-                    let steps = steps.clone();
-                    Box::pin(self.prepare_steps(&steps, depth + 1, preparing)).await?;
-                }
-                Runs::Composite(_) => return Err(too_deep(reference)),
-                Runs::Node(node) if depth == 0 => {
-                    let part = (node.pre.as_deref(), node.pre_if.as_deref());
-                    preparing.first.extend(Later::pre(step, &found, part));
-                }
-                Runs::Docker(docker) if depth == 0 => {
-                    let part = (docker.pre_entrypoint.as_deref(), docker.pre_if.as_deref());
-                    preparing.first.extend(Later::pre(step, &found, part));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     /// Finds the files of an action, fetching them where needed, and reads what it is.
@@ -274,28 +215,42 @@ impl Job<'_> {
                 }
                 (None, None) => String::new(),
             };
-            if input.required && value.is_empty() {
-                let text = format!("Input required and not supplied: {}", input.name);
-                self.events.warning(self.system.now(), &text).await;
-            }
-            if let (Some(_), Some(text)) = (given, &input.deprecation) {
-                let name = &input.name;
-                let text = format!("Input '{name}' has been deprecated with message: {text}");
-                self.events.warning(self.system.now(), &text).await;
-            }
             inputs.push((input.name.clone(), value));
         }
-        let valid: Vec<&str> = declared.iter().map(|input| input.name.as_str()).collect();
-        let mut unknown = unknown(with, &valid);
-        unknown.retain(|given| !found.takes(given));
-        self.warn_of_inputs(&unknown, &valid).await;
         let is_known = |given: &str| declared.iter().any(|i| i.name.eq_ignore_ascii_case(given));
         inputs.extend(with.iter().filter(|(given, _)| !is_known(given)).cloned());
         Ok(inputs)
     }
 
+    /// Warns of what is missing, deprecated or unknown in what a step gives to an action whose inputs
+    /// are these.
+    async fn warn_of_inputs(
+        &mut self,
+        found: &Found,
+        with: &[(String, String)],
+        inputs: &[(String, String)],
+    ) {
+        let declared = &found.action.inputs;
+        // The declared ones come first, in their order.
+        for (input, (name, value)) in declared.iter().zip(inputs) {
+            if input.required && value.is_empty() {
+                let text = format!("Input required and not supplied: {name}");
+                self.events.warning(self.system.now(), &text).await;
+            }
+            let is_given = with.iter().any(|(given, _)| name.eq_ignore_ascii_case(given));
+            if let (true, Some(text)) = (is_given, &input.deprecation) {
+                let text = format!("Input '{name}' has been deprecated with message: {text}");
+                self.events.warning(self.system.now(), &text).await;
+            }
+        }
+        let valid: Vec<&str> = declared.iter().map(|input| input.name.as_str()).collect();
+        let mut unknown = unknown(with, &valid);
+        unknown.retain(|given| !found.takes(given));
+        self.warn_of_unknown(&unknown, &valid).await;
+    }
+
     /// Warns of the inputs that an action does not have.
-    pub(super) async fn warn_of_inputs(&mut self, unknown: &[&str], valid: &[&str]) {
+    pub(super) async fn warn_of_unknown(&mut self, unknown: &[&str], valid: &[&str]) {
         if unknown.is_empty() {
             return;
         }

@@ -17,7 +17,7 @@ use crate::host::Host;
 use crate::service;
 use crate::system::{Control, Facts, Signal, System};
 
-use super::action::{Fetched, Later};
+use super::action::{Fetched, Later, States};
 use super::container::Containers;
 use super::contexts::{JobContexts, JobScope};
 use super::deep::deep;
@@ -107,8 +107,8 @@ pub(super) struct Job<'a> {
     pub(super) later: Vec<Later>,
     /// `env` of the steps around this job: an action's are about its own.
     pub(super) outer_env: Variables,
-    /// What actions told themselves before the first step, by the steps' indices.
-    pub(super) states: HashMap<u32, Vec<(String, String)>>,
+    /// What actions told themselves before the first step.
+    pub(super) states: States,
     /// In how many actions this job is.
     pub(super) depth: usize,
     /// What has run inside this job with files of its own.
@@ -215,7 +215,7 @@ impl<'a> Job<'a> {
             first: Vec::new(),
             later: Vec::new(),
             outer_env: Variables::default(),
-            states: HashMap::new(),
+            states: States::new(),
             depth: 0,
             insides: 0,
             contexts: JobContexts::new(
@@ -349,7 +349,7 @@ impl<'a> Job<'a> {
             first: Vec::new(),
             later: Vec::new(),
             outer_env: Variables::default(),
-            states: HashMap::new(),
+            states: States::new(),
             depth: self.depth,
             insides: 0,
             contexts,

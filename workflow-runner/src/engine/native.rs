@@ -71,7 +71,7 @@ impl Job<'_> {
         // The original warns of them by its own file.
         if !has_node || !matches!(performed, Err(Unfit::Original(_))) {
             let valid = action.native.inputs();
-            self.warn_of_inputs(&unknown(&with, valid), valid).await;
+            self.warn_of_unknown(&unknown(&with, valid), valid).await;
         }
         match performed {
             Ok(performed) => Ok(performed),

@@ -125,7 +125,7 @@ impl Job<'_> {
         let first = std::mem::take(&mut self.first);
         if waits || !first.is_empty() {
             let this = &mut *self;
-            deep(move || this.run_before(first)).await;
+            deep(|| this.run_before(&first)).await;
             self.notice_end().await;
             self.action_names.clear();
             let this = &mut *self;

@@ -1,5 +1,6 @@
 //! Actions made of steps (github-runner-protocol 8.6). They run as a job inside their step, with an
-//! `inputs` and a `steps` context of their own.
+//! `inputs` and a `steps` context of their own. What of the actions inside comes before the job's
+//! first step runs as such a job too, without steps.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use common::plan::{Containers, Plan, Step, Value as Planned};
 use common::request::Contexts;
 use tokio_util::sync::CancellationToken;
 
-use super::Found;
+use super::{Found, Later, States};
 use crate::engine::fault::Fault;
 use crate::engine::interpreter::Said;
 use crate::engine::job::{Inside, Job};
@@ -84,6 +85,28 @@ impl Job<'_> {
         performing: &Performing<'_>,
         found: &Found,
     ) -> Result<Ended, Fault> {
+        let states = self.states.remove(&performing.step.index).unwrap_or_default().inside;
+        let mut job = self.inside_of_action(document, performing, found).await?;
+        job.states = states;
+        job.steps().await;
+        let outputs = match &job.document.plan.outputs {
+            Planned::Mapping(pairs) if pairs.is_empty() => Ok(Vec::new()),
+            outputs => job.evaluate_outputs(outputs).await,
+        };
+        let result = job.result();
+        let left = job.leave();
+        self.take_from_action(left);
+        let outputs = outputs.map_err(|error| format!("the outputs of the action: {error}"))?;
+        Ok(Ended { result, outputs })
+    }
+
+    /// The job that an action is while its steps or parts of them run.
+    async fn inside_of_action<'b>(
+        &'b mut self,
+        document: &'b JobDocument,
+        performing: &Performing<'_>,
+        found: &Found,
+    ) -> Result<Job<'b>, Fault> {
         let cancel = match &performing.limits.cancel {
             Some(cancel) => cancel.clone(),
             // It runs because the job was cancelled.
@@ -100,15 +123,35 @@ impl Job<'_> {
         (job.env, job.outer_env) = (env, performing.step_env.clone());
         job.is_checked_out = is_checked_out;
         (job.matchers, job.fetched) = (matchers, fetched);
-        job.steps().await;
-        let outputs = match &job.document.plan.outputs {
-            Planned::Mapping(pairs) if pairs.is_empty() => Ok(Vec::new()),
-            outputs => job.evaluate_outputs(outputs).await,
-        };
-        let result = job.result();
-        let left = job.leave();
-        self.take_from_action(left);
-        let outputs = outputs.map_err(|error| format!("the outputs of the action: {error}"))?;
-        Ok(Ended { result, outputs })
+        Ok(job)
+    }
+
+    /// Runs what of the actions inside an action comes before the job's first step, with these
+    /// inputs of the action, and keeps what it told their later parts. Boxed: it may be of actions
+    /// further inside.
+    pub(super) fn run_inside_before<'b>(
+        &'b mut self,
+        performing: &'b Performing<'_>,
+        found: &'b Found,
+        (parts, inputs): (&'b [Later], Vec<(String, String)>),
+        states: &'b mut States,
+    ) -> Pending<'b, Result<Performed, Fault>> {
+        Box::pin(async move {
+            let document = self.document_of_action(found, &[], inputs);
+            // Conditions before the first step are about the job.
+            let (had_failed, cancelled) = (self.failed, self.cancelled);
+            let mut job = self.inside_of_action(&document, performing, found).await?;
+            (job.failed, job.cancelled) = (had_failed, cancelled);
+            job.run_before(parts).await;
+            *states = std::mem::take(&mut job.states);
+            let outcome = match (had_failed, job.failed) {
+                (false, true) => Conclusion::Failure,
+                _ => Conclusion::Success,
+            };
+            let left = job.leave();
+            self.take_from_action(left);
+            let stop = self.stop_of(&performing.limits);
+            Ok(Performed { outcome, said: Said::default(), stop, disk_full: None })
+        })
     }
 }

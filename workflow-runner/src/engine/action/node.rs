@@ -1,6 +1,9 @@
 //! Actions in JavaScript, and what of them runs before the job's first step and behind its last
 //! (github-runner-protocol 8.4, forgejo-runner-protocol 8.7).
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use common::event::Conclusion;
 use common::plan::Step;
 use tokio::time::Instant;
@@ -27,7 +30,9 @@ const ALWAYS: &str = "always()";
 #[derive(Clone, Debug)]
 enum Work {
     /// Runs a file of an action.
-    Script { found: Box<Found>, script: String },
+    Script { found: Arc<Found>, script: String },
+    /// Runs what of the actions inside an action comes before the first step.
+    Inside { found: Arc<Found>, parts: Vec<Later> },
     /// Saves a cache.
     SaveCache(Box<Saving>),
 }
@@ -51,23 +56,45 @@ pub(in crate::engine) struct Later {
     env: Variables,
 }
 
+/// What a step's parts before the first step told its later ones.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct State {
+    /// What its action told itself.
+    own: Vec<(String, String)>,
+    /// That of the steps which its action is made of.
+    pub(super) inside: States,
+}
+
+/// The same of all steps, by their indices.
+pub(in crate::engine) type States = HashMap<u32, State>;
+
 impl Later {
     /// What of an action runs before the first step: a file or program, and its condition.
     pub(super) fn pre(
         step: &Step,
-        found: &Found,
+        found: &Arc<Found>,
         (script, condition): (Option<&str>, Option<&str>),
     ) -> Option<Self> {
-        Some(Self {
+        let work = Work::Script { found: found.clone(), script: script?.to_owned() };
+        Some(Self::before(step, found, work, condition.unwrap_or(ALWAYS)))
+    }
+
+    /// What of the actions inside an action runs before the first step.
+    pub(super) fn pre_inside(step: &Step, found: &Arc<Found>, parts: Vec<Self>) -> Self {
+        Self::before(step, found, Work::Inside { found: found.clone(), parts }, ALWAYS)
+    }
+
+    fn before(step: &Step, found: &Found, work: Work, condition: &str) -> Self {
+        Self {
             step: step.clone(),
             outer: step.index,
             title: format!("Pre Run {}", found.reference),
-            work: Work::Script { found: Box::new(found.clone()), script: script?.to_owned() },
-            condition: condition.unwrap_or(ALWAYS).to_owned(),
+            work,
+            condition: condition.to_owned(),
             inputs: None,
             state: Vec::new(),
             env: Variables::default(),
-        })
+        }
     }
 
     /// Saves a cache behind the last step.
@@ -113,7 +140,7 @@ impl Job<'_> {
         inputs: Vec<(String, String)>,
     ) -> Result<Performed, Fault> {
         let index = performing.step.index;
-        let mut state = self.states.remove(&index).unwrap_or_default();
+        let mut state = self.states.remove(&index).unwrap_or_default().own;
         let performed = self.run_part(performing, found, main, &inputs, &state).await;
         if let Ok(performed) = &performed {
             state.extend(performed.said.state.iter().cloned());
@@ -124,7 +151,7 @@ impl Job<'_> {
                 step: performing.step.clone(),
                 outer,
                 title: format!("Post {}", performing.name),
-                work: Work::Script { found: Box::new(found.clone()), script: script.to_owned() },
+                work: Work::Script { found: Arc::new(found.clone()), script: script.to_owned() },
                 condition: post_if.unwrap_or(ALWAYS).to_owned(),
                 inputs: Some(inputs),
                 state,
@@ -135,8 +162,9 @@ impl Job<'_> {
     }
 
     /// Runs what of actions comes before the first step.
-    pub(in crate::engine) async fn run_before(&mut self, parts: Vec<Later>) {
+    pub(in crate::engine) async fn run_before(&mut self, parts: &[Later]) {
         for part in parts {
+            self.notice_end().await;
             let index = part.step.index;
             let state = Box::pin(self.run_later(part)).await;
             self.states.insert(index, state);
@@ -147,20 +175,20 @@ impl Job<'_> {
     pub(in crate::engine) async fn run_behind(&mut self) {
         while let Some(part) = self.later.pop() {
             self.notice_end().await;
-            self.run_later(part).await;
+            self.run_later(&part).await;
         }
     }
 
-    /// Runs such a part, and gives what it has told its action. It has its own files.
-    async fn run_later(&mut self, part: Later) -> Vec<(String, String)> {
+    /// Runs such a part, and gives what it has told the later ones. It has its own files.
+    async fn run_later(&mut self, part: &Later) -> State {
         let inside = self.next_directories();
         let outer = std::mem::replace(&mut self.directories, inside);
-        let mut state = Vec::new();
+        let mut state = State::default();
         let within = self.events.begin_within(part.outer, None);
-        match self.try_later(&part).await {
+        match self.try_later(part, &mut state.inside).await {
             Ok(None) => {}
             Ok(Some(mut performed)) => {
-                state = std::mem::take(&mut performed.said.state);
+                state.own = std::mem::take(&mut performed.said.state);
                 drop(self.take_over(&mut performed.said).await);
                 if performed.outcome == Conclusion::Failure || performed.said.failed {
                     self.failed = true;
@@ -177,10 +205,15 @@ impl Job<'_> {
         state
     }
 
-    async fn try_later(&mut self, part: &Later) -> Result<Option<Performed>, Fault> {
+    async fn try_later(
+        &mut self,
+        part: &Later,
+        inside: &mut States,
+    ) -> Result<Option<Performed>, Fault> {
         let mut scope = self.step_scope(&part.step);
         let mut step_env = part.env.clone();
         if part.inputs.is_none() {
+            step_env = self.outer_env.clone();
             let texts = scope.texts(&part.step.env, self.system).await;
             let texts = texts.map_err(|error| format!("the env of {}: {error}", part.title))?;
             step_env.extend(texts.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -206,6 +239,10 @@ impl Job<'_> {
                     None => self.inputs_before(part, found, &mut performing).await?,
                 };
                 self.run_part(&mut performing, found, script, &inputs, &part.state).await
+            }
+            Work::Inside { found, parts } => {
+                let inputs = self.inputs_before(part, found, &mut performing).await?;
+                self.run_inside_before(&performing, found, (parts, inputs), inside).await
             }
             Work::SaveCache(saving) => {
                 let limits = performing.limits.clone();

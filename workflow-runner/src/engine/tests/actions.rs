@@ -302,6 +302,156 @@ async fn an_action_sees_no_secret_that_it_was_not_given() {
     assert_eq!(story.output(), "[] true", "{}", story.log());
 }
 
+/// An action in JavaScript with a part before the first step.
+const BEFORE: &str = "runs: { using: node20, pre: pre, main: main }\n";
+
+/// Steps that use an action so many times.
+fn uses(reference: &str, times: usize) -> String {
+    composite(&vec![format!("- uses: {reference}"); times].join("\n"), "")
+}
+
+#[tokio::test]
+async fn actions_that_use_each_other_many_times_are_looked_at_once() {
+    let mut builder = job().action("own/1@v1", "action.yml", &uses("own/2@v1", 20));
+    for number in 2..9 {
+        let file = uses(&format!("own/{}@v1", number + 1), 20);
+        builder = builder.action(&format!("own/{number}@v1"), "action.yml", &file);
+    }
+    let file = composite("- run: echo never\n  shell: sh", "");
+    let story = builder
+        .action("own/9@v1", "action.yml", &file)
+        .step_uses_when("own/1@v1", "false")
+        .run("echo ran")
+        .play()
+        .await;
+    assert_eq!(story.output(), "ran", "{}", story.log());
+}
+
+#[tokio::test]
+async fn what_runs_before_the_first_step_is_bounded() {
+    for (steps, is_too_much) in [(11, true), (1, false)] {
+        let (builder, _bin) = with_node_before();
+        let story = builder
+            .action("own/js@v1", "action.yml", BEFORE)
+            .action("own/js@v1", "pre", "echo before")
+            .action("own/ten@v1", "action.yml", &uses("own/js@v1", 10))
+            .action("own/many@v1", "action.yml", &uses("own/ten@v1", 10))
+            .action("own/outer@v1", "action.yml", &uses("own/many@v1", steps))
+            .step_uses_when("own/outer@v1", "false")
+            .run("echo ran")
+            .play()
+            .await;
+        let text = "More than 1000 parts of actions would run before the first step";
+        assert_eq!(story.log().contains(text), is_too_much, "{}", story.log());
+        let expected = if is_too_much { String::new() } else { "before\n".repeat(100) + "ran" };
+        assert_eq!(story.output(), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_runs_before_the_first_step_may_be_as_deep_as_any_action() {
+    let (mut builder, _bin) = with_node_before();
+    for number in 1..9 {
+        let file = uses(&format!("own/{}@v1", number + 1), 1);
+        builder = builder.action(&format!("own/{number}@v1"), "action.yml", &file);
+    }
+    let story = builder
+        .action("own/9@v1", "action.yml", &uses("own/js@v1", 2))
+        .action("own/js@v1", "action.yml", BEFORE)
+        .action("own/js@v1", "pre", "echo before")
+        .action("own/js@v1", "main", "echo main")
+        .uses("own/1@v1", &[])
+        .play()
+        .await;
+    assert_eq!(story.output(), "before\nbefore\nmain\nmain", "{}", story.log());
+}
+
+#[tokio::test]
+async fn a_cancel_is_noticed_between_what_runs_before_the_first_step() {
+    let (mut builder, bin) = with_node_before();
+    for (name, pre_if, pre) in [
+        ("waits", "always()", "mkfifo \"$FIFO\"; echo ready; read line <\"$FIFO\""),
+        ("success", "success()", "echo success"),
+        ("cancelled", "cancelled()", "echo cancelled"),
+    ] {
+        let reference = format!("own/{name}@v1");
+        let file = format!("runs: {{ using: node20, pre: p, pre-if: {pre_if}, main: m }}\n");
+        builder = builder.action(&reference, "action.yml", &file).action(&reference, "p", pre);
+    }
+    let outer =
+        composite("- uses: own/waits@v1\n- uses: own/success@v1\n- uses: own/cancelled@v1", "");
+    let fifo = bin.path().join("fifo");
+    let story = builder
+        .env("FIFO", fifo.to_str().unwrap())
+        .action("own/outer@v1", "action.yml", &outer)
+        .uses("own/outer@v1", &[])
+        .uses("own/cancelled@v1", &[])
+        .play_with(move |event, cancel| {
+            let common::guest::GuestEvent::Log(batch) = event else { return };
+            if batch.lines.iter().any(|line| line.text.to_text() == "ready") {
+                cancel.cancel();
+                std::fs::write(&fifo, "go on\n").unwrap();
+            }
+        })
+        .await;
+    assert_eq!(story.output(), "ready\ncancelled\ncancelled", "{}", story.log());
+    assert_eq!(story.result, JobResult::Cancelled);
+    assert_eq!(story.outcomes(), [(Skipped, Skipped); 2]);
+}
+
+#[tokio::test]
+async fn an_action_that_uses_itself_beside_one_with_a_part_before_the_first_step_fails() {
+    let (builder, _bin) = with_node_before();
+    let cycle = composite("- uses: own/js@v1\n- uses: own/cycle@v1", "");
+    let story = builder
+        .action("own/js@v1", "action.yml", BEFORE)
+        .action("own/js@v1", "pre", "echo before")
+        .action("own/js@v1", "main", "true")
+        .action("own/cycle@v1", "action.yml", &cycle)
+        .uses("own/cycle@v1", &[])
+        .uses("own/cycle@v1", &[])
+        .play()
+        .await;
+    assert_eq!(story.result, JobResult::Failure);
+    assert!(story.log().contains("does one of them use itself?"), "{}", story.log());
+}
+
+#[tokio::test]
+async fn what_a_local_action_uses_has_no_part_before_the_first_step() {
+    let (builder, _bin) = with_node_before();
+    let local = composite("- uses: own/js@v1", "");
+    let story = builder
+        .tree(&[("here/action.yml", &local)])
+        .action("own/js@v1", "action.yml", BEFORE)
+        .action("own/js@v1", "pre", "echo before")
+        .action("own/js@v1", "main", "echo main")
+        .uses("actions/checkout@v4", &[])
+        .uses("./here", &[])
+        .play()
+        .await;
+    assert_eq!(story.output(), "main", "{}", story.log());
+}
+
+#[tokio::test]
+async fn what_is_wrong_before_the_first_step_inside_an_action_fails_the_job() {
+    let (builder, _bin) = with_node_before();
+    let outer = composite(
+        "- uses: own/js@v1\n  with: { a: \"${{ fromJSON(inputs.word) }}\" }\n- uses: own/js@v1",
+        "inputs: { word: {} }\n",
+    );
+    let story = builder
+        .action("own/js@v1", "action.yml", BEFORE)
+        .action("own/js@v1", "pre", "echo before")
+        .action("own/js@v1", "main", "echo main")
+        .action("own/outer@v1", "action.yml", &outer)
+        .uses("own/outer@v1", &[("word", "{")])
+        .play()
+        .await;
+    assert_eq!(story.output(), "before", "{}", story.log());
+    assert_eq!(story.result, JobResult::Failure);
+    assert_eq!(story.outcomes(), [(Skipped, Skipped)]);
+}
+
 /// A guest starts no process of the user's before its host knows that a step has begun.
 #[tokio::test]
 async fn what_runs_before_the_first_step_waits_until_the_host_knows() {

@@ -123,6 +123,28 @@ async fn the_three_parts_run_in_their_order_in_one_image() {
 }
 
 #[tokio::test]
+async fn the_part_before_the_first_step_runs_inside_an_action_too() {
+    let engine = Engine::new("docker");
+    let file = "inputs: { word: {} }\nruns:\n  using: docker\n  image: docker://a\n  entrypoint: sh\n  \
+                pre-entrypoint: /bin/sh\n  args:\n    \
+                - -c\n    - echo $INPUT_WORD $STATE_word; echo word=kept >>$GITHUB_STATE\n";
+    let outer = "inputs: { word: {} }\nruns:\n  using: composite\n  steps:\n    \
+                 - uses: own/d@v1\n      with: { word: \"${{ inputs.word }}!\" }\n";
+    let story = engine
+        .job("")
+        .action("own/d@v1", "action.yml", file)
+        .action("own/outer@v1", "action.yml", outer)
+        .run("echo first")
+        .uses("own/outer@v1", &[("word", "x")])
+        .play()
+        .await;
+    assert_eq!(story.output(), "x!\nfirst\nx! kept", "{}", story.log());
+    let run = engine.calls_of(&story, "run");
+    assert!(run[0].contains(" --entrypoint /bin/sh "), "{run:?}");
+    engine.assert_clean();
+}
+
+#[tokio::test]
 async fn a_post_part_runs_only_if_its_condition_holds() {
     let engine = Engine::new("docker");
     engine.write("image", "echo main");

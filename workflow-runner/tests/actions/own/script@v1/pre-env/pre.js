@@ -1,0 +1,2 @@
+echo "pre $OUTER, $INNER"
+echo SET_INSIDE=set >> "$GITHUB_ENV"

@@ -1,0 +1,1 @@
+echo "post $INPUT_NAME [$STATE_first] [$STATE_second]"
