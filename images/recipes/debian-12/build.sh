@@ -35,7 +35,12 @@ procps,iproute2,netbase,xz-utils,unzip$more_packages
 # Fills the directory $root.
 install_packages() {
     problem="mmdebstrap could not install the packages"
+    apart=
     if [ "$(id -u)" -eq 0 ]; then
+        # What it mounts must go with it, also when it is killed.
+        if unshare --mount true 2>/dev/null; then
+            apart="unshare --mount"
+        fi
         retry bootstrap directory "$root" || fail "$problem"
         find "$root/dev" -xdev -mindepth 1 -delete
         : >"$work/owners"
@@ -51,7 +56,8 @@ bootstrap() {
     rm -rf --one-file-system "$2"
     # INITRD=No: the kernel package would make an initial RAM disk for any machine; ours is made
     # for this one, and is ready ten times sooner.
-    INITRD=No mmdebstrap --mode=auto --variant=minbase --format="$1" \
+    # shellcheck disable=SC2086 # a list of words
+    INITRD=No $apart mmdebstrap --mode=auto --variant=minbase --format="$1" \
         --aptopt="$work/apt.conf" \
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
