@@ -34,7 +34,7 @@ suites() {
 # Builds the host program as well, which the tests run.
 stage "build tests" cargo test --locked --workspace --no-run --quiet
 stage "guest program" scripts/guest-program.sh
-images=(tiny debian-12 debian-12-node)
+images=(tiny debian-12 debian-12-node debian-12-podman)
 stage images "$target/debug/solstice" image build "${images[@]}"
 # Whatever the tests do to machines, they do it to clones of these.
 templates() {

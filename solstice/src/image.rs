@@ -1,9 +1,11 @@
 //! `solstice image`: what can be booted, and what of it is on this host.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::time::Timestamp;
+use futures_util::{StreamExt, stream};
 use orchestrator::Orchestrator;
 use serde::Serialize;
 use vm_manager::image::{
@@ -34,7 +36,7 @@ pub(crate) async fn image(
         ImageCommand::List { json } => list(settings, &catalogue, json),
         ImageCommand::Pull { labels, yes } => {
             let entries = entries(&catalogue, &labels)?;
-            make(settings, &entries, yes).await
+            make(settings, &entries, yes, 1).await
         }
         ImageCommand::Build { labels } => {
             let entries = entries(&catalogue, &labels)?;
@@ -45,7 +47,9 @@ pub(crate) async fn image(
                 return Err(CommandError::usage(format!("the image {label} has no recipe"))
                     .hint(format!("fetch it: solstice image pull {label}")));
             }
-            make(settings, &entries, false).await
+            // A build is the work of one core, and waits for mirrors and disks besides.
+            let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+            make(settings, &entries, false, cores).await
         }
         ImageCommand::Warm { labels } => warm(settings, &entries(&catalogue, &labels)?).await,
         ImageCommand::Rm { labels } => remove(settings, &entries(&catalogue, &labels)?),
@@ -71,15 +75,25 @@ pub(crate) async fn ensure(
     entry: &Arc<Entry>,
     yes: bool,
 ) -> Result<Image, CommandError> {
-    let waiting = Arc::new(Mutex::new(Waiting::start(&format!("image {}", entry.label))));
-    let asking = Arc::clone(&waiting);
+    let waiting = Mutex::new(Waiting::start(&format!("image {}", entry.label)));
+    ensure_saying(settings, entry, yes, &Arc::new(waiting)).await
+}
+
+/// The same; what happens is said in the line of others.
+async fn ensure_saying(
+    settings: &Settings,
+    entry: &Arc<Entry>,
+    yes: bool,
+    waiting: &Arc<Mutex<Waiting>>,
+) -> Result<Image, CommandError> {
+    let asking = Arc::clone(waiting);
     let confirm = move |pull: &FirstPull| {
         let mut waiting = lock(&asking);
         waiting.pause();
         yes || confirm(pull)
     };
     let store = open(settings, Some(Arc::new(confirm)))?;
-    let shown = Arc::clone(&waiting);
+    let shown = Arc::clone(waiting);
     let label = entry.label.clone();
     let progress = move |step: Progress| show(&mut lock(&shown), &label, step);
     store.ensure(entry, &progress).await.map_err(|error| failed(&error))
@@ -92,21 +106,32 @@ fn entries(catalogue: &Catalogue, labels: &[String]) -> Result<Vec<Arc<Entry>>, 
     found.collect()
 }
 
+/// Fetches or builds images, some of them at the same time. The first that fails ends the others.
 async fn make(
     settings: &Settings,
     entries: &[Arc<Entry>],
     yes: bool,
+    at_once: usize,
 ) -> Result<Exit, CommandError> {
     let stop = Stop::on_signals()
         .map_err(|error| CommandError::infrastructure(format!("cannot handle signals: {error}")))?;
-    for entry in entries {
+    let begun = |entry: &Arc<Entry>| format!("image {}", entry.label);
+    let Some(first) = entries.first() else { return Ok(Exit::Passed) };
+    let waiting = Arc::new(Mutex::new(Waiting::start(&begun(first))));
+    let made = stream::iter(entries).map(|entry| {
+        lock(&waiting).say(&begun(entry));
+        ensure_saying(settings, entry, yes, &waiting)
+    });
+    let mut made = made.buffer_unordered(at_once);
+    loop {
         let image = tokio::select! {
-            image = ensure(settings, entry, yes) => image?,
+            image = made.next() => image,
             () = stop.cancel.cancelled() => return Err(CommandError::cancelled("cancelled")),
         };
-        message::notice(&format!("the image {} is here: {}", entry.label, image.digest));
+        let Some(image) = image.transpose()? else { return Ok(Exit::Passed) };
+        lock(&waiting).pause();
+        message::notice(&format!("the image {} is here: {}", image.entry.label, image.digest));
     }
-    Ok(Exit::Passed)
 }
 
 /// Makes the templates of images, which are fetched or built first.

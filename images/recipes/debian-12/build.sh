@@ -32,17 +32,38 @@ packages=linux-image-cloud-amd64,systemd,systemd-sysv,udev,dbus,kmod,busybox-sta
 cloud-init,openssh-server,openssh-client,sudo,git,ca-certificates,curl,python3,\
 procps,iproute2,netbase,xz-utils,unzip$more_packages
 
+# Fills the directory $root.
+install_packages() {
+    problem="mmdebstrap could not install the packages"
+    apart=
+    if [ "$(id -u)" -eq 0 ]; then
+        # What it mounts must go with it, also when it is killed.
+        if unshare --mount true 2>/dev/null; then
+            apart="unshare --mount"
+        fi
+        retry bootstrap directory "$root" || fail "$problem"
+        find "$root/dev" -xdev -mindepth 1 -delete
+        : >"$work/owners"
+    else
+        # The files of a directory would be another user's.
+        retry bootstrap tar "$work/root.tar" || fail "$problem"
+        unpack
+    fi
+}
+
+# bootstrap FORMAT TARGET
 bootstrap() {
-    rm -f "$work/root.tar"
+    rm -rf --one-file-system "$2"
     # INITRD=No: the kernel package would make an initial RAM disk for any machine; ours is made
     # for this one, and is ready ten times sooner.
-    INITRD=No mmdebstrap --mode=auto --variant=minbase --format=tar \
+    # shellcheck disable=SC2086 # a list of words
+    INITRD=No $apart mmdebstrap --mode=auto --variant=minbase --format="$1" \
         --aptopt="$work/apt.conf" \
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-include=/usr/share/doc/*/copyright' \
-        --include="$packages" "$suite" "$work/root.tar" "$work/sources.list" >&2
+        --include="$packages" "$suite" "$2" "$work/sources.list" >&2
 }
 
 unpack() {
@@ -123,9 +144,8 @@ find_mirrors
 write_sources "$work/sources.list"
 write_apt_settings "$work/apt.conf"
 say "installing the packages of $suite"
-retry bootstrap || fail "mmdebstrap could not install the packages"
 root=$work/root
-unpack
+install_packages
 busybox=$root/bin/busybox
 modules=$(find "$root/lib/modules" -mindepth 1 -maxdepth 1 | head -n 1)
 [ -d "$modules/kernel" ] || fail "the kernel package has no modules"
