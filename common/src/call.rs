@@ -47,6 +47,9 @@ pub enum HostCall {
     Tree(TreeWish),
     /// A request to one of the job's services; the body of the answer is that of the call's.
     Forward(ForwardWish),
+    /// One of the archives, in the frame format of LZ4: a guest unpacks that many times sooner than it
+    /// deciphers what the connection would carry otherwise.
+    Packed(Box<HostCall>),
 }
 
 impl HostCall {

@@ -14,7 +14,7 @@ mod older;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -30,14 +30,18 @@ use sha2::{Digest, Sha256};
 use crate::answer::{self, Refusal};
 use crate::blob::{Blob, BlobError, Room};
 use crate::calls::{Body, OutBody};
-use kept::{Change, Completing, Limits};
+use kept::{Change, Completing, Limits, TREES, entries};
 use older::Older;
 
-/// The bytes that one job may send and not complete, and so of an artifact.
+/// The bytes of an artifact. A job may send as much twice and not complete it: an archive takes twice its
+/// bytes while it is put together.
 const ARTIFACT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 
 /// How long the artifacts of a run are kept, counted from its last.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// After how long nobody completes what a run has begun: no job runs for as long.
+const UNFINISHED: Duration = Duration::from_secs(6 * 24 * 3600);
 
 /// The characters that no name may have (forgejo-runner-protocol 8.9).
 const ODD: &str = "\\/\":<>|*?\r\n";
@@ -106,14 +110,26 @@ impl LocalArtifacts {
     }
 
     fn with_limits(directory: &Path, job: JobId, limits: Limits) -> Self {
-        let room = Room::new(ARTIFACT_BYTES);
+        let room = Room::new(2 * ARTIFACT_BYTES);
         let older = Older::new(directory, job, room.clone(), limits);
         Self { directory: directory.to_owned(), job, room, limits, older }
     }
 
-    /// The job is over.
+    /// The job is over: what it did not complete goes.
     pub(crate) async fn end(&self) {
-        self.older.end().await;
+        let (directory, own) = (self.directory.clone(), self.blob_begin());
+        let older = self.older.clone();
+        let end = move || {
+            older.end();
+            for (path, _) in entries(&directory).unwrap_or_default() {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if name.starts_with(&own) && !name.ends_with(ARCHIVE) {
+                    drop(fs::remove_file(&path));
+                }
+            }
+        };
+        // What cannot be removed goes with the run.
+        drop(self.room.work_alone(end).await);
     }
 
     /// Answers a request of a job.
@@ -138,7 +154,7 @@ impl LocalArtifacts {
         let name = path.strip_prefix(ARTIFACT_FILES).map(decoded).transpose()?;
         match (&parts.method, name) {
             (&Method::PUT, Some(name)) => {
-                make_directory(&self.directory).map_err(broken)?;
+                make_directory(&self.directory, &self.room).await?;
                 let query = parts.uri.query().unwrap_or_default();
                 self.blob(&name).put(query, body, &self.room).await?;
                 Ok(answer::empty(StatusCode::CREATED))
@@ -174,12 +190,16 @@ impl LocalArtifacts {
                 let size = size.ok_or_else(|| Refusal::invalid("the size is no number"))?;
                 let (blob, own) = (self.blob(&name), name.clone());
                 let (directory, limits) = (self.directory.clone(), self.limits);
-                let finalize =
-                    move || finalize((&blob, &directory), &own, (size, hash.as_deref()), &limits);
-                // Only what was made now, and has this size, makes room.
-                if self.room.work(finalize).await.map_err(broken)?? {
-                    self.room.give(size);
-                }
+                let room = self.room.clone();
+                let finalize = move || {
+                    let (places, facts) = ((&blob, &*directory), (size, hash.as_deref()));
+                    // Only what was made now, and has this size, makes room.
+                    if finalize(places, &own, facts, &limits)? {
+                        room.give(size);
+                    }
+                    Ok::<(), Refusal>(())
+                };
+                self.room.work_alone(finalize).await.map_err(broken)??;
                 Ok(json!({ "ok": true, "artifactId": id_of(&name).to_string() }))
             }
             "ListArtifacts" => {
@@ -236,25 +256,47 @@ impl LocalArtifacts {
     }
 
     fn blob(&self, name: &str) -> Blob {
-        // Another job may send one of the same name.
-        Blob::new(&self.directory, &format!("{}-{:x}", self.job.short(), id_of(name)))
+        Blob::new(&self.directory, &format!("{}{:x}", self.blob_begin(), id_of(name)))
+    }
+
+    /// How the names of what the job has not completed begin: another may send an artifact of the same
+    /// name.
+    fn blob_begin(&self) -> String {
+        format!("{}-", self.job.short())
     }
 }
 
 /// Makes the directory of a run; what runs of long ago have left goes then.
-fn make_directory(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let all = directory.parent().map(fs::read_dir).and_then(Result::ok);
-    for run in all.into_iter().flatten().flatten() {
-        let used = run.metadata().and_then(|facts| facts.modified());
-        if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > KEPT)) {
-            // What cannot be removed now goes another time.
-            drop(fs::remove_dir_all(run.path()));
+async fn make_directory(directory: &Path, room: &Room) -> Result<(), Refusal> {
+    let directory = directory.to_owned();
+    let make = move || {
+        if directory.is_dir() {
+            return Ok(());
+        }
+        let runs = directory.parent().map(entries).and_then(Result::ok);
+        for (run, facts) in runs.unwrap_or_default() {
+            tidy(&run, &facts);
+        }
+        fs::create_dir_all(directory)
+    };
+    room.work(make).await.map_err(broken)?.map_err(broken)
+}
+
+/// Removes what is left of a run of long ago. What cannot be removed now goes another time.
+fn tidy(run: &Path, facts: &Metadata) {
+    let Some(age) = facts.modified().ok().and_then(|used| used.elapsed().ok()) else { return };
+    if age > KEPT {
+        drop(fs::remove_dir_all(run));
+    } else if age > UNFINISHED {
+        for (path, facts) in entries(run).unwrap_or_default() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            match facts.is_dir() {
+                true if name != TREES => drop(fs::remove_dir_all(&path)),
+                false if !name.ends_with(ARCHIVE) => drop(fs::remove_file(&path)),
+                _ => {}
+            }
         }
     }
-    fs::create_dir_all(directory)
 }
 
 /// Makes an artifact of what has come; false if it was made before.
@@ -264,6 +306,10 @@ fn finalize(
     (size, hash): (u64, Option<&str>),
     limits: &Limits,
 ) -> Result<bool, Refusal> {
+    if size > ARTIFACT_BYTES {
+        let text = format!("the artifact {name} has {size} bytes; it may have {ARTIFACT_BYTES}");
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
     let (file, path) = (blob.file(), path_of(directory, name));
     if path.exists() && (!file.exists() || is_same(&file, &path)) {
         // The answer to the same question was lost.

@@ -6,6 +6,7 @@
 
 mod body;
 mod forward;
+mod pack;
 mod services;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! The services of a job: what leads to which, and by what name programs know them.
 
-use common::call::{ARTIFACT_SERVICE, CACHE_SERVICE, ID_SERVICE, OLDER_ARTIFACT_CALLS};
+use common::call::{
+    ARTIFACT_CALLS, ARTIFACT_FILES, ARTIFACT_SERVICE, CACHE_SERVICE, ID_SERVICE,
+    OLDER_ARTIFACT_CALLS,
+};
 use common::guest::GuestService;
 use common::plan::Dialect;
 use serde_json::Value as Json;
@@ -8,6 +11,14 @@ use serde_json::Value as Json;
 /// Whether a path belongs to a service.
 pub(crate) fn serves(service: &GuestService, path: &str) -> bool {
     service.paths.iter().any(|known| path.starts_with(known.as_str()))
+}
+
+/// Whether whoever asks for a path shows by its query, and not by a token, that it may: so clients send
+/// and fetch the files of artifacts (forgejo-runner-protocol 8.9).
+pub(crate) fn is_signed(path: &str) -> bool {
+    let call = path.strip_prefix(ARTIFACT_CALLS);
+    call.is_some_and(|call| matches!(call, "UploadArtifact" | "DownloadArtifact"))
+        || path.starts_with(ARTIFACT_FILES)
 }
 
 /// The path of an address that lies in a service, wherever its forge says that it is: what comes before

@@ -22,6 +22,7 @@ mod zip;
 
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -132,10 +133,12 @@ pub trait System: Send + Sync {
     fn find(&self, wish: ZipWish) -> Pending<'_, Result<Vec<Found>, SystemError>>;
 
     /// Opens a regular file, following symbolic links.
-    fn open<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Opened, SystemError>>;
+    fn open<'a>(&'a self, path: &'a Path) -> Pending<'a, Result<Opened, SystemError>>;
 
     /// Writes a file below a directory, with those on the way. A file that is there is replaced; a
     /// name that would lead elsewhere is refused. Gives the bytes that were written.
+    ///
+    /// Fails with the operation [`RECEIVE`] when what comes breaks off or is not what it should be.
     fn store<'a>(
         &'a self,
         contents: Box<dyn AsyncRead + Send + Unpin>,
@@ -170,11 +173,14 @@ pub struct Packing {
     pub result: Pending<'static, Result<Packed, SystemError>>,
 }
 
+/// The operation of reading what comes from elsewhere.
+pub const RECEIVE: &str = "receive";
+
 /// A file that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Where it is.
-    pub path: String,
+    pub path: PathBuf,
     /// How it is called in an archive: its path below the archive's root.
     pub name: String,
 }

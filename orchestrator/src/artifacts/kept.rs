@@ -1,9 +1,8 @@
 //! What the complete artifacts of a run take together, of both versions.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
 
@@ -22,8 +21,10 @@ pub(super) struct Limits {
     pub(super) artifacts: u64,
     /// Their files and directories.
     pub(super) entries: u64,
-    /// The files of one artifact of the third version; a list of them is one answer.
+    /// The files of one artifact of the third version.
     pub(super) files: u64,
+    /// The bytes of the paths of these: a list of them is one answer, which clients keep in memory.
+    pub(super) path_bytes: u64,
     /// The chunks that one job may send and not confirm.
     pub(super) chunks: u64,
 }
@@ -35,6 +36,7 @@ impl Default for Limits {
             artifacts: 5_000,
             entries: 200_000,
             files: 20_000,
+            path_bytes: 2 * 1024 * 1024,
             chunks: 40_000,
         }
     }
@@ -48,20 +50,17 @@ pub(super) struct Change {
     pub(super) entries: u64,
 }
 
-/// What completes an artifact does it alone: two jobs must not fill the same room.
-static ALONE: Mutex<()> = Mutex::new(());
-
 /// Something of a run becomes complete.
 #[must_use]
 pub(super) struct Completing {
     kept: Change,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Option<File>,
 }
 
 impl Completing {
     /// Waits until nothing else becomes complete, and looks at what there is.
     pub(super) fn begin(directory: &Path) -> io::Result<Self> {
-        let alone = alone();
+        let alone = alone(directory)?;
         Ok(Self { kept: sum(directory)?, _alone: alone })
     }
 
@@ -86,9 +85,17 @@ impl Completing {
     }
 }
 
-/// While this is held, nothing becomes complete.
-pub(super) fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// While this is held, nothing of the run becomes complete: two jobs must not fill the same room. Absent
+/// where there is no such run yet.
+pub(super) fn alone(directory: &Path) -> io::Result<Option<File>> {
+    match File::open(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => {
+            let directory = opened?;
+            directory.lock()?;
+            Ok(Some(directory))
+        }
+    }
 }
 
 /// What is complete in the directory of a run.

@@ -13,7 +13,6 @@ mod tree;
 use std::fs;
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
 use common::JobId;
@@ -52,8 +51,6 @@ pub(super) struct Older {
     limits: Limits,
     pending: Pending,
     trees: Trees,
-    /// A question that is asked again is answered when the first is done.
-    confirming: Arc<Mutex<()>>,
 }
 
 #[derive(Deserialize)]
@@ -94,15 +91,12 @@ impl Older {
             limits,
             pending: Pending::new(directory, job, limits.chunks),
             trees: Trees::new(directory),
-            confirming: Arc::default(),
         }
     }
 
     /// The job is over: what it did not confirm goes.
-    pub(super) async fn end(&self) {
-        let pending = self.pending.clone();
-        // What cannot be removed goes with the run.
-        drop(self.room.work(move || pending.end()).await);
+    pub(super) fn end(&self) {
+        self.pending.end();
     }
 
     /// Answers a request whose path has this behind what all have.
@@ -153,17 +147,14 @@ impl Older {
         check_tree_name(&name)?;
         let place = format!("{base}/{}/upload", hash_of(&name));
         let own = self.clone();
-        let forget = move || {
-            let _turn = own.confirming.lock().unwrap_or_else(PoisonError::into_inner);
-            own.pending.forget(&name)
-        };
-        self.room.work(forget).await.map_err(broken)?.map_err(broken)?;
+        let forget = move || own.pending.forget(&name, &own.room);
+        self.room.work_alone(forget).await.map_err(broken)?.map_err(broken)?;
         Ok(answer::json(StatusCode::OK, &json!({ "fileContainerResourceUrl": place })))
     }
 
     async fn upload(&self, item: &Item, headers: &HeaderMap, body: Body) -> Answered {
         let chunk = Chunk::of(headers)?;
-        make_directory(&self.directory).map_err(broken)?;
+        make_directory(&self.directory, &self.room).await?;
         self.pending.take(item, &chunk, body, &self.room).await?;
         Ok(success())
     }
@@ -171,13 +162,12 @@ impl Older {
     async fn confirm(&self, name: String) -> Answered {
         check_tree_name(&name)?;
         let own = self.clone();
-        self.room.work(move || own.confirm_now(&name)).await.map_err(broken)??;
+        self.room.work_alone(move || own.confirm_now(&name)).await.map_err(broken)??;
         Ok(success())
     }
 
     /// Puts what has come of an artifact where all jobs see it.
     fn confirm_now(&self, name: &str) -> Result<(), Refusal> {
-        let _turn = self.confirming.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.pending.files(name).map_err(broken)?;
         if files.is_empty() && self.trees.has(name) {
             // The answer to the same question was lost.
@@ -189,7 +179,7 @@ impl Older {
         }
         let added = self.add(name, &files);
         match &added {
-            Ok(()) => self.pending.confirmed(name, &files, &self.room),
+            Ok(()) => self.pending.release(name, &files, &self.room),
             // Nobody counts what these have.
             Err(_) => files.iter().for_each(PendingFile::take_apart),
         }
@@ -198,7 +188,7 @@ impl Older {
 
     fn add(&self, name: &str, files: &[PendingFile]) -> Result<(), Refusal> {
         tree::check_count(name, files.len() as u64, &self.limits)?;
-        tree::check_paths(files)?;
+        tree::check_paths(name, files, &self.limits)?;
         pending::check(name, files)?;
         let mut left = ARTIFACT_BYTES.min(self.limits.bytes);
         for file in files {
@@ -229,7 +219,7 @@ impl Older {
         let (own, base) = (self.clone(), format!("{base}/{}/download", hash_of(&name)));
         let list = move || {
             let files = {
-                let _alone = alone();
+                let _alone = alone(&own.directory).map_err(broken)?;
                 own.trees.files(&name).map_err(broken)?
             };
             if files.is_empty() {
@@ -297,7 +287,7 @@ fn check_hash(hash: &str, name: &str) -> Result<(), Refusal> {
 
 /// Whether this may be the name of a file or directory.
 fn is_part(part: &str) -> bool {
-    !matches!(part, "" | "." | "..") && part.len() <= NAME_BYTES && !part.contains('\0')
+    !matches!(part, "" | "." | "..") && part.len() <= NAME_BYTES && !part.contains(char::is_control)
 }
 
 /// An artifact of this version is a directory of its name.

@@ -1,7 +1,7 @@
 //! How much one job may make come before it completes something, and how much of the host's work it has.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
@@ -17,12 +17,13 @@ pub(crate) struct Room {
     most: u64,
     left: Arc<AtomicU64>,
     turns: Arc<Semaphore>,
+    alone: Arc<Mutex<()>>,
 }
 
 impl Room {
     pub(crate) fn new(most: u64) -> Self {
         let turns = Arc::new(Semaphore::new(TURNS));
-        Self { most, left: Arc::new(AtomicU64::new(most)), turns }
+        Self { most, left: Arc::new(AtomicU64::new(most)), turns, alone: Arc::default() }
     }
 
     /// Takes so many bytes of it.
@@ -57,5 +58,19 @@ impl Room {
             done
         });
         done.await.map_err(std::io::Error::other)
+    }
+
+    /// The same for work that must not meet other such work of the job: one goes after the other, and a
+    /// question that is asked again is answered when the first is done.
+    pub(crate) async fn work_alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<T> {
+        let alone = Arc::clone(&self.alone);
+        self.work(move || {
+            let _alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
+            work()
+        })
+        .await
     }
 }

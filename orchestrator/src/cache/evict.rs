@@ -78,7 +78,9 @@ fn tidy(place: &Path, keep: &Path) -> Vec<Kept> {
         let (Some(entry), Ok(used)) = (read(&path), used) else { continue };
         let made = SystemTime::UNIX_EPOCH + Duration::from_millis(entry.made);
         let data = data_of(place, &entry);
-        let kept = Kept { entry: path, data, size: entry.size, used };
+        // Content that did not come takes no room.
+        let size = data.metadata().map_or(0, |facts| facts.len());
+        let kept = Kept { entry: path, data, size, used };
         if kept.entry != keep && (is_older(used, UNUSED) || is_older(made, OLD)) {
             remove(&kept);
         } else {

@@ -4,7 +4,8 @@ mod blob;
 mod first;
 mod second;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use common::ids::JobId;
@@ -27,8 +28,10 @@ pub(crate) struct JobCache {
     job: JobId,
     /// What may come that is no entry yet, as far as this process knows.
     room: Room,
-    /// Whoever makes an entry holds it: one that asks again may do so before the first time is done.
-    committing: Arc<Mutex<()>>,
+}
+
+fn broken(error: io::Error) -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
 impl From<SaveError> for Refusal {
@@ -49,7 +52,7 @@ type Answered = Result<Response<OutBody>, Refusal>;
 impl JobCache {
     pub(crate) fn new(store: Arc<CacheStore>, scope: Scope, job: JobId) -> Self {
         let room = Room::new(UPLOADS * store.entry_bytes());
-        Self { store, scope, job, room, committing: Arc::default() }
+        Self { store, scope, job, room }
     }
 
     /// Answers a request of the job.
@@ -85,7 +88,7 @@ impl JobCache {
     pub(crate) async fn end(&self) {
         let job = self.job;
         // What cannot be removed is stale some time.
-        drop(self.blocking(move |store, scope| store.forget(scope, job)).await);
+        drop(self.alone(move |store, scope| store.forget(scope, job)).await);
     }
 
     /// Does what reads and writes files.
@@ -94,8 +97,16 @@ impl JobCache {
         work: impl FnOnce(&CacheStore, &Scope) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let (store, scope) = (Arc::clone(&self.store), self.scope.clone());
-        let done = self.room.work(move || work(&store, &scope)).await;
-        done.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        self.room.work(move || work(&store, &scope)).await.map_err(broken)
+    }
+
+    /// Does what ends an upload, which may be asked for again before it is done.
+    async fn alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CacheStore, &Scope) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (store, scope) = (Arc::clone(&self.store), self.scope.clone());
+        self.room.work_alone(move || work(&store, &scope)).await.map_err(broken)
     }
 
     /// Begins to save a cache; gives the number of the upload.
@@ -108,15 +119,14 @@ impl JobCache {
 
     /// Makes an entry of an upload; done twice, it is done once.
     async fn commit(&self, number: u64, size: u64) -> Result<(), Refusal> {
-        let (job, room, committing) = (self.job, self.room.clone(), Arc::clone(&self.committing));
+        let (job, room) = (self.job, self.room.clone());
         let work = move |store: &CacheStore, scope: &Scope| {
-            let _turn = committing.lock().unwrap_or_else(PoisonError::into_inner);
             if store.commit(scope, job, number, size)? {
                 room.give(size);
             }
             Ok::<(), SaveError>(())
         };
-        Ok(self.blocking(work).await??)
+        Ok(self.alone(work).await??)
     }
 
     /// Answers with the content of a cache, or of a part of it.

@@ -177,7 +177,10 @@ impl CacheStore {
             _ => error.into(),
         })?;
         // Until then the entry is not whole, and nobody's.
-        fs::rename(file, data_of(&place, &entry))?;
+        if let Err(error) = fs::rename(file, data_of(&place, &entry)) {
+            drop(fs::remove_file(&path));
+            return Err(error.into());
+        }
         evict::make_room(&self.settings, &path);
         Ok(())
     }

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::forward::Services;
+use super::pack::packed;
 use super::{Answer, Body};
 use crate::artifacts::LocalArtifacts;
 use crate::cache::{CacheStore, JobCache, Scope};
@@ -91,12 +92,24 @@ impl JobServices {
 
     /// Does what a guest asks for.
     pub(super) async fn serve(&self, call: HostCall, body: Body) -> Result<Answer, CallError> {
+        let (call, is_packed) = match call {
+            HostCall::Packed(call) => (*call, true),
+            call => (call, false),
+        };
         let fetch = match call {
-            HostCall::Forward(wish) => return self.services.answer(wish, body).await,
             HostCall::Action { reference } => Fetch::Action(reference),
             HostCall::Tree(wish) => Fetch::Tree(wish),
+            HostCall::Forward(wish) if !is_packed => return self.services.answer(wish, body).await,
+            HostCall::Forward(_) | HostCall::Packed(_) => {
+                let text = "only archives of actions and repositories come packed";
+                return Err(CallError::new(CallErrorKind::Invalid, text));
+            }
         };
-        self.fetch(fetch).await
+        let answer = self.fetch(fetch).await?;
+        Ok(match is_packed {
+            true => Answer { body: packed(answer.body), ..answer },
+            false => answer,
+        })
     }
 
     /// The job is over: what its guest began to keep and did not complete goes.

@@ -4,7 +4,7 @@
 //! `https://`: `own/steps@v1`, `forge.example/own/hello@v1`. That of a repository has no version.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use common::call::{
 use common::frame::{Decoder, encode};
 use common::guest::{FromGuest, ToGuest};
 use common::plan::{Plan, Value};
+use lz4_flex::frame::FrameEncoder;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::sync::Mutex;
@@ -248,7 +249,12 @@ async fn next<T: DeserializeOwned>(
 
 fn replies(wish: HostCall) -> Vec<Reply> {
     let commit = COMMIT.to_owned();
+    let wish = match wish {
+        HostCall::Packed(wish) => *wish,
+        wish => wish,
+    };
     let (name, head) = match wish {
+        HostCall::Packed(_) => panic!("a call is packed twice"),
         HostCall::Action { reference } => (reference, CallAnswer::Action { commit }),
         HostCall::Tree(wish) => (wish.repository, CallAnswer::Tree { commit }),
         HostCall::Forward(wish) => {
@@ -262,7 +268,9 @@ fn replies(wish: HostCall) -> Vec<Reply> {
     };
     let mut archive = tar::Builder::new(Vec::new());
     archive.append_dir_all(".", folder).unwrap();
-    let archive = archive.into_inner().unwrap();
+    let mut packed = FrameEncoder::new(Vec::new());
+    packed.write_all(&archive.into_inner().unwrap()).unwrap();
+    let archive = packed.finish().unwrap();
     assert!(archive.len() <= CALL_ROOM_BYTES as usize, "{name} is too large");
     let data = archive.chunks(CALL_DATA_BYTES).map(|data| Reply::Data(data.to_vec()));
     std::iter::once(Reply::Head(Ok(head))).chain(data).chain([Reply::End]).collect()

@@ -31,7 +31,7 @@ use futures_util::TryStreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -53,7 +53,7 @@ const CONNECTIONS: usize = 48;
 const HEAD: Duration = Duration::from_secs(60);
 
 /// An answer in JSON in which addresses are looked for has no more bytes.
-const JSON_BYTES: u64 = 1024 * 1024;
+const JSON_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The bytes that are read of a body at once.
 const READ_BYTES: usize = 32 * 1024;
@@ -186,11 +186,26 @@ impl Door {
             let text = format!("{path} is no path of a service that this job has");
             return refuse(&CallError::new(CallErrorKind::NotFound, text));
         };
+        if !self.admits(service, &request) {
+            let text = "a program in a container must send the token of the job's service";
+            return refuse_as(StatusCode::UNAUTHORIZED, text);
+        }
         let is_head = request.method() == Method::HEAD;
         match self.ask(service, path, request).await {
             Ok(answer) => self.pass_on(service, answer, is_head).await,
             Err(error) => refuse(&error),
         }
+    }
+
+    /// Whether a request may go to a service. The host adds the service's token where none comes, but
+    /// containers may be of anybody, and not all of them were given it.
+    fn admits(&self, service: &GuestService, request: &Request<Incoming>) -> bool {
+        let Some(token) = service.token.as_ref().filter(|_| self.network.is_some()) else {
+            return true;
+        };
+        let sent = request.headers().get(AUTHORIZATION).and_then(|sent| sent.to_str().ok());
+        let sent = sent.and_then(|sent| sent.split_once(' ')).map(|(_, sent)| sent.trim());
+        sent == Some(token.expose()) || service::is_signed(request.uri().path())
     }
 
     async fn ask(
@@ -282,7 +297,11 @@ fn refuse(error: &CallError) -> Response<OutBody> {
         // Clients of the blob service ask again after this one, and not after 502.
         CallErrorKind::Busy | CallErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let said = serde_json::json!({ "error": error.message, "message": error.message });
+    refuse_as(status, &error.message)
+}
+
+fn refuse_as(status: StatusCode, message: &str) -> Response<OutBody> {
+    let said = serde_json::json!({ "error": message, "message": message });
     let mut response = Response::new(full(said.to_string().into_bytes()));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("application/json");
@@ -294,6 +313,7 @@ fn refuse(error: &CallError) -> Response<OutBody> {
 mod tests {
     use common::call::{Ask, Reply, cache_service};
     use common::guest::FromGuest;
+    use common::request::Secret;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpSocket;
 
@@ -437,6 +457,29 @@ mod tests {
         let request = "GET /api/v1/user HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let answer = ask_from("127.0.0.3", authority, request).await;
         assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn containers_send_the_token_themselves() {
+        let (calls, mut switchboard) = calls();
+        switchboard.attach();
+        let service = GuestService { token: Some(Secret::new("secret")), ..artifacts() };
+        let forwarder = Forwarder::start(calls, vec![service]).await.unwrap();
+        let address = forwarder.open_to(network()).await.unwrap();
+        let authority = address.strip_prefix("http://").unwrap();
+        for wrong in ["", "Authorization: Bearer other\r\n", "Authorization: secret\r\n"] {
+            let request = LIST.replace("Connection", &format!("{wrong}Connection"));
+            let answer = ask_from("127.0.0.3", authority, &request).await;
+            assert!(answer.starts_with("HTTP/1.1 401"), "{wrong}: {answer}");
+        }
+        let request = LIST.replace("Connection", "Authorization: bearer secret\r\nConnection");
+        for (from, to, request) in
+            [("127.0.0.3", authority, &*request), ("127.0.0.1", &forwarder.address()[7..], LIST)]
+        {
+            let served = serve(&mut switchboard, "application/json", LISTED);
+            let (answer, _) = tokio::join!(ask_from(from, to, request), served);
+            assert!(answer.starts_with("HTTP/1.1 201"), "{from}: {answer}");
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use common::call::{CallAnswer, CallError, CallErrorKind, ForwardWish, HostCall, TreeWish};
+use lz4_flex::frame::FrameDecoder;
 use tokio::task::spawn_blocking;
 use tokio_util::io::SyncIoBridge;
 
@@ -37,7 +38,7 @@ impl Orchestrator {
     /// Makes a call whose answer is an archive, and unpacks that.
     async fn fetch(
         &self,
-        call: &HostCall,
+        call: HostCall,
         what: String,
         to: &str,
         owner: Owner,
@@ -46,9 +47,10 @@ impl Orchestrator {
             HostError::new(kind, format!("cannot fetch {what}: {why}"))
         };
         let refused = |error: CallError| cannot(Some(error.kind), error.message);
+        let call = HostCall::Packed(Box::new(call));
         let mut attempt = 1;
         loop {
-            let answer = self.calls.call(call).await.map_err(refused)?;
+            let answer = self.calls.call(&call).await.map_err(refused)?;
             let (CallAnswer::Action { commit } | CallAnswer::Tree { commit }) = answer.head else {
                 return Err(refused(another_question()));
             };
@@ -74,7 +76,7 @@ impl Host for Orchestrator {
     ) -> Pending<'a, Result<Fetched, HostError>> {
         Box::pin(async move {
             let call = HostCall::Action { reference: reference.to_owned() };
-            self.fetch(&call, format!("the action {reference}"), to, owner).await
+            self.fetch(call, format!("the action {reference}"), to, owner).await
         })
     }
 
@@ -86,7 +88,7 @@ impl Host for Orchestrator {
     ) -> Pending<'a, Result<Fetched, HostError>> {
         Box::pin(async move {
             let call = HostCall::Tree(wish.clone());
-            self.fetch(&call, format!("the repository {}", wish.repository), to, owner).await
+            self.fetch(call, format!("the repository {}", wish.repository), to, owner).await
         })
     }
 
@@ -129,7 +131,7 @@ async fn place(body: Body, to: PathBuf, owner: Owner) -> Result<(), GuestError> 
             }
             _ => {}
         }
-        unpack_for(SyncIoBridge::new(body), &to, Some(owner))
+        unpack_for(FrameDecoder::new(SyncIoBridge::new(body)), &to, Some(owner))
     });
     match unpacked.await {
         Ok(unpacked) => unpacked,

@@ -1,7 +1,7 @@
 //! Files of this machine. Everything here may block.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{
     DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown,
 };
@@ -12,7 +12,7 @@ use flate2::read::GzDecoder;
 use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 
-use super::{Kind, Owner, Room, StorePlace, SystemError, below};
+use super::{Kind, Owner, RECEIVE, Room, StorePlace, SystemError, below};
 
 /// The mode of a directory that is made.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -64,11 +64,27 @@ pub(super) fn store(contents: impl Read, place: &StorePlace) -> Result<u64, Syst
     }
     let (to, name) = (Path::new(&place.directory), Path::new(&place.name));
     let mut file = below::create(to, name, FILE_MODE, place.owner).map_err(failed)?;
-    let copied = match place.is_gzip {
-        true => io::copy(&mut GzDecoder::new(contents), &mut file),
-        false => io::copy(&mut { contents }, &mut file),
-    };
-    copied.map_err(failed)
+    if !place.is_gzip {
+        return io::copy(&mut { contents }, &mut file).map_err(failed);
+    }
+    io::copy(&mut GzDecoder::new(contents), &mut file).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => {
+            SystemError::new(RECEIVE, place.name.clone(), error)
+        }
+        _ => failed(error),
+    })
+}
+
+/// See [`super::System::open`].
+pub(super) fn open(path: &Path) -> Result<File, SystemError> {
+    let failed = |source| SystemError::new("open", path.display().to_string(), source);
+    // Whoever put a pipe there must not block us.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    match file.metadata().map_err(failed)?.is_file() {
+        true => Ok(file),
+        false => Err(failed(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"))),
+    }
 }
 
 /// See [`super::System::create_file`].

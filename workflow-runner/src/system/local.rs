@@ -1,6 +1,7 @@
 //! This machine.
 
 use std::io::{self, BufWriter};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::Timestamp;
@@ -9,8 +10,9 @@ use tokio::sync::watch;
 use tokio_util::io::SyncIoBridge;
 
 use super::{
-    Command, Facts, Found, Kind, Opened, Owner, Packed, Packing, Pending, Placement, Process, Room,
-    StorePlace, System, SystemError, ZipWish, files, hash, pack, process, tree, users, zip,
+    Command, Facts, Found, Kind, Opened, Owner, Packed, Packing, Pending, Placement, Process,
+    RECEIVE, Room, StorePlace, System, SystemError, ZipWish, files, hash, pack, process, tree,
+    users, zip,
 };
 use crate::guest::unpack_packed;
 
@@ -227,23 +229,35 @@ impl System for Local {
         Box::pin(blocking(move || zip::find(&wish)))
     }
 
-    fn open<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Opened, SystemError>> {
+    fn open<'a>(&'a self, path: &'a Path) -> Pending<'a, Result<Opened, SystemError>> {
+        let path = path.to_owned();
         Box::pin(async move {
-            let failed = |error| SystemError::new("open", path, error);
-            let file = tokio::fs::File::open(path).await.map_err(failed)?;
-            let facts = file.metadata().await.map_err(failed)?;
-            Ok(Opened { contents: Box::new(file), bytes: facts.len() })
+            let file = blocking(move || files::open(&path)).await?;
+            let bytes = file.metadata().map_err(|error| SystemError::new("open", "a file", error));
+            let bytes = bytes?.len();
+            Ok(Opened { contents: Box::new(tokio::fs::File::from_std(file)), bytes })
         })
     }
 
     fn store<'a>(
         &'a self,
-        contents: Box<dyn AsyncRead + Send + Unpin>,
+        mut contents: Box<dyn AsyncRead + Send + Unpin>,
         place: StorePlace,
     ) -> Pending<'a, Result<u64, SystemError>> {
         Box::pin(async move {
             self.create_directory(&place.directory, place.owner).await?;
-            blocking(move || files::store(SyncIoBridge::new(contents), &place)).await
+            let name = place.name.clone();
+            // Whoever drops this ends what is written too.
+            let (inside, mut outside) = tokio::io::duplex(PIPE_BYTES);
+            let write = blocking(move || files::store(SyncIoBridge::new(inside), &place));
+            let receive = async move { tokio::io::copy(&mut contents, &mut outside).await };
+            match tokio::join!(write, receive) {
+                // A pipe breaks when it cannot be written.
+                (_, Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(SystemError::new(RECEIVE, name, error))
+                }
+                (written, _) => written,
+            }
         })
     }
 

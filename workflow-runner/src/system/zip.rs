@@ -16,7 +16,7 @@ use super::glob::Patterns;
 use super::walk::{Visitor, walk};
 use super::{Found, Owner, Packed, SystemError, below};
 
-/// The most entries of an archive.
+/// The most entries of an archive that is unpacked.
 const ENTRIES: usize = 2_000_000;
 
 /// A file of this size needs the larger form of an entry.
@@ -37,11 +37,28 @@ pub struct ZipWish {
 pub(super) fn find(wish: &ZipWish) -> Result<Vec<Found>, SystemError> {
     let files = files(wish)?;
     let root = root(wish, &files);
-    let found = |path: &PathBuf| Found {
-        path: path.to_string_lossy().into_owned(),
-        name: path.strip_prefix(&root).unwrap_or(path).to_string_lossy().into_owned(),
+    let found = |path: PathBuf| {
+        let name = name_of(&root, &path);
+        let name = name.map_err(|error| SystemError::new("take", display(&path), error))?;
+        Ok(Found { path, name })
     };
-    Ok(files.iter().map(found).collect())
+    files.into_iter().map(found).collect()
+}
+
+/// The name of a file in the archive. The originals refuse those that Windows could not have
+/// (forgejo-runner-protocol 8.9).
+fn name_of(root: &Path, path: &Path) -> io::Result<String> {
+    let name = path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
+    match name.chars().find(|c| "\":<>|*?\r\n".contains(*c)) {
+        Some(odd) => Err(io::Error::other(format!(
+            "its path contains {odd:?}, and no artifact may have \" : < > | * ? or a line break in one"
+        ))),
+        None => Ok(name),
+    }
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The files; the archive is made of these.
@@ -60,10 +77,6 @@ impl Visitor for Finder {
     fn visit(&mut self, path: &Path, facts: &Metadata) -> io::Result<()> {
         // A link counts as what it leads to.
         let is_file = facts.is_file() || (facts.is_symlink() && path.is_file());
-        if is_file && self.files.len() == ENTRIES {
-            // Directories full of links to each other have many paths.
-            return Err(io::Error::other(format!("there are more than {ENTRIES} files")));
-        }
         if is_file {
             self.files.push(path.to_owned());
         }
@@ -87,7 +100,7 @@ pub(super) fn zip(wish: &ZipWish, out: impl Write) -> Result<Packed, SystemError
     let mut archive = ZipWriter::new_stream(out);
     let mut packed = Packed::default();
     for path in &files {
-        let failed = |error| SystemError::new("pack", path.display().to_string(), error);
+        let failed = |error| SystemError::new("pack", display(path), error);
         add(&mut archive, &root, path, wish.level, &mut packed).map_err(failed)?;
     }
     let ended = archive.finish().map_err(io::Error::other);
@@ -114,8 +127,8 @@ fn add<W: Write + Seek>(
         .compression_level((level > 0).then_some(i64::from(level)))
         .unix_permissions(facts.permissions().mode() & 0o777)
         .large_file(facts.size() >= LARGE);
-    let name = path.strip_prefix(root).unwrap_or(path).to_string_lossy();
-    archive.start_file(name.as_ref(), options).map_err(io::Error::other)?;
+    let name = name_of(root, path)?;
+    archive.start_file(name, options).map_err(io::Error::other)?;
     packed.files += 1;
     packed.bytes += io::copy(&mut file, archive)?;
     Ok(())
@@ -271,7 +284,7 @@ mod tests {
             let files = find(&ZipWish { patterns, hidden: false, level: 0 }).unwrap();
             let below = |path: &Path| path.strip_prefix(base.path()).unwrap().to_owned();
             let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-            files.iter().map(|file| text(below(Path::new(&file.path)))).collect()
+            files.iter().map(|file| text(below(&file.path))).collect()
         };
         let far = ["out/away/sub/far", "out/away/twin/far"];
         let near = ["out/deep/two", "out/link", "out/one"];

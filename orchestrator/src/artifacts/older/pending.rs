@@ -86,7 +86,9 @@ impl Pending {
         let directory = self.artifact(&item.name).join(hash(&item.path));
         let Chunk { total, is_packed, .. } = *chunk;
         let about = About { path: item.path.clone(), total, is_packed };
-        ensure(&directory, &about).map_err(broken)?;
+        let place = directory.clone();
+        let ensure = move || ensure(&place, &about);
+        room.work_alone(ensure).await.map_err(broken)?.map_err(broken)?;
         let temporary = temporary(&directory).map_err(broken)?;
         let file = temporary.reopen().map_err(broken)?;
         let digest = Arc::new(Mutex::new(Md5::new()));
@@ -134,18 +136,21 @@ impl Pending {
         Ok(files)
     }
 
-    /// Forgets what has come of an artifact.
-    pub(super) fn forget(&self, name: &str) -> io::Result<()> {
+    /// Forgets what has come of an artifact: the job may send as much again.
+    pub(super) fn forget(&self, name: &str, room: &Room) -> io::Result<()> {
+        self.release(name, &self.files(name)?, room);
         match fs::remove_dir_all(self.artifact(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
     }
 
-    /// These files are in their artifact now: the job may send as much again.
-    pub(super) fn confirmed(&self, name: &str, files: &[PendingFile], room: &Room) {
+    /// Removes what has come of these files: the job may send as much again.
+    pub(super) fn release(&self, name: &str, files: &[PendingFile], room: &Room) {
         for file in files {
-            // What cannot be removed goes with the job.
+            // What cannot be removed goes with the job. Without the first nothing of it counts: this may
+            // be ended half way.
+            drop(fs::remove_file(file.directory.join(ABOUT)));
             drop(fs::remove_dir_all(&file.directory));
             room.give(file.chunks.iter().map(|(_, count)| count).sum());
             let more = |left: u64| Some((left + file.chunks.len() as u64).min(self.most));
@@ -157,19 +162,17 @@ impl Pending {
     /// Forgets everything.
     pub(super) fn end(&self) {
         drop(fs::remove_dir_all(&self.directory));
-        // Those of other jobs stay, and so does this.
-        drop(self.directory.parent().map(fs::remove_dir));
     }
 }
 
 /// Makes the directory of a file. Chunks of another file with this path are of no use for it.
 fn ensure(directory: &Path, about: &About) -> io::Result<()> {
-    let known = read(directory);
-    if known.as_ref() == Some(about) {
+    if read(directory).as_ref() == Some(about) {
         return Ok(());
     }
-    if known.is_some() {
-        fs::remove_dir_all(directory)?;
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
     fs::create_dir_all(directory)?;
     let mut file = temporary(directory)?;

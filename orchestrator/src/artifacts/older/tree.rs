@@ -36,7 +36,7 @@ impl Trees {
 
     /// The names of all, in order.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
-        let _alone = alone();
+        let _alone = alone(&self.run)?;
         let all = entries(&self.directory)?.into_iter();
         let mut names: Vec<String> =
             all.filter_map(|(path, _)| Some(path.file_name()?.to_str()?.to_owned())).collect();
@@ -86,9 +86,12 @@ impl Trees {
         let completing = Completing::begin(&self.run).map_err(broken)?;
         let place = self.place(name);
         completing.admit(self.change(name, files, limits)?, limits)?;
-        for file in files {
-            let target = place.join(&file.path);
+        let targets = files.iter().map(|file| (file, place.join(&file.path)));
+        for (_, target) in targets.clone() {
             target.parent().map_or(Ok(()), fs::create_dir_all).map_err(broken)?;
+        }
+        // What is killed here leaves a part of them, and the rest comes when the question is repeated.
+        for (file, target) in targets {
             fs::rename(file.whole(), target).map_err(broken)?;
         }
         Ok(())
@@ -119,8 +122,18 @@ impl Trees {
                 Err(_) => made += 1,
             }
         }
-        let known = self.files(name).map_err(broken)?.len() as u64;
-        check_count(name, known + new, limits)?;
+        let known = self.files(name).map_err(broken)?;
+        check_count(name, known.len() as u64 + new, limits)?;
+        let kept = known.iter().map(|path| path.len() as u64).sum::<u64>();
+        let paths = kept + files.iter().map(|file| file.path.len() as u64).sum::<u64>();
+        if paths > limits.path_bytes {
+            let most = limits.path_bytes;
+            let text = format!(
+                "the paths in the artifact {name} would have {paths} bytes, and may have {most}; pack \
+                 the files into one"
+            );
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
         let artifacts = u64::from(!place.exists());
         Ok(Change { bytes: bytes.saturating_sub(replaced), artifacts, entries: new + made })
     }
@@ -137,9 +150,19 @@ pub(super) fn check_count(name: &str, count: u64, limits: &Limits) -> Result<(),
 }
 
 /// Whether these files can be in one directory.
-pub(super) fn check_paths(files: &[PendingFile]) -> Result<(), Refusal> {
-    let paths: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    match parents(files).into_iter().find(|directory| paths.contains(directory)) {
+pub(super) fn check_paths(
+    name: &str,
+    files: &[PendingFile],
+    limits: &Limits,
+) -> Result<(), Refusal> {
+    let (paths, parents): (HashSet<&str>, _) =
+        (files.iter().map(|file| file.path.as_str()).collect(), parents(files));
+    if parents.len() as u64 > limits.entries {
+        let most = limits.entries;
+        let text = format!("the artifact {name} has more than the {most} directories that it may");
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    match parents.into_iter().find(|directory| paths.contains(directory)) {
         Some(directory) => Err(in_the_way(directory, "file")),
         None => Ok(()),
     }

@@ -134,13 +134,8 @@ fn path_of(known: &GuestService, url: &str) -> Result<String, Refusal> {
         true => url.split_once("://").and_then(|(_, rest)| Some(&rest[rest.find('/')?..])),
         false => service::path_of(known, url),
     };
-    path.map(str::to_owned).ok_or_else(|| {
-        let host = url.split('/').take(3).collect::<Vec<_>>().join("/");
-        Refusal::Broken(format!(
-            "the forge keeps its artifacts at {host}, where this runner does not go; use the \
-             original action in a machine with node"
-        ))
-    })
+    let origin = || url.split('/').take(3).collect::<Vec<_>>().join("/");
+    path.map(str::to_owned).ok_or_else(|| Refusal::Elsewhere(origin()))
 }
 
 /// Whether a text may be the name of an artifact; the error is a sentence (forgejo-runner-protocol 8.9).

@@ -1,14 +1,26 @@
 //! Asking the job's services.
 
-use common::call::ForwardWish;
+use std::time::Duration;
+
+use common::call::{CACHE_SERVICE, CallErrorKind, ForwardWish};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use tokio::io::AsyncReadExt;
+use tokio::time::sleep;
 
 use crate::host::{Answered, Host};
 
 /// An answer in JSON has no more bytes.
 const JSON_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The characters of what a service says about its refusal.
+const WORDS: usize = 300;
+
+/// How often the forge is asked that does not answer, or fails.
+const ATTEMPTS: u32 = 4;
+
+/// How long it has to recover before it is asked again: this, and then twice as long each time.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A service of the job.
 #[derive(Clone, Copy)]
@@ -26,13 +38,16 @@ pub(super) enum Refusal {
     /// It did not answer, or not so that it can be understood.
     #[error("{0}")]
     Broken(String),
+    /// It keeps what is asked for at another origin.
+    #[error("the forge keeps it at {0}, where this runner does not go")]
+    Elsewhere(String),
 }
 
 impl Refusal {
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Self::Status { status, .. } => Some(*status),
-            Self::Broken(_) => None,
+            Self::Broken(_) | Self::Elsewhere(_) => None,
         }
     }
 }
@@ -62,7 +77,21 @@ impl Service<'_> {
             headers,
             has_body,
         };
-        let answered = self.host.ask(wish, body).await;
+        let mut pause = PAUSE;
+        let mut answered = self.host.ask(wish.clone(), body).await;
+        for _ in 1..ATTEMPTS {
+            let may_recover = match &answered {
+                Ok(answered) => matches!(answered.status, 408 | 429 | 500 | 502..=504),
+                Err(error) => error.kind == Some(CallErrorKind::Unavailable),
+            };
+            // The cache is the host's own, and a job goes on without it.
+            if !may_recover || self.name == CACHE_SERVICE {
+                break;
+            }
+            sleep(pause).await;
+            pause *= 2;
+            answered = self.host.ask(wish.clone(), body).await;
+        }
         let answered = answered.map_err(|error| Refusal::Broken(error.to_string()))?;
         if (200..300).contains(&answered.status) {
             return Ok(answered);
@@ -93,8 +122,11 @@ impl Service<'_> {
 
 async fn read(answered: Answered) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let read = answered.body.take(JSON_BYTES).read_to_end(&mut bytes).await;
+    let read = answered.body.take(JSON_BYTES + 1).read_to_end(&mut bytes).await;
     read.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > JSON_BYTES {
+        return Err(format!("the answer has more than {JSON_BYTES} bytes"));
+    }
     Ok(bytes)
 }
 
@@ -102,7 +134,15 @@ async fn read(answered: Answered) -> Result<Vec<u8>, String> {
 fn message(text: &[u8], name: &str) -> String {
     let json: Json = serde_json::from_slice(text).unwrap_or_default();
     let found = ["message", "msg", "error"].into_iter().find_map(|key| json.get(key)?.as_str());
-    found.map_or_else(|| format!("the service {name} refuses"), str::to_owned)
+    let words =
+        || String::from_utf8_lossy(text).lines().next().unwrap_or_default().trim().to_owned();
+    let found = found.map_or_else(words, str::to_owned);
+    match found.chars().take(WORDS).collect::<String>() {
+        words if words.is_empty() || words.starts_with('<') => {
+            format!("the service {name} refuses")
+        }
+        words => words,
+    }
 }
 
 /// A hexadecimal digit.

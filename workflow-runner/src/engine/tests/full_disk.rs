@@ -132,7 +132,7 @@ impl System for Disk {
         self.local.find(wish)
     }
 
-    fn open<'a>(&'a self, path: &'a str) -> Pending<'a, Result<Opened, SystemError>> {
+    fn open<'a>(&'a self, path: &'a std::path::Path) -> Pending<'a, Result<Opened, SystemError>> {
         self.local.open(path)
     }
 

@@ -1,5 +1,8 @@
 //! Calls over connections that come and go.
 
+use std::io::Write;
+
+use lz4_flex::frame::FrameEncoder;
 use tokio::io::AsyncReadExt;
 
 use super::super::host::Orchestrator;
@@ -21,11 +24,24 @@ fn head() -> Reply {
 fn archive() -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
-    let content = vec![b'x'; 3 * CALL_ROOM_BYTES as usize];
+    let content: Vec<u8> = (0..3 * CALL_ROOM_BYTES).map(noise).collect();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
     archive.append_data(&mut header, "action.yml", &content[..]).unwrap();
     archive.into_inner().unwrap()
+}
+
+/// Bytes that cannot be packed.
+fn noise(place: u32) -> u8 {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(place) as u8
+}
+
+/// The same bytes, packed.
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = FrameEncoder::new(Vec::new());
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
 }
 
 /// The next call that begins.
@@ -33,7 +49,8 @@ async fn begun(switchboard: &mut Switchboard) -> u32 {
     loop {
         let next = timeout(PATIENCE, switchboard.next()).await.expect("a call begins");
         let FromGuest::Call { call, ask } = next else { panic!("{next:?}") };
-        if ask == Ask::Begin(wish()) {
+        let packed = HostCall::Packed(Box::new(wish()));
+        if ask == Ask::Begin(wish()) || ask == Ask::Begin(packed) {
             return call;
         }
     }
@@ -107,7 +124,8 @@ async fn an_archive_whose_connection_is_lost_is_asked_for_again_and_is_whole() {
     let to = place.path().join("action").to_str().unwrap().to_owned();
     let owner = Owner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() };
     let host = Orchestrator::new(calls);
-    let archive = archive();
+    let archive = packed(&archive());
+    assert!(archive.len() > 3 * CALL_ROOM_BYTES as usize);
     let serve = async {
         let call = begun(&mut switchboard).await;
         send(&mut switchboard, call, &archive[..archive.len() / 2]).await;

@@ -15,7 +15,7 @@ use crate::engine::native::cache::absolute;
 use crate::engine::native::service::Refusal;
 use crate::engine::native::{Unfit, input, stopped, switch};
 use crate::engine::step::{Performed, Performing};
-use crate::system::{StorePlace, names_match};
+use crate::system::{RECEIVE, StorePlace, names_match};
 use crate::workflow::{Native, Version};
 
 /// How often an artifact is fetched whose connection is lost before its end.
@@ -140,7 +140,7 @@ impl Job<'_> {
         Ok(Performed { outcome, said, stop: None, disk_full: None })
     }
 
-    async fn fetch_artifacts(&mut self, wish: &Wish) -> Result<(), Fault> {
+    async fn fetch_artifacts(&mut self, wish: &Wish) -> Result<(), Unfit> {
         let chosen = self.choose_artifacts(wish).await?;
         if chosen.is_empty() {
             self.events.say(self.system.now(), "No artifacts were found.").await;
@@ -160,7 +160,7 @@ impl Job<'_> {
     }
 
     /// Fetches the artifacts of the older interface.
-    async fn fetch_files(&mut self, wish: &Wish, run: &str) -> Result<(), Fault> {
+    async fn fetch_files(&mut self, wish: &Wish, run: &str) -> Result<(), Unfit> {
         let failed = |refusal: Refusal| format!("cannot list the artifacts: {refusal}");
         let mut all = self.older_artifacts(run)?.list().await.map_err(failed)?;
         all.retain(|artifact| wish.name.is_empty() || artifact.name == wish.name);
@@ -190,19 +190,19 @@ impl Job<'_> {
         artifact: &Place,
         run: &str,
         to: &str,
-    ) -> Result<(u64, u64), Fault> {
+    ) -> Result<(u64, u64), Unfit> {
         let name = &artifact.name;
-        let failed = |why: String| format!("cannot download the artifact {name}: {why}");
+        let failed = |why: String| failed(name, &why);
         let artifacts = self.older_artifacts(run)?;
         let items = artifacts.items(artifact).await;
-        let items = items.map_err(|refusal| failed(refusal.to_string()))?;
+        let items = items.map_err(|refusal| unfit(name, refusal))?;
         let (mut files, mut bytes) = (0, 0);
         for item in &items {
             let Some(path) = item.path_in(name) else { continue };
             let mut attempt = 1;
             bytes += loop {
                 let answered = artifacts.content(item).await;
-                let answered = answered.map_err(|refusal| failed(refusal.to_string()))?;
+                let answered = answered.map_err(|refusal| unfit(name, refusal))?;
                 let place = StorePlace {
                     directory: to.to_owned(),
                     name: path.to_owned(),
@@ -211,8 +211,8 @@ impl Job<'_> {
                 };
                 match self.system.store(answered.body, place).await {
                     Ok(bytes) => break bytes,
-                    Err(error) if error.is_disk_full() => return Err(error.into()),
-                    Err(error) if attempt == ATTEMPTS => {
+                    Err(error) if error.is_disk_full() => return Err(Fault::from(error).into()),
+                    Err(error) if attempt == ATTEMPTS || error.operation != RECEIVE => {
                         return Err(failed(error.to_string()).into());
                     }
                     Err(_) => attempt += 1,
@@ -235,18 +235,18 @@ impl Job<'_> {
     }
 
     /// Fetches an artifact, once more where its connection is lost; gives how many files it has.
-    async fn fetch_artifact(&self, artifact: &Listed, to: &str) -> Result<u64, Fault> {
+    async fn fetch_artifact(&self, artifact: &Listed, to: &str) -> Result<u64, Unfit> {
         let (name, owner) = (&artifact.name, self.facts.owner);
-        let failed = |why: String| format!("cannot download the artifact {name}: {why}");
+        let failed = |why: String| failed(name, &why);
         let artifacts = self.artifacts()?;
         let temporary = format!("{}/artifact.zip", self.directories.temp);
         let mut attempt = 1;
         loop {
             let body = artifacts.content(artifact).await;
-            let body = body.map_err(|refusal| failed(refusal.to_string()))?;
+            let body = body.map_err(|refusal| unfit(name, refusal))?;
             match self.system.unzip(body, &temporary, to, owner).await {
                 Ok(packed) => return Ok(packed.files),
-                Err(error) if error.is_disk_full() => return Err(error.into()),
+                Err(error) if error.is_disk_full() => return Err(Fault::from(error).into()),
                 Err(error) if attempt == ATTEMPTS => return Err(failed(error.to_string()).into()),
                 Err(_) => attempt += 1,
             }
@@ -254,12 +254,25 @@ impl Job<'_> {
     }
 }
 
+/// Why an artifact was not downloaded; the original goes wherever it lies.
+fn unfit(name: &str, refusal: Refusal) -> Unfit {
+    let text = failed(name, &refusal.to_string());
+    match refusal {
+        Refusal::Elsewhere(_) => Unfit::Original(text),
+        _ => text.into(),
+    }
+}
+
+fn failed(name: &str, why: &str) -> String {
+    format!("cannot download the artifact {name}: {why}")
+}
+
 /// What to do where an artifact is not there.
 fn not_found(what: &str) -> String {
     format!(
         "Unable to download artifact(s): Artifact not found for {what}. Look whether the job that \
-         uploads it is among the needs of this one, whether both have the same major version (what \
-         versions before 4 upload later ones do not find, and the reverse), and whether it has expired"
+         uploads it is among the needs of this one, whether it has expired, and whether that job uses \
+         a version before 4 of the action: what those upload later ones do not find"
     )
 }
 

@@ -174,19 +174,25 @@ impl Job<'_> {
         if found.is_empty() {
             return Ok(None);
         }
+        if let Some(odd) = found.iter().find(|file| file.name.contains('\\')) {
+            let text = "the path contains a backslash, which the service takes for a slash";
+            return Err(format!("cannot upload {}: {text}", odd.path.display()).into());
+        }
         let artifacts = self.older_artifacts(run)?;
         let place = artifacts.begin(name, wish.retention_days).await.map_err(failed)?;
         let mut bytes = 0;
         for file in &found {
-            let Opened { mut contents, bytes: total } = self.system.open(&file.path).await?;
+            let Opened { contents, bytes: total } = self.system.open(&file.path).await?;
+            // What is written to it meanwhile does not count.
+            let mut contents = contents.take(total);
             let mut first = 0;
             loop {
-                let block = next_block(&mut *contents, name).await?;
+                let block = next_block(&mut contents, name).await?;
                 let next = first + block.len() as u64;
                 let is_last = block.len() < BLOCK_BYTES;
-                if next > total || (is_last && next < total) {
-                    let path = &file.path;
-                    return Err(format!("{path} has changed while it was uploaded").into());
+                if is_last && next < total {
+                    let path = file.path.display();
+                    return Err(format!("{path} became shorter while it was uploaded").into());
                 }
                 if first == 0 || !block.is_empty() {
                     let (path, bytes) = (&*file.name, &*block);
