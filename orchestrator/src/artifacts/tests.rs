@@ -74,16 +74,24 @@ async fn an_artifact_is_kept_listed_and_given_back() {
 #[tokio::test]
 async fn what_runs_of_long_ago_have_left_goes() {
     let directory = tempfile::tempdir().unwrap();
-    let (old, new) = (directory.path().join("old"), directory.path().join("new"));
-    for (run, days) in [(&old, 31), (&new, 29)] {
-        fs::create_dir(run).unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (old, new, young) = (path("old"), path("new"), path("young"));
+    for (run, days) in [(&old, 31), (&new, 29), (&young, 5)] {
+        fs::create_dir_all(run.join("pending/job")).unwrap();
+        fs::create_dir_all(run.join("v3/b")).unwrap();
         fs::write(run.join("a.zip"), "").unwrap();
+        fs::write(run.join("job-1.upload"), "").unwrap();
         let time = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
         fs::File::open(run).unwrap().set_modified(time).unwrap();
     }
     let artifacts = LocalArtifacts::new(&directory.path().join("run"), JobId::new());
     assert_eq!(upload(&artifacts, "made", "content").await.0, 200);
-    assert!(!old.exists() && new.exists());
+    assert!(!old.exists());
+    for (run, is_left) in [(&new, false), (&young, true)] {
+        assert!(run.join("a.zip").exists() && run.join("v3/b").exists());
+        assert_eq!(run.join("pending").exists(), is_left, "what nobody will complete");
+        assert_eq!(run.join("job-1.upload").exists(), is_left);
+    }
 }
 
 #[tokio::test]
@@ -148,4 +156,42 @@ async fn what_one_run_keeps_is_bounded() {
     assert_eq!(call(&other, "FinalizeArtifact", finalize).await.0, 200, "there is room now");
     assert_eq!(upload(&one, "a", "").await.0, 200);
     assert_eq!(upload(&one, "c", "").await.0, 413);
+}
+
+/// A guest that loses its connection asks again while the first question is still worked at.
+#[tokio::test]
+async fn a_question_that_is_asked_again_before_it_is_answered_has_one_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let artifacts = LocalArtifacts {
+        room: Room::new(16),
+        ..LocalArtifacts::new(directory.path(), JobId::new())
+    };
+    for name in ["a", "b", "c", "d"] {
+        let place = format!("{ARTIFACT_FILES}{}", hex::encode(name));
+        assert_eq!(ask(&artifacts, "PUT", &place, "0123456789").await.0, 201);
+        let wish = json!({ "name": name, "size": "10" });
+        let finalize = || call(&artifacts, "FinalizeArtifact", wish.clone());
+        let (one, two, three) = tokio::join!(finalize(), finalize(), finalize());
+        assert_eq!([one.0, two.0, three.0], [200; 3], "{one:?} {two:?} {three:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_job_did_not_complete_goes_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let (one, other) =
+        (LocalArtifacts::new(&run, JobId::new()), LocalArtifacts::new(&run, JobId::new()));
+    assert_eq!(upload(&one, "made", "content").await.0, 200);
+    for job in [&one, &other] {
+        let place = format!("{ARTIFACT_FILES}{}?comp=block&blockid=a", hex::encode("x"));
+        assert_eq!(ask(job, "PUT", &place, "block").await.0, 201);
+    }
+    let count = || fs::read_dir(&run).unwrap().count();
+    assert!(count() > 2);
+    one.end().await;
+    assert!(count() > 1, "that of the other is there");
+    other.end().await;
+    assert_eq!(count(), 1);
+    assert!(run.join("made.zip").exists());
 }

@@ -312,6 +312,17 @@ mod tests {
         assert_eq!(fs::read_to_string(to.path().join("two")).unwrap(), "out/deep/two");
     }
 
+    #[tokio::test]
+    async fn paths_that_the_originals_refuse_are_refused() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join("12:30.log"), "x").unwrap();
+        let patterns = vec![base.path().display().to_string()];
+        let wish = ZipWish { patterns, hidden: true, level: 6 };
+        let error = find(&wish).unwrap_err().to_string();
+        assert!(error.contains("12:30.log: its path contains ':'"), "{error}");
+        assert!(zip(&wish, Vec::new()).unwrap_err().to_string().contains("contains ':'"));
+    }
+
     /// An archive with entries of these names.
     fn archive(names: &[&str]) -> File {
         let mut archive = ZipWriter::new(Cursor::new(Vec::new()));

@@ -419,6 +419,12 @@ async fn what_one_run_keeps_is_bounded() {
     assert_eq!(begin(&one, "y").await.0, 200);
     put_whole(&one, "y/a", "").await;
     assert_eq!(confirm(&one, "y").await.0, 200);
+    put_whole(&one, &format!("y/{}", "n".repeat(40)), "").await;
+    let (status, said) = confirm(&one, "y").await;
+    let expected = "the paths in the artifact y would have 41 bytes, and may have 40; pack the files \
+                    into one";
+    assert_eq!((status, said.as_str()), (413, expected));
+    assert_eq!(begin(&one, "y").await.0, 200);
     put_whole(&one, "z/a", "").await;
     assert!(confirm(&one, "z").await.1.contains("this run keeps 2 artifacts and these are 1 more"));
 }
@@ -436,6 +442,8 @@ async fn chunks_that_belong_to_nothing_are_bounded() {
         assert_eq!(status, 413);
         assert!(said.contains("the job has sent 3 chunks"), "{said}");
         assert_eq!(confirm(&job, "x").await.0, 200, "what is confirmed makes room");
+        put_whole(&job, "x/e", "1").await;
+        assert_eq!(begin(&job, "x").await.0, 200, "and so does what is begun anew");
     }
 }
 

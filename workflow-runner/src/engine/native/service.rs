@@ -162,3 +162,97 @@ pub(super) fn quote(text: &str) -> String {
     }
     quoted
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use common::call::{ARTIFACT_SERVICE, TreeWish};
+
+    use super::*;
+    use crate::host::{Fetched, HostError};
+    use crate::system::{Owner, Pending};
+
+    /// A forge that answers so, the last first.
+    struct Forge(Mutex<Vec<Result<(u16, &'static str), CallErrorKind>>>);
+
+    impl Host for Forge {
+        fn ask<'a>(
+            &'a self,
+            _wish: ForwardWish,
+            _body: &'a [u8],
+        ) -> Pending<'a, Result<Answered, HostError>> {
+            let answer = self.0.lock().unwrap().pop().expect("it is not asked so often");
+            let answer = answer
+                .map(|(status, text)| Answered {
+                    status,
+                    headers: Vec::new(),
+                    body: Box::new(text.as_bytes()),
+                })
+                .map_err(|kind| HostError::new(kind, "nobody answers"));
+            Box::pin(std::future::ready(answer))
+        }
+
+        fn fetch_action<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a str,
+            _: Owner,
+        ) -> Pending<'a, Result<Fetched, HostError>> {
+            unreachable!()
+        }
+
+        fn fetch_tree<'a>(
+            &'a self,
+            _: &'a TreeWish,
+            _: &'a str,
+            _: Owner,
+        ) -> Pending<'a, Result<Fetched, HostError>> {
+            unreachable!()
+        }
+    }
+
+    async fn ask(
+        name: &'static str,
+        answers: &[Result<(u16, &'static str), CallErrorKind>],
+    ) -> (Result<u16, Refusal>, usize) {
+        let forge = Forge(Mutex::new(answers.iter().rev().copied().collect()));
+        let service = Service { host: &forge, name };
+        let answered = service.ask("GET", "/", &[], &[]).await;
+        let left = forge.0.lock().unwrap().len();
+        (answered.map(|answered| answered.status), left)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forge_that_fails_is_asked_again_and_not_for_ever() {
+        let down = Err(CallErrorKind::Unavailable);
+        let (answered, left) =
+            ask(ARTIFACT_SERVICE, &[Ok((500, "")), down, Ok((429, "")), Ok((200, ""))]).await;
+        assert_eq!((answered, left), (Ok(200), 0));
+        let (answered, left) = ask(ARTIFACT_SERVICE, &[Ok((503, "busy")); 5]).await;
+        assert_eq!(answered.unwrap_err().to_string(), "busy (503)");
+        assert_eq!(left, 1);
+        for (name, answer) in [
+            (ARTIFACT_SERVICE, Ok((404, ""))),
+            (ARTIFACT_SERVICE, Err(CallErrorKind::Refused)),
+            (CACHE_SERVICE, Ok((500, ""))),
+            (CACHE_SERVICE, down),
+        ] {
+            let (answered, left) = ask(name, &[answer; 2]).await;
+            assert!(answered.is_err() && left == 1, "{name} {answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_the_words_of_the_service() {
+        for (text, expected) in [
+            ("{\"msg\":\"it exists\"}", "it exists"),
+            ("Error merge chunks: none\nmore", "Error merge chunks: none"),
+            ("<html>", "the service x refuses"),
+            ("", "the service x refuses"),
+        ] {
+            assert_eq!(message(text.as_bytes(), "x"), expected);
+        }
+        assert_eq!(message("a".repeat(999).as_bytes(), "x").len(), WORDS);
+    }
+}
