@@ -30,7 +30,7 @@ pub(crate) struct JobCache {
     room: Room,
 }
 
-fn broken(error: io::Error) -> Refusal {
+fn broken(error: &io::Error) -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
@@ -97,7 +97,7 @@ impl JobCache {
         work: impl FnOnce(&CacheStore, &Scope) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let (store, scope) = (Arc::clone(&self.store), self.scope.clone());
-        self.room.work(move || work(&store, &scope)).await.map_err(broken)
+        self.room.work(move || work(&store, &scope)).await.map_err(|error| broken(&error))
     }
 
     /// Does what ends an upload, which may be asked for again before it is done.
@@ -106,7 +106,7 @@ impl JobCache {
         work: impl FnOnce(&CacheStore, &Scope) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let (store, scope) = (Arc::clone(&self.store), self.scope.clone());
-        self.room.work_alone(move || work(&store, &scope)).await.map_err(broken)
+        self.room.work_alone(move || work(&store, &scope)).await.map_err(|error| broken(&error))
     }
 
     /// Begins to save a cache; gives the number of the upload.

@@ -195,14 +195,14 @@ impl Job<'_> {
         let failed = |why: String| failed(name, &why);
         let artifacts = self.older_artifacts(run)?;
         let items = artifacts.items(artifact).await;
-        let items = items.map_err(|refusal| unfit(name, refusal))?;
+        let items = items.map_err(|refusal| unfit(name, &refusal))?;
         let (mut files, mut bytes) = (0, 0);
         for item in &items {
             let Some(path) = item.path_in(name) else { continue };
             let mut attempt = 1;
             bytes += loop {
                 let answered = artifacts.content(item).await;
-                let answered = answered.map_err(|refusal| unfit(name, refusal))?;
+                let answered = answered.map_err(|refusal| unfit(name, &refusal))?;
                 let place = StorePlace {
                     directory: to.to_owned(),
                     name: path.to_owned(),
@@ -243,7 +243,7 @@ impl Job<'_> {
         let mut attempt = 1;
         loop {
             let body = artifacts.content(artifact).await;
-            let body = body.map_err(|refusal| unfit(name, refusal))?;
+            let body = body.map_err(|refusal| unfit(name, &refusal))?;
             match self.system.unzip(body, &temporary, to, owner).await {
                 Ok(packed) => return Ok(packed.files),
                 Err(error) if error.is_disk_full() => return Err(Fault::from(error).into()),
@@ -255,7 +255,7 @@ impl Job<'_> {
 }
 
 /// Why an artifact was not downloaded; the original goes wherever it lies.
-fn unfit(name: &str, refusal: Refusal) -> Unfit {
+fn unfit(name: &str, refusal: &Refusal) -> Unfit {
     let text = failed(name, &refusal.to_string());
     match refusal {
         Refusal::Elsewhere(_) => Unfit::Original(text),
