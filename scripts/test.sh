@@ -33,9 +33,17 @@ suites() {
 
 # Builds the host program as well, which the tests run.
 stage "build tests" cargo test --locked --workspace --no-run --quiet
-stage "guest program" scripts/guest-program.sh
 images=(tiny debian-12 debian-12-node debian-12-podman)
-stage images "$target/debug/solstice" image build "${images[@]}"
+# At the same time: the one is work for one core, the other waits for mirrors and disks too.
+programs_and_images() {
+    local program failed=0
+    scripts/guest-program.sh &
+    program=$!
+    "$target/debug/solstice" image build "${images[@]}" || failed=1
+    wait "$program" || failed=1
+    return "$failed"
+}
+stage "program, images" programs_and_images
 # Whatever the tests do to machines, they do it to clones of these.
 templates() {
     SOLSTICE_STATE_DIR=$SOLSTICE_TEST_DIR/warm SOLSTICE_TEMPLATE_DIR=$SOLSTICE_TEST_DIR/templates \

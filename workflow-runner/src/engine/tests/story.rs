@@ -400,8 +400,9 @@ impl JobBuilder {
         system: impl System + 'static,
         mut watch: impl FnMut(&GuestEvent, &CancellationToken),
     ) -> Story {
-        let directory = tempfile::tempdir().unwrap();
-        // Another user must be able to reach what lies in it.
+        // Another user must be able to reach what lies in it, wherever this repository is.
+        let base = self.document.run_as.as_ref().map_or_else(std::env::temp_dir, |_| "/tmp".into());
+        let directory = tempfile::tempdir_in(base).unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         self.document.work_directory = directory.path().join("work").to_str().unwrap().to_owned();
         if !self.tree.is_empty() {
