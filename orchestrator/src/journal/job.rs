@@ -277,9 +277,8 @@ impl Job {
     /// # Errors
     /// The disk refuses.
     pub(super) fn sync(self: &Arc<Self>, shared: &Shared) -> io::Result<()> {
-        let written = *self.written.borrow();
-        self.sync_to(written.length, &shared.settings.directory)?;
-        if written.is_finished {
+        let is_finished = self.sync_file(&shared.settings.directory)?;
+        if is_finished {
             let done = retention::done(&shared.settings.directory, self.id);
             let mut segment = self.segment();
             if segment.path() != done {
@@ -291,17 +290,19 @@ impl Job {
         Ok(())
     }
 
-    fn sync_to(&self, length: u64, directory: &Path) -> io::Result<()> {
-        let (guest, is_named) = {
+    /// Brings on disk what is written; gives whether that is everything.
+    fn sync_file(&self, directory: &Path) -> io::Result<bool> {
+        let (guest, is_named, before) = {
             let mut synced = self.synced();
             synced.is_queued = false;
             synced.is_urgent = false;
-            if synced.length >= length {
-                return Ok(());
-            }
-            // What it says was written before, so that what follows covers it.
-            (synced.guest.clone(), synced.is_named)
+            (synced.guest.clone(), synced.is_named, synced.length)
         };
+        // Looked at after the guest's number: what that says is written lies within this length.
+        let Written { length, is_finished, .. } = *self.written.borrow();
+        if before >= length {
+            return Ok(is_finished);
+        }
         self.file.sync_data()?;
         if !is_named {
             File::open(directory)?.sync_all()?;
@@ -313,6 +314,6 @@ impl Job {
         if let Some((seq, watched)) = guest {
             raise(&watched, seq);
         }
-        Ok(())
+        Ok(is_finished)
     }
 }
