@@ -326,10 +326,14 @@ impl Work<'_> {
             // Nothing of the job is in it: the next start begins with a fresh one.
             () = leave => return Err(TryError::Abandoned),
         };
+        tokio::select! {
+            started = self.start(machine, image, &guest) => started?,
+            () = self.words.control.cancel.cancelled() => return Err(TryError::Cancelled),
+        }
         self.run_steps(machine, Some(guest), self.limit(), log).await
     }
 
-    /// From a started machine to one in which the job was started.
+    /// From a started machine to one in which the job can be started.
     async fn boot(
         &self,
         machine: &Machine,
@@ -352,11 +356,16 @@ impl Work<'_> {
             self.machines.login(machine, &self.record, log).await?
         };
         self.machines.place(self.request, machine, entry, &guest, &self.record, log).await?;
+        Ok(guest)
+    }
+
+    /// Starts the job in its machine. A service that ends waits for this: a machine that it removed
+    /// now, or left without the job, would cost the job, which may have begun.
+    async fn start(&self, machine: &Machine, image: &Image, guest: &Guest) -> Result<(), TryError> {
         // Recorded before the job can begin: what may have begun is never begun again.
         let budget = self.limit() + SWEEPER_MARGIN;
         self.record.enter(JobState::Running, budget).await?;
-        self.machines.start_job(self.request, machine, &image.entry, &guest).await?;
-        Ok(guest)
+        self.machines.start_job(self.request, machine, &image.entry, guest).await
     }
 
     fn limit(&self) -> Duration {

@@ -55,6 +55,8 @@ pub enum BootEnd {
     Ready,
     /// The guest is ready for its job, but its disk has no room for a working tree.
     Full,
+    /// The guest is ready for its job, and takes two seconds to start it.
+    Slow,
     /// It never answers.
     Hang,
     /// Its kernel panics.
@@ -71,6 +73,7 @@ impl BootEnd {
         match self {
             Self::Ready => "ready",
             Self::Full => "full",
+            Self::Slow => "slow",
             Self::Hang => "hang",
             Self::Panic => "panic",
             Self::Refuse => "refuse",

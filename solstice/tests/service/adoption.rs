@@ -45,6 +45,23 @@ on_both! {
         service.stop().await;
     }
 
+    async fn a_job_that_is_being_started_when_its_service_is_stopped_runs_once(world) {
+        let host = world.host();
+        host.boots(Duration::ZERO, BootEnd::Slow);
+        let service = host.serve().await;
+        let id = service.submit(&job("scripted", &["echo once"])).await;
+        service.wait_state(id, &["running"]).await;
+        let before = host.guests();
+        service.stop().await;
+        assert_eq!(host.guests(), before);
+        let service = host.serve().await;
+        let received = service.finish(id).await;
+        assert_eq!(received.finished().unwrap().result, JobResult::Success);
+        assert_eq!(received.lines(), ["once"]);
+        assert_eq!(received.tries(), 1);
+        service.stop().await;
+    }
+
     async fn a_mask_from_before_the_restart_holds_after_it(world) {
         let host = world.host();
         let service = host.serve().await;

@@ -27,6 +27,8 @@ pub(crate) enum BootEnd {
     Ready,
     /// The SSH server answers and lets the host in, and the disk has no room for a working tree.
     Full,
+    /// The SSH server answers and lets the host in, and the guest program takes its time to start a job.
+    Slow,
     /// The SSH server never answers.
     Hang,
     /// The kernel panics.
@@ -84,6 +86,7 @@ impl Boot {
             }
             ("SCRIPTED_BOOT", "ready") => self.end = BootEnd::Ready,
             ("SCRIPTED_BOOT", "full") => self.end = BootEnd::Full,
+            ("SCRIPTED_BOOT", "slow") => self.end = BootEnd::Slow,
             ("SCRIPTED_BOOT", "hang") => self.end = BootEnd::Hang,
             ("SCRIPTED_BOOT", "panic") => self.end = BootEnd::Panic,
             ("SCRIPTED_BOOT", "refuse") => self.end = BootEnd::Refuse,

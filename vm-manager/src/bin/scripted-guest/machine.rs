@@ -51,8 +51,8 @@ pub(crate) struct Machine {
     pub(crate) seed: Seed,
     pub(crate) files: Files,
     pub(crate) program: Program,
-    /// Whether the disk has no room for a working tree.
-    pub(crate) is_full: bool,
+    /// What came of its boot.
+    pub(crate) booted: BootEnd,
     /// Cancelled when QEMU ends.
     pub(crate) over: CancellationToken,
 }
@@ -75,7 +75,7 @@ pub(crate) fn run(line: &CommandLine, boot: Boot) -> Result<(), String> {
         seed: Seed::read(&line.seed)?,
         files: Files::default(),
         program: Program::default(),
-        is_full: boot.end == BootEnd::Full,
+        booted: boot.end,
         over: CancellationToken::new(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -99,7 +99,7 @@ async fn start(machine: Arc<Machine>, boot: Boot, forward: TcpListener) {
     machine.console.kernel("Scripted guest version 1");
     machine.clock.sleep(boot.time).await;
     match boot.end {
-        BootEnd::Ready | BootEnd::Full | BootEnd::Refuse => {
+        BootEnd::Ready | BootEnd::Full | BootEnd::Slow | BootEnd::Refuse => {
             machine.console.kernel(&format!("{}: the SSH server listens", machine.seed.hostname));
             ssh::serve(machine, forward, boot.end == BootEnd::Refuse).await;
         }

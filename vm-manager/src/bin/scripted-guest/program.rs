@@ -10,6 +10,7 @@ use common::limits::JOB_DOCUMENT_BYTES;
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use crate::boot::BootEnd;
 use crate::command::{Input, Terminal};
 use crate::job::Job;
 use crate::machine::Machine;
@@ -28,6 +29,9 @@ pub(crate) const NO_SPACE: &str = "No space left on device (os error 28)";
 /// How long a refused host may take to say what it wants. A real program needs longer than that to be
 /// started and to look for its daemon: no refusal overtakes the first frame.
 const FIRST_WORD: Duration = Duration::from_secs(1);
+
+/// How long a slow guest takes to start a job.
+const SLOW_START: Duration = Duration::from_secs(2);
 
 /// The one job of this machine, once it was started.
 #[derive(Debug, Default)]
@@ -53,7 +57,7 @@ pub(crate) async fn main(
         ["unpack", _] => {
             // The tree is taken and goes nowhere: no step can look for it.
             while input.next().await.is_some() {}
-            if machine.is_full {
+            if machine.booted == BootEnd::Full {
                 let text = format!("cannot unpack the first file: {NO_SPACE}");
                 Err(Failure { code: EXIT_DISK_FULL, text })
             } else {
@@ -95,6 +99,9 @@ async fn start(
     // It may be most of what this process has in memory.
     drop(bytes);
     let id = document.job;
+    if machine.booted == BootEnd::Slow {
+        machine.clock.sleep(SLOW_START).await;
+    }
     if let Some(job) = machine.program.claim(id)? {
         tokio::spawn(engine::run(Arc::clone(machine), job, document));
     }
