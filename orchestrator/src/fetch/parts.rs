@@ -213,6 +213,8 @@ fn copy(
             _ => return Err(io::Error::other("git's archive has something that is no file")),
         }
     }
+    // What fills the last block up. A git that is not rid of it ends by a signal.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(())
 }
 
@@ -241,6 +243,19 @@ fn walk(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_archive_is_read_to_its_last_byte() {
+        let mut made = Builder::new(Vec::new());
+        write_text(&mut made, "file", "text\n").unwrap();
+        let mut bytes = made.into_inner().unwrap();
+        bytes.resize(10_240, 0);
+        let mut left = &bytes[..];
+        let mut tar = Builder::new(Vec::new());
+        let mut bounds = Bounds { entries: 0, bytes: 0 };
+        copy(&mut left, "", None, &mut tar, &mut bounds).unwrap();
+        assert_eq!((left.len(), bounds.entries), (0, 1));
+    }
 
     #[test]
     fn a_submodule_and_its_repository_lead_to_each_other() {
