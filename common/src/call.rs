@@ -104,6 +104,19 @@ pub const OLDER_ARTIFACT_CALLS: &str = "/api/actions_pipeline/";
 /// for an account and a container.
 pub const ARTIFACT_FILES: &str = "/_apis/artifacts/files/";
 
+/// Whether a character may stand in the path of a file in an artifact. The originals refuse what Windows
+/// could not have (forgejo-runner-protocol 8.9).
+#[must_use]
+pub fn may_be_in_artifact(character: char) -> bool {
+    !"\":<>|*?\r\n".contains(character)
+}
+
+/// Whether a character may stand in the name of an artifact (forgejo-runner-protocol 8.9).
+#[must_use]
+pub fn may_name_artifact(character: char) -> bool {
+    may_be_in_artifact(character) && !matches!(character, '/' | '\\')
+}
+
 /// The service that makes tokens which say who a job is.
 pub const ID_SERVICE: &str = "oidc";
 

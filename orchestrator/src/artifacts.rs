@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use common::call::{ARTIFACT_CALLS, ARTIFACT_FILES, OLDER_ARTIFACT_CALLS};
+use common::call::{ARTIFACT_CALLS, ARTIFACT_FILES, OLDER_ARTIFACT_CALLS, may_name_artifact};
 use common::{JobId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -42,9 +42,6 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// After how long nobody completes what a run has begun: no job runs for as long.
 const UNFINISHED: Duration = Duration::from_secs(6 * 24 * 3600);
-
-/// The characters that no name may have (forgejo-runner-protocol 8.9).
-const ODD: &str = "\\/\":<>|*?\r\n";
 
 /// The end of the name of an archive.
 const ARCHIVE: &str = ".zip";
@@ -393,8 +390,8 @@ fn decoded(text: &str) -> Result<String, Refusal> {
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
-    if name.is_empty() || name.len() > NAME_BYTES || name.contains(|c| ODD.contains(c) || c == '\0')
-    {
+    let is_odd = |c: char| !may_name_artifact(c) || c == '\0';
+    if name.is_empty() || name.len() > NAME_BYTES || name.contains(is_odd) {
         return Err(Refusal::invalid(format!("{name:?} is no name for an artifact")));
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! The protocol is git's own: `git upload-pack` answers, as it does behind any forge.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{Seek, Write};
 use std::net::Ipv4Addr;
 use std::ops::Deref;
@@ -25,6 +26,33 @@ const REQUEST: usize = 16 * 1024 * 1024;
 
 /// The mark of a repository that only knows the first version of the protocol.
 const OLD: &str = "solstice-old";
+
+/// The stream (git-fast-import(1)) of a repository whose branch `main` has so many commits. Each adds
+/// so many files, `src/part-0/file-0.rs` and so on, of some hundreds or thousands of bytes.
+///
+/// # Panics
+/// Never.
+#[must_use]
+pub fn history(commits: usize, files: usize) -> String {
+    let mut stream = String::new();
+    for part in 0..commits {
+        let message = format!("Part {part}");
+        write!(
+            stream,
+            "commit refs/heads/main\ncommitter B <b@example.org> {} +0000\ndata {}\n{message}\n",
+            1_700_000_000 + part,
+            message.len()
+        )
+        .expect("a text takes it");
+        for file in 0..files {
+            let text = format!("// The file {file} of part {part}.\n").repeat(10 + file);
+            let length = text.len();
+            writeln!(stream, "M 644 inline src/part-{part}/file-{file}.rs\ndata {length}\n{text}")
+                .expect("a text takes it");
+        }
+    }
+    stream
+}
 
 /// A git server on this host with [`Repositories`]. Dropping it ends it and removes them.
 #[derive(Debug)]

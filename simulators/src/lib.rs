@@ -23,7 +23,7 @@ mod scripted;
 
 pub use dice::dice;
 pub use error::ServerError;
-pub use git::{GitServer, Repositories};
+pub use git::{GitServer, Repositories, history};
 pub use installation::{Installation, Server};
 pub use postgres::PostgresServer;
 pub use rabbit::RabbitServer;

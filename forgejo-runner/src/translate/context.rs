@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use common::call::{ARTIFACT_CALLS, ARTIFACT_SERVICE, ID_SERVICE, OLDER_ARTIFACT_CALLS};
 use common::event::JobResult;
 use common::plan::Dialect;
 use common::request::{Secret, Service};
@@ -102,9 +103,8 @@ impl TaskContext {
         let token = self.runtime_token.as_deref().unwrap_or(job_token);
         if !token.is_empty() {
             secrets.insert(RUNTIME_TOKEN.to_owned(), Secret::new(token));
-            let artifacts =
-                ["/api/actions_pipeline/", "/twirp/github.actions.results.api.v1.ArtifactService/"];
-            service("artifacts", url, Some(RUNTIME_TOKEN), &artifacts);
+            let calls = [OLDER_ARTIFACT_CALLS, ARTIFACT_CALLS];
+            service(ARTIFACT_SERVICE, url, Some(RUNTIME_TOKEN), &calls);
         }
         if let Some((token, request)) = &self.id_token {
             // The server gives the whole address; what is forwarded is a path of the instance.
@@ -112,7 +112,7 @@ impl TaskContext {
             let path = path.as_deref().and_then(|path| path.split('?').next());
             if let Some(path) = path {
                 secrets.insert(ID_TOKEN.to_owned(), Secret::new(token.clone()));
-                service("oidc", url, Some(ID_TOKEN), &[path]);
+                service(ID_SERVICE, url, Some(ID_TOKEN), &[path]);
             }
         }
         (services, secrets)

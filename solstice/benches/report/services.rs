@@ -5,7 +5,6 @@
 //! connection: the time of a cache is that between the two events of its step, as the host noted them,
 //! and that of an action what the guest itself has waited for the last byte.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use common::event::{EventBody, JobEvent};
@@ -35,7 +34,8 @@ const ACTION_BYTES: usize = 1_000_000;
 /// A repository of 5 000 files with history, checked out in a guest without git.
 pub(super) fn checkout(directory: &Path, sockets: &Path, images: &Path) -> Figures {
     let instance = Instance::tiny(directory, sockets, images);
-    let commit = grow(&instance);
+    let stream = simulators::history(COMMITS, FILES_PER_COMMIT);
+    let commit = instance.forge.git().import(REPOSITORY, stream.as_bytes());
     let files = COMMITS * FILES_PER_COMMIT;
     let workflow = format!(
         "on: push\njobs:\n  job:\n    runs-on: vm\n    steps:\n      \
@@ -57,31 +57,6 @@ pub(super) fn checkout(directory: &Path, sockets: &Path, images: &Path) -> Figur
         ("checkout_5000_files_cold_ms", cold),
         ("checkout_5000_files_warm_ms", percentile(&mut warm, 50)),
     ])
-}
-
-/// Makes the repository; gives its last commit.
-fn grow(instance: &Instance) -> String {
-    let mut stream = String::new();
-    for number in 0..COMMITS {
-        let message = format!("Part {number}");
-        write!(
-            stream,
-            "commit refs/heads/main\ncommitter B <b@example.org> {} +0000\ndata {}\n{message}\n",
-            1_700_000_000 + number,
-            message.len()
-        )
-        .expect("a text takes it");
-        for file in 0..FILES_PER_COMMIT {
-            let text = format!("// The file {file} of part {number}.\n").repeat(10 + file);
-            let length = text.len();
-            writeln!(
-                stream,
-                "M 644 inline src/part-{number}/file-{file}.rs\ndata {length}\n{text}"
-            )
-            .expect("a text takes it");
-        }
-    }
-    instance.forge.git().import(REPOSITORY, stream.as_bytes())
 }
 
 /// A file of random bytes, saved as a cache by one guest and restored by another.

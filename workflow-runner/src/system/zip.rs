@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use ::zip::read::ZipArchive;
 use ::zip::write::SimpleFileOptions;
 use ::zip::{CompressionMethod, ZipWriter};
+use common::call::may_be_in_artifact;
 
 use super::glob::Patterns;
 use super::walk::{Visitor, walk};
@@ -45,11 +46,10 @@ pub(super) fn find(wish: &ZipWish) -> Result<Vec<Found>, SystemError> {
     files.into_iter().map(found).collect()
 }
 
-/// The name of a file in the archive. The originals refuse those that Windows could not have
-/// (forgejo-runner-protocol 8.9).
+/// The name of a file in the archive.
 fn name_of(root: &Path, path: &Path) -> io::Result<String> {
     let name = path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
-    match name.chars().find(|c| "\":<>|*?\r\n".contains(*c)) {
+    match name.chars().find(|c| !may_be_in_artifact(*c)) {
         Some(odd) => Err(io::Error::other(format!(
             "its path contains {odd:?}, and no artifact may have \" : < > | * ? or a line break in one"
         ))),

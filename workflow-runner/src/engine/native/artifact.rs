@@ -10,7 +10,7 @@ mod upload;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use common::call::{ARTIFACT_CALLS, ARTIFACT_SERVICE};
+use common::call::{ARTIFACT_CALLS, ARTIFACT_SERVICE, may_name_artifact};
 use common::guest::GuestService;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -140,7 +140,7 @@ fn path_of(known: &GuestService, url: &str) -> Result<String, Refusal> {
 
 /// Whether a text may be the name of an artifact; the error is a sentence (forgejo-runner-protocol 8.9).
 fn check_name(name: &str) -> Result<(), String> {
-    match name.chars().find(|c| "\\/\":<>|*?\r\n".contains(*c)) {
+    match name.chars().find(|c| !may_name_artifact(*c)) {
         Some(odd) => Err(format!(
             "the artifact name {name:?} is not valid: it contains {odd:?}; it must have none of \
              \" : < > | * ? \\ / and no line break"

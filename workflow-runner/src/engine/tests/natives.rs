@@ -72,18 +72,22 @@ async fn a_commit_is_replaced_as_the_setting_says() {
     }
 }
 
+/// A checkout with such inputs where the original is there and can run.
+async fn original_checkout(with: &[(&str, &str)]) -> Story {
+    let (builder, _bin) = machine(true);
+    builder
+        .action("actions/checkout@v4", "action.yml", "runs: { using: node20, main: main }\n")
+        .action("actions/checkout@v4", "main", "echo the original")
+        .uses("actions/checkout@v4", with)
+        .play()
+        .await
+}
+
 #[tokio::test]
 async fn an_input_that_this_program_does_not_know_is_for_the_original() {
     let with = [("lfs", "true")];
     let default = NativeCommits::default();
-    let (builder, _bin) = machine(true);
-    let story = builder
-        .action("actions/checkout@v4", "action.yml", "runs: { using: node20, main: main }\n")
-        .action("actions/checkout@v4", "main", "echo the original")
-        .uses("actions/checkout@v4", &with)
-        .play()
-        .await;
-    assert!(is_original(&story), "{}", story.log());
+    assert!(is_original(&original_checkout(&with).await));
     let (builder, _bin) = machine(false);
     let story = builder.native_commits(default).uses("actions/checkout@v4", &with).play().await;
     assert!(story.log().contains("no node to run the original"), "{}", story.log());
@@ -109,14 +113,8 @@ async fn inputs_that_the_original_does_not_have_are_a_warning() {
     }
     // An original says it itself, and once.
     let with = [("lfs", "true"), ("other", "x")];
-    let (builder, _bin) = machine(true);
-    let story = builder
-        .action("actions/checkout@v4", "action.yml", "runs: { using: node20, main: main }\n")
-        .action("actions/checkout@v4", "main", "echo the original")
-        .uses("actions/checkout@v4", &with)
-        .play()
-        .await;
-    assert!(is_original(&story), "{}", story.log());
+    let story = original_checkout(&with).await;
+    assert!(is_original(&story));
     assert!(story.log().contains("Unexpected input(s) 'lfs', 'other', valid inputs are []"));
     assert_eq!(story.log().matches(unexpected).count(), 1, "{}", story.log());
 }
