@@ -9,6 +9,8 @@
 # is taken from the host's own package sources.
 set -euo pipefail
 
+# Debian leaves these out of an ordinary user's, who is not missing what is there.
+PATH=$PATH:/usr/sbin:/sbin
 purpose=${1:-run}
 need_commands=(qemu-system-x86_64 qemu-img mmdebstrap mke2fs debugfs git zstd xz busybox newuidmap)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg

@@ -35,6 +35,7 @@ pub use entry::{
 pub use error::ImageError;
 pub use first_pull::FirstPull;
 pub(crate) use lock::{ImageLock, WorkDirectory, remove_stale};
+pub use process::helper_path;
 pub use progress::Progress;
 pub use reader::CatalogueError;
 pub use recipe::RECIPES;

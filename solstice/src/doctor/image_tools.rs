@@ -50,7 +50,7 @@ impl Surroundings {
             name: nix::unistd::User::from_uid(id).ok().flatten().map(|user| user.name),
             id: id.as_raw(),
         });
-        let search = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+        let search = env::split_paths(&vm_manager::image::helper_path()).collect();
         Self { search, root: PathBuf::from("/"), user }
     }
 

@@ -2,7 +2,8 @@
 //! group ended if the caller goes away.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -23,6 +24,28 @@ const LINE_BYTES: u64 = 4096;
 const END_GRACE: Duration = Duration::from_secs(10);
 /// How often the caller's check runs.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where the tools of the system are, such as `mke2fs`, that Debian leaves out of an ordinary user's
+/// `PATH`.
+const SYSTEM_TOOLS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// The `PATH` of the programs that build images: this process's own, with the directories of system
+/// tools at its end.
+#[must_use]
+pub fn helper_path() -> OsString {
+    with_system_tools(env::var_os("PATH").unwrap_or_default())
+}
+
+fn with_system_tools(mut path: OsString) -> OsString {
+    for directory in SYSTEM_TOOLS {
+        // An empty entry would be the current directory.
+        if !path.is_empty() {
+            path.push(":");
+        }
+        path.push(directory);
+    }
+    path
+}
 
 /// A helper program.
 pub(super) struct Helper<'a> {
@@ -47,6 +70,7 @@ impl Helper<'_> {
         command
             .args(arguments)
             .current_dir(self.directory)
+            .env("PATH", helper_path())
             .env("LC_ALL", "C")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null())
@@ -212,6 +236,16 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn the_tools_of_the_system_are_found_last() {
+        let mut path = OsString::new();
+        let script = ["-c", "echo $PATH"];
+        helper(LONG).run(script, |line| path = line.into(), || Ok(())).await.unwrap();
+        assert_eq!(path, helper_path());
+        assert_eq!(with_system_tools("/bin".into()), "/bin:/usr/sbin:/sbin");
+        assert_eq!(with_system_tools(OsString::new()), "/usr/sbin:/sbin");
+    }
 
     #[tokio::test]
     async fn both_streams_are_heard() {
