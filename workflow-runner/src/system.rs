@@ -18,6 +18,7 @@ mod process;
 mod tree;
 mod users;
 mod walk;
+mod wanted;
 mod zip;
 
 use std::future::Future;
@@ -33,6 +34,7 @@ use tokio::io::AsyncRead;
 pub(crate) use glob::names_match;
 pub use local::Local;
 pub(crate) use pack::{BASE, ROOT};
+pub(crate) use wanted::while_wanted;
 pub use zip::ZipWish;
 
 /// The future of an operation of a [`System`].

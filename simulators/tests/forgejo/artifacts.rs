@@ -281,6 +281,9 @@ async fn what_is_said_of_an_artifact_has_to_be_so() {
     assert!(job.forge.artifacts(job.run).is_empty());
     let address = job.create("x").await;
     assert_eq!(put(&format!("{address}&comp=block&blockid=%2F..%2Fa"), "1").await, CREATED);
+    let other = job.create("y").await;
+    assert_eq!(put(&format!("{other}&comp=block&blockid=%2F..%2Fa"), "2").await, CREATED);
+    job.expect_violations(&mut seen, &["has the name of one of \"x\""]);
     let list = "<BlockList><Latest>/../a</Latest></BlockList>";
     assert_eq!(put(&format!("{address}&comp=blocklist"), list).await, CREATED);
     assert_eq!(finalize(json!({"name": "x", "hash": hash("1")})).await, OK);

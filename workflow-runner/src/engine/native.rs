@@ -2,6 +2,7 @@
 
 mod artifact;
 mod cache;
+mod places;
 mod service;
 
 use common::event::Conclusion;

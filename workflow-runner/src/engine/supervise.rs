@@ -61,6 +61,11 @@ const AFTER_KILL: Duration = Duration::from_secs(10);
 const GROUP_POLL: Duration = Duration::from_millis(50);
 
 impl Limits {
+    /// Those of what tidies up: so much time from now on, whatever ended the step.
+    pub(super) fn within(time: Duration) -> Self {
+        Self { cancel: None, step: None, job: Instant::now() + time, reprieve: Duration::ZERO }
+    }
+
     /// Waits until the step must end.
     pub(super) async fn reached(&self) -> Stop {
         let cancelled = async {

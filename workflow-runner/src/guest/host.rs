@@ -13,7 +13,7 @@ use super::calls::{Answer, Body, Calls};
 use super::forwarder::Forwarder;
 use super::unpack::unpack_for;
 use crate::host::{Answered, ContainerNetwork, Fetched, Host, HostError};
-use crate::system::{Owner, Pending};
+use crate::system::{Owner, Pending, while_wanted};
 
 /// How often an archive is asked for whose connection is lost before its end.
 const ATTEMPTS: u32 = 5;
@@ -122,8 +122,10 @@ fn another_question() -> CallError {
     CallError::new(CallErrorKind::Invalid, "the host answered another question")
 }
 
-/// Unpacks an archive as it comes; what an attempt before it left goes.
+/// Unpacks an archive as it comes, as long as somebody waits for it; what an attempt before it left
+/// goes.
 async fn place(body: Body, to: PathBuf, owner: Owner) -> Result<(), GuestError> {
+    let (body, _waiting) = while_wanted(body);
     let unpacked = spawn_blocking(move || {
         match std::fs::remove_dir_all(&to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -280,17 +280,23 @@ impl Tree {
         };
         match DirBuilder::new().mode(0o755).create(&path) {
             Ok(()) => self.give(&path).map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Not every system says of all directories that they exist: of `/`, FreeBSD says that it is
+            // one.
+            Err(error) => {
                 let facts = match self.roots.follow() {
                     true => fs::metadata(&path),
                     false => fs::symlink_metadata(&path),
                 };
-                if !facts.map_err(failed)?.is_dir() {
-                    let there = inner.display();
-                    return Err(archive_error(name, format!("{there} is there and no directory")));
+                match facts {
+                    Ok(facts) if facts.is_dir() => {}
+                    Ok(_) => {
+                        let there = inner.display();
+                        let text = format!("{there} is there and no directory");
+                        return Err(archive_error(name, text));
+                    }
+                    Err(_) => return Err(failed(error)),
                 }
             }
-            Err(error) => return Err(failed(error)),
         }
         self.directory_bytes += path.as_os_str().len();
         if self.directory_bytes > DIRECTORY_BYTES {

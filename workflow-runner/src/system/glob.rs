@@ -3,6 +3,9 @@
 //! included. A pattern that names a directory includes everything below it. Names that begin with a
 //! dot are nothing special, case counts, `#` begins a comment line.
 
+/// The most patterns that one with braces stands for.
+const ALTERNATIVES: usize = 1000;
+
 /// Patterns that paths below a root are compared with.
 ///
 /// Paths are given as their parts between slashes, relative to the root.
@@ -81,9 +84,62 @@ impl Patterns {
     }
 }
 
-/// Whether a name, as a whole, is one that a pattern names.
+/// Whether a name, as a whole, is one that a pattern names. Alternatives stand in braces, and `!` in
+/// front means all others (minimatch, as download-artifact calls it).
 pub(crate) fn names_match(pattern: &str, name: &str) -> bool {
-    Pattern::parse("/", pattern).is_some_and(|pattern| pattern.matches(&[name.to_owned()]))
+    let bare = pattern.trim_start_matches('!');
+    let is_negated = (pattern.len() - bare.len()) % 2 == 1;
+    let name = [name.to_owned()];
+    let found = alternatives(bare)
+        .iter()
+        .any(|one| Pattern::parse("/", one).is_some_and(|pattern| pattern.matches(&name)));
+    found != is_negated
+}
+
+/// The patterns that one with braces stands for; at most [`ALTERNATIVES`], and the last ones then have
+/// braces left.
+fn alternatives(pattern: &str) -> Vec<String> {
+    let (mut done, mut open) = (Vec::new(), vec![pattern.to_owned()]);
+    while let Some(pattern) = open.pop() {
+        match braces(&pattern) {
+            Some(parts) if done.len() + open.len() + parts.len() <= ALTERNATIVES => {
+                open.extend(parts.into_iter().rev());
+            }
+            _ => done.push(pattern),
+        }
+    }
+    done
+}
+
+/// What a pattern stands for by its first braces; absent if it has none.
+fn braces(pattern: &str) -> Option<Vec<String>> {
+    let mut is_escaped = false;
+    let mut depth = 0;
+    let mut cuts: Vec<usize> = Vec::new();
+    for (at, character) in pattern.char_indices() {
+        match character {
+            _ if is_escaped => {}
+            '{' => {
+                depth += 1;
+                if depth == 1 {
+                    cuts = vec![at];
+                }
+            }
+            ',' if depth == 1 => cuts.push(at),
+            '}' if depth > 0 => {
+                depth -= 1;
+                if depth == 0 && cuts.len() > 1 {
+                    cuts.push(at);
+                    let (before, after) = (&pattern[..cuts[0]], &pattern[at + 1..]);
+                    let parts = cuts.windows(2).map(|cut| &pattern[cut[0] + 1..cut[1]]);
+                    return Some(parts.map(|part| format!("{before}{part}{after}")).collect());
+                }
+            }
+            _ => {}
+        }
+        is_escaped = character == '\\' && !is_escaped;
+    }
+    None
 }
 
 impl Pattern {
@@ -299,6 +355,28 @@ mod tests {
 
     fn included(patterns: &str, path: &str) -> bool {
         Patterns::parse("/w", [patterns]).includes(&parts(path))
+    }
+
+    #[test]
+    fn names_are_matched_as_artifacts_are() {
+        for (pattern, name, expected) in [
+            ("bin-*", "bin-linux", true),
+            ("!bin-*", "bin-linux", false),
+            ("!bin-*", "docs", true),
+            ("!!bin-*", "docs", false),
+            ("bin-{linux,bsd}", "bin-bsd", true),
+            ("bin-{linux,bsd}", "bin-mac", false),
+            ("{a,b{c,d}}-x", "bd-x", true),
+            ("{a,b}{c,d}", "bc", true),
+            ("x{,-y}", "x", true),
+            ("x{y}", "x{y}", true),
+            ("x{y,z", "x{y,z", true),
+            (r"x\{y,z}", "x{y,z}", true),
+            ("#a", "#a", false),
+        ] {
+            assert_eq!(names_match(pattern, name), expected, "{pattern} {name}");
+        }
+        assert!(alternatives(&"{a,b}".repeat(40)).len() <= ALTERNATIVES);
     }
 
     #[test]

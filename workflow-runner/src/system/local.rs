@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::Timestamp;
-use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncSeekExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio_util::io::SyncIoBridge;
 
+use super::wanted::while_wanted;
 use super::{
     Command, Facts, Found, Kind, Opened, Owner, Packed, Packing, Pending, Placement, Process,
     RECEIVE, Room, StorePlace, System, SystemError, ZipWish, files, hash, pack, process, tree,
@@ -272,20 +273,17 @@ impl System for Local {
             let failed = |error| SystemError::new("write", temporary, error);
             self.remove(temporary).await?;
             self.create_file(temporary, &[], 0o600, owner).await?;
-            let file = tokio::fs::File::options().write(true).open(temporary).await;
+            let file = tokio::fs::File::options().read(true).write(true).open(temporary).await;
             let mut file = file.map_err(failed)?;
+            // However this ends, its room is free again.
+            self.remove(temporary).await?;
             tokio::io::copy(&mut archive, &mut file).await.map_err(failed)?;
             file.flush().await.map_err(failed)?;
-            drop(file);
+            file.rewind().await.map_err(failed)?;
             self.create_directory(to, owner).await?;
-            let (from, to) = (temporary.to_owned(), to.to_owned());
-            let unzipped = blocking(move || {
-                let failed = |error| SystemError::new("read", from.clone(), error);
-                zip::unzip(std::fs::File::open(&from).map_err(failed)?, to.as_ref(), owner)
-            });
-            let unzipped = unzipped.await;
-            self.remove(temporary).await?;
-            unzipped
+            let (file, _waiting) = while_wanted(file.into_std().await);
+            let to = to.to_owned();
+            blocking(move || zip::unzip(file, to.as_ref(), owner)).await
         })
     }
 
@@ -296,16 +294,21 @@ impl System for Local {
         owner: Owner,
     ) -> Pending<'a, Result<(), SystemError>> {
         let base = base.to_owned();
-        Box::pin(blocking(move || {
-            let unpacked = unpack_packed(SyncIoBridge::new(archive), base.as_ref(), owner);
-            unpacked.map_err(|error| {
-                let kind = match error.is_disk_full() {
-                    true => io::ErrorKind::StorageFull,
-                    false => io::ErrorKind::Other,
-                };
-                SystemError::new("unpack", "an archive", io::Error::new(kind, error.to_string()))
-            })
-        }))
+        Box::pin(async move {
+            let (archive, _waiting) = while_wanted(archive);
+            let unpacking = blocking(move || {
+                let unpacked = unpack_packed(SyncIoBridge::new(archive), base.as_ref(), owner);
+                unpacked.map_err(|error| {
+                    let kind = match error.is_disk_full() {
+                        true => io::ErrorKind::StorageFull,
+                        false => io::ErrorKind::Other,
+                    };
+                    let error = io::Error::new(kind, error.to_string());
+                    SystemError::new("unpack", "an archive", error)
+                })
+            });
+            unpacking.await
+        })
     }
 }
 

@@ -152,7 +152,11 @@ fn root(wish: &ZipWish, files: &[PathBuf]) -> PathBuf {
 }
 
 /// Unpacks an archive below a directory, and nowhere else. Files that are there are replaced.
-pub(super) fn unzip(file: File, to: &Path, owner: Owner) -> Result<Packed, SystemError> {
+pub(super) fn unzip(
+    file: impl Read + Seek,
+    to: &Path,
+    owner: Owner,
+) -> Result<Packed, SystemError> {
     let broken = |error| SystemError::new("unpack", "the archive", io::Error::other(error));
     let mut archive = ZipArchive::new(file).map_err(|error| broken(error.to_string()))?;
     if archive.len() > ENTRIES {

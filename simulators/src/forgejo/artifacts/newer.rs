@@ -142,6 +142,18 @@ impl State {
         Ok(if entries.is_empty() { json!({}) } else { json!({"artifacts": entries}) })
     }
 
+    /// What is wrong with the name of a block: a server keeps the blocks of all uploads of a run in one
+    /// place, so one of another upload with the same name would be lost.
+    fn taken_by_another(&self, id: i64, block: &str) -> Option<String> {
+        let artifact = self.artifacts.get(&id).filter(|_| !block.is_empty())?;
+        let other = self.artifacts.values().find(|other| {
+            (other.run, other.id != id) == (artifact.run, true)
+                && other.upload.blocks.iter().any(|(name, _)| name == block)
+        })?;
+        let (name, taken) = (&artifact.name, &other.name);
+        Some(format!("the block {block:?} of {name:?} has the name of one of {taken:?}"))
+    }
+
     fn address(&self, bearer: Bearer, name: &str) -> Result<Value, Refusal> {
         let (artifact, _) = self.complete_newer(bearer.run, name)?;
         let address = self.link("DownloadArtifact", name, bearer.task, artifact.id);
@@ -190,9 +202,14 @@ async fn upload(shared: &Shared, parts: &Parts, body: Body) -> Answered {
         "block" | "appendBlock" => {
             let saved = shared.store.save(body, |_| ()).await;
             let (path, length) = saved.map_err(|error| lost(&error))?;
-            shared.change(|state| match state.artifacts.get_mut(&id) {
-                Some(artifact) => artifact.upload.take(block, path, length),
-                None => remove([&path]),
+            shared.change(|state| {
+                if let Some(what) = state.taken_by_another(id, &block) {
+                    state.violations.push(what);
+                }
+                match state.artifacts.get_mut(&id) {
+                    Some(artifact) => artifact.upload.take(block, path, length),
+                    None => remove([&path]),
+                }
             });
             "appended"
         }

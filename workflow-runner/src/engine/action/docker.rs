@@ -1,6 +1,8 @@
 //! Actions in containers of their own, and images that are used as actions
 //! (github-runner-protocol 8.7).
 
+use std::time::Duration;
+
 use common::event::Conclusion;
 use common::plan::Value as Planned;
 
@@ -22,6 +24,9 @@ pub(super) const INPUTS: [&str; 2] = ["entrypoint", "args"];
 
 /// The workspace in the container of an action.
 const WORKSPACE: &str = "/github/workspace";
+
+/// How long removing the container of an action may take that was ended.
+const REMOVAL: Duration = Duration::from_secs(30);
 
 /// A main part that is whatever the image runs by itself.
 const OF_THE_IMAGE: &str = "";
@@ -155,7 +160,7 @@ impl Job<'_> {
         let performed = self.start_at(performing, command, &environment, around).await?;
         if performed.stop.is_some() {
             // The end of its client is not that of a container.
-            let limits = Limits { cancel: None, step: None, ..limits };
+            let limits = Limits::within(REMOVAL);
             drop(self.remove_container(&tool, &name, &limits).await);
         }
         Ok(performed)

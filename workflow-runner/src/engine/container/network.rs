@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::engine::job::Job;
 use crate::engine::supervise::Limits;
 
@@ -45,12 +43,7 @@ impl Job<'_> {
     /// goes with the machine.
     pub(in crate::engine) async fn stop_containers(&mut self) {
         let Some(tool) = self.containers.tool() else { return };
-        let limits = Limits {
-            cancel: None,
-            step: None,
-            job: Instant::now() + CLEAN_UP,
-            reprieve: Duration::ZERO,
-        };
+        let limits = Limits::within(CLEAN_UP);
         let removed = self.remove_all(&tool, &limits).await;
         let problem = match removed {
             Ok(()) => return,

@@ -23,11 +23,16 @@ impl PathMap {
 
     /// The path on the machine of one in the container; absent where only the container has it.
     pub(in crate::engine) fn leave(&self, path: &str) -> Option<String> {
-        if self.pairs.is_empty() {
+        if self.is_empty() {
             return Some(path.to_owned());
         }
         let pairs = self.pairs.iter().map(|(here, there)| (there.as_str(), here.as_str()));
         moved(path, pairs)
+    }
+
+    /// Whether the paths are those of the machine itself.
+    pub(in crate::engine) fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
     }
 
     /// The pairs.

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::system::SystemError;
 use crate::workflow::Native;
 
+use super::places::Places;
 use super::service::{JSON, Refusal, Service, quote};
 use super::{Unfit, input, lines, stopped, switch};
 use crate::engine::action::Later;
@@ -89,7 +90,7 @@ impl From<SystemError> for Trouble {
 }
 
 impl Wish {
-    fn new(with: &[(String, String)], workspace: &str, home: &str) -> Result<Self, Unfit> {
+    fn new(with: &[(String, String)], places: &Places<'_>) -> Result<Self, Unfit> {
         let paths = lines(input(with, "path"));
         let key = input(with, "key").to_owned();
         let restore_keys = lines(input(with, "restore-keys"));
@@ -110,7 +111,7 @@ impl Wish {
                 .into());
             }
         }
-        let patterns = paths.iter().map(|path| absolute(path, workspace, home)).collect();
+        let patterns = paths.iter().map(|path| places.absolute(path)).collect::<Result<_, _>>()?;
         let whole = format!("{}|{PACKING}", paths.join("|"));
         let version = hex::encode(Sha256::digest(whole.as_bytes()));
         Ok(Self { key, restore_keys, patterns, version })
@@ -118,17 +119,6 @@ impl Wish {
 
     fn keys(&self) -> Vec<&str> {
         std::iter::once(&self.key).chain(&self.restore_keys).map(String::as_str).collect()
-    }
-}
-
-/// A pattern from the root of the file system: `~` is the home, all else is in the workspace.
-pub(super) fn absolute(pattern: &str, workspace: &str, home: &str) -> String {
-    let bare = pattern.trim_start_matches('!').trim_start();
-    let marks = &pattern[..pattern.len() - bare.len()];
-    match bare.strip_prefix('~') {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{marks}{home}{rest}"),
-        _ if bare.starts_with('/') => pattern.to_owned(),
-        _ => format!("{marks}{workspace}/{bare}"),
     }
 }
 
@@ -141,7 +131,7 @@ impl Job<'_> {
         native: Native,
         with: &[(String, String)],
     ) -> Result<Performed, Unfit> {
-        let wish = Wish::new(with, &self.directories.workspace, &self.facts.home)?;
+        let wish = Wish::new(with, &self.places())?;
         let must_hit = switch(with, "fail-on-cache-miss", false)?;
         let only_looks = switch(with, "lookup-only", false)?;
         let always = switch(with, "save-always", false)?;
@@ -324,10 +314,13 @@ async fn next_part(archive: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::container::PathMap;
 
     fn wish(with: &[(&str, &str)]) -> Result<Wish, String> {
         let with: Vec<_> = with.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        let wish = Wish::new(&with, "/w", "/home/me");
+        let container = PathMap::default();
+        let places = Places { workspace: "/w", home: "/home/me", container: &container };
+        let wish = Wish::new(&with, &places);
         wish.map_err(|unfit| Fault::from(unfit).sentence())
     }
 

@@ -11,7 +11,7 @@ use super::{Artifacts, Interface, Listed, number, path_of};
 use crate::engine::fault::Fault;
 use crate::engine::interpreter::Said;
 use crate::engine::job::Job;
-use crate::engine::native::cache::absolute;
+use crate::engine::native::places::Places;
 use crate::engine::native::service::Refusal;
 use crate::engine::native::{Unfit, input, stopped, switch};
 use crate::engine::step::{Performed, Performing};
@@ -44,7 +44,7 @@ struct Signed {
 }
 
 impl Wish {
-    fn new(with: &[(String, String)], workspace: &str, home: &str) -> Result<Self, Unfit> {
+    fn new(with: &[(String, String)], places: &Places<'_>) -> Result<Self, Unfit> {
         if !input(with, "github-token").is_empty() {
             let text = "the input github-token of download-artifact, which asks another run or \
                         repository for artifacts, is not supported";
@@ -60,14 +60,21 @@ impl Wish {
         if !name.is_empty() && !ids.is_empty() {
             return Err("the inputs name and artifact-ids exclude each other".to_owned().into());
         }
+        let pattern = input(with, "pattern");
+        if pattern.contains('(') || pattern.contains("..") {
+            return Err(Unfit::Original(format!(
+                "the pattern {pattern} of download-artifact has brackets or a range, which are not \
+                 supported"
+            )));
+        }
         let path = match input(with, "path") {
-            "" => workspace.to_owned(),
-            path => absolute(path, workspace, home),
+            "" => places.workspace.to_owned(),
+            path => places.absolute(path)?,
         };
         Ok(Self {
             name,
             ids,
-            pattern: input(with, "pattern").to_owned(),
+            pattern: pattern.to_owned(),
             merge: switch(with, "merge-multiple", false)?,
             path,
         })
@@ -121,7 +128,7 @@ impl Job<'_> {
         version: Version,
         with: &[(String, String)],
     ) -> Result<Performed, Unfit> {
-        let wish = Wish::new(with, &self.directories.workspace, &self.facts.home)?;
+        let wish = Wish::new(with, &self.places())?;
         self.announce(Native::DownloadArtifact, reference).await;
         let limits = performing.limits.clone();
         let run = performing.context("run_id");
@@ -135,7 +142,8 @@ impl Job<'_> {
             fetched = fetching => fetched?,
             stop = limits.reached() => return Ok(stopped(stop)),
         }
-        let outputs = vec![("download-path".to_owned(), wish.path)];
+        let path = self.containers.paths().enter(&wish.path);
+        let outputs = vec![("download-path".to_owned(), path)];
         let (outcome, said) = (Conclusion::Success, Said::outputs(outputs));
         Ok(Performed { outcome, said, stop: None, disk_full: None })
     }
@@ -292,10 +300,13 @@ impl Artifacts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::container::PathMap;
 
     fn wish(with: &[(&str, &str)]) -> Wish {
         let with: Vec<_> = with.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Wish::new(&with, "/w", "/home/me").unwrap_or_else(|unfit| panic!("{unfit:?}"))
+        let container = PathMap::default();
+        let places = Places { workspace: "/w", home: "/home/me", container: &container };
+        Wish::new(&with, &places).unwrap_or_else(|unfit| panic!("{unfit:?}"))
     }
 
     fn chosen(with: &[(&str, &str)]) -> Result<Vec<u64>, String> {

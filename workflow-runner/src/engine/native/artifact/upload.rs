@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use uuid::Uuid;
 
 use super::older::Part;
 use super::{Artifacts, Interface, check_name, number, path_of};
 use crate::engine::fault::Fault;
 use crate::engine::interpreter::Said;
 use crate::engine::job::Job;
-use crate::engine::native::cache::absolute;
+use crate::engine::native::places::Places;
 use crate::engine::native::service::{Refusal, quote};
 use crate::engine::native::{Unfit, input, lines, stopped, switch};
 use crate::engine::step::{Performed, Performing};
@@ -70,8 +71,7 @@ impl Wish {
     fn new(
         version: Version,
         with: &[(String, String)],
-        workspace: &str,
-        home: &str,
+        places: &Places<'_>,
     ) -> Result<Self, Unfit> {
         let name = match input(with, "name") {
             "" => "artifact".to_owned(),
@@ -111,7 +111,7 @@ impl Wish {
         }
         // The second version had no such input, and included them.
         let hidden = switch(with, "include-hidden-files", version == Version::Listed(2))?;
-        let patterns = paths.iter().map(|path| absolute(path, workspace, home)).collect();
+        let patterns = paths.iter().map(|path| places.absolute(path)).collect::<Result<_, _>>()?;
         Ok(Self {
             name,
             paths: paths.join("\n"),
@@ -132,7 +132,7 @@ impl Job<'_> {
         version: Version,
         with: &[(String, String)],
     ) -> Result<Performed, Unfit> {
-        let wish = Wish::new(version, with, &self.directories.workspace, &self.facts.home)?;
+        let wish = Wish::new(version, with, &self.places())?;
         self.announce(Native::UploadArtifact, reference).await;
         let limits = performing.limits.clone();
         let run = performing.context("run_id");
@@ -281,9 +281,9 @@ impl Artifacts<'_> {
         let place = path_of(self.known, &signed_upload_url)?;
         let place = format!("{place}{}", if place.contains('?') { '&' } else { '?' });
         let (mut bytes, mut digest, mut list) = (0, Sha256::new(), String::new());
+        let upload = Uuid::now_v7();
         while !block.is_empty() {
-            // All names must have one length (the Azure service's rule).
-            let name = BASE64_STANDARD.encode(format!("block-{:08}", bytes / BLOCK_BYTES as u64));
+            let name = block_name(upload, bytes / BLOCK_BYTES as u64);
             let path = format!("{place}comp=block&blockid={}", quote(&name));
             let headers = [("content-type", "application/octet-stream")];
             self.service.ask("PUT", &path, &headers, &block).await?;
@@ -311,6 +311,12 @@ impl Artifacts<'_> {
     }
 }
 
+/// The name of a block. It is of one upload alone, for a Forgejo keeps the blocks of all uploads of a run
+/// in one place; and all have one length (the Azure service's rule).
+fn block_name(upload: Uuid, number: u64) -> String {
+    BASE64_STANDARD.encode(format!("{}-{number:08}", upload.simple()))
+}
+
 /// What is sent next; short only at the end.
 async fn next_block(
     source: &mut (dyn AsyncRead + Send + Unpin),
@@ -327,4 +333,19 @@ fn expiry(days: u64) -> String {
     let day = 24 * 3600 * 1_000_000;
     let now = common::Timestamp::now().as_micros();
     common::Timestamp::from_micros(now.saturating_add(days.saturating_mul(day))).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_blocks_of_a_run_have_one_name() {
+        let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let names = [(one, 0), (one, 1), (one, 12_345_678), (other, 0)];
+        let names = names.map(|(upload, number)| block_name(upload, number));
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len());
+        assert!(names.iter().all(|name| name.len() == names[0].len()));
+    }
 }
