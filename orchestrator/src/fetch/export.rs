@@ -94,9 +94,12 @@ impl Export<'_> {
         fetch.push(format!("--upload-pack=git {} upload-pack", git::READER.join(" ")));
         fetch.push(mirror);
         let at = self.named.stands_at();
-        if !self.wish.tags || !at.starts_with("refs/tags/") {
-            fetch.push(format!("+{}:{at}", self.commit));
-        }
+        // A tag may have moved on since, and stands where it is.
+        let at = match self.wish.tags && at.starts_with("refs/tags/") {
+            true => Named::Commit.stands_at(),
+            false => at,
+        };
+        fetch.push(format!("+{}:{at}", self.commit));
         if self.wish.tags {
             fetch.push("+refs/tags/*:refs/tags/*".to_owned());
         }

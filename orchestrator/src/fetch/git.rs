@@ -115,11 +115,13 @@ pub(super) const READER: [&str; 4] =
     ["-c", "core.packedGitLimit=1g", "-c", "core.bigFileThreshold=64m"];
 
 /// What git is told beside the settings of a remote.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 8] = [
     ("core.hooksPath", "/dev/null"),
     ("credential.helper", ""),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
+    // What comes is there as a whole or not at all: a commit never without its files.
+    ("fetch.unpackLimit", "1"),
     ("tar.umask", "0022"),
     ("core.packedGitLimit", "1g"),
     ("core.bigFileThreshold", "64m"),
@@ -211,7 +213,8 @@ pub(super) async fn records(
         let mut stream = BufReader::new(stream);
         loop {
             let mut record = Vec::new();
-            let bound = u64::try_from(room).unwrap_or(u64::MAX);
+            // With the byte at its end.
+            let bound = u64::try_from(room).map_or(u64::MAX, |room| room.saturating_add(1));
             match (&mut stream).take(bound).read_until(0, &mut record).await {
                 Ok(0) | Err(_) => return Some(kept),
                 Ok(_) => {}

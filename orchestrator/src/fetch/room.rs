@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Several processes may use one directory. Such a directory is made and removed by who holds the lock of
-//! its repository; one whose own lock nobody holds is of a process that was killed.
+//! its repository, alone or with others; one whose own lock nobody holds is of a process that was killed.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,6 +28,9 @@ pub(super) const MIRROR: &str = "git";
 
 /// The beginning of the names of directories in which something is made.
 const WORK: &str = "new-";
+
+/// The lock of such a directory before it is held.
+const UNNAMED: &str = "new-lock";
 
 /// Where something is made in such a directory.
 const INSIDE: &str = "work";
@@ -58,8 +61,11 @@ pub(super) fn work(repository: &Path) -> io::Result<Work> {
         drop(fs::remove_dir_all(&path));
     }
     let directory = tempfile::Builder::new().prefix(WORK).tempdir_in(repository)?;
-    let lock = File::create(directory.path().join(LOCK))?;
+    // Held before it has its name, for others may look meanwhile.
+    let unnamed = directory.path().join(UNNAMED);
+    let lock = File::create(&unnamed)?;
     lock.lock()?;
+    fs::rename(&unnamed, directory.path().join(LOCK))?;
     let path = directory.path().join(INSIDE);
     fs::create_dir(&path)?;
     Ok(Work { path, _directory: directory, _lock: lock })
@@ -162,7 +168,16 @@ fn evict(settings: &FetchSettings, keep: &Path) {
 fn remove(kept: &Kept) -> bool {
     let Some(lock) = &kept.lock else { return fs::remove_file(&kept.path).is_ok() };
     let Ok(file) = File::open(lock) else { return false };
-    file.try_lock().is_ok() && fs::remove_dir_all(&kept.path).is_ok()
+    file.try_lock().is_ok() && discard(&kept.path).is_ok()
+}
+
+/// Removes a mirror, of which nothing is left under its name from the first moment on. Whoever calls this
+/// holds its lock alone.
+pub(super) fn discard(mirror: &Path) -> io::Result<()> {
+    let repository = mirror.parent().unwrap_or(mirror);
+    let going = tempfile::Builder::new().prefix(WORK).tempdir_in(repository)?;
+    fs::rename(mirror, going.path().join(INSIDE))?;
+    going.close()
 }
 
 fn is_archive(path: &Path) -> bool {

@@ -75,7 +75,7 @@ impl ActionStore {
         if let Some(archive) = known(&directory, &commit) {
             return Ok(archive);
         }
-        let _lock = lock(&directory).await?;
+        let _lock = Lock::alone(&directory).await?;
         match known(&directory, &commit) {
             Some(archive) => Ok(archive),
             None => self.make(&directory, &remote, &wish).await,
@@ -101,6 +101,8 @@ impl ActionStore {
         let output = format!("--output={}", made.display());
         let arguments = ["archive", "--format=tar", &output, &commit];
         git::run(&repository, nothing, &arguments).await?;
+        // What has its name is whole, also after the power was gone.
+        File::open(&made).and_then(|made| made.sync_all()).map_err(cannot)?;
         let file = path_of(directory, &commit);
         fs::rename(&made, &file).map_err(cannot)?;
         drop(work);
@@ -139,29 +141,58 @@ const OTHERS: Duration = Duration::from_secs(20 * 60);
 /// Between two looks at whether he is done.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Makes the directory of a repository, and waits until nobody else fetches it.
-pub(super) async fn lock(directory: &Path) -> Result<File, CallError> {
-    let cannot = |error: io::Error| cannot_write(directory, &error);
-    // What may only be read with somebody's token lies there too.
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(cannot)?;
-    let file = File::create(directory.join(LOCK)).map_err(cannot)?;
-    // Waiting in the system would take a thread for each who waits.
-    let taken = async {
-        while let Err(error) = file.try_lock() {
-            if let TryLockError::Error(error) = error {
-                return Err(cannot(error));
+/// The hold on the directory of a repository.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Lock {
+    /// Makes the directory, and waits until nobody else is at it.
+    pub(super) async fn alone(directory: &Path) -> Result<Self, CallError> {
+        let lock = Self::open(directory)?;
+        lock.wait(directory, File::try_lock).await
+    }
+
+    /// Makes the directory, and waits until nobody changes what is in it.
+    pub(super) async fn with_others(directory: &Path) -> Result<Self, CallError> {
+        let lock = Self::open(directory)?;
+        lock.wait(directory, File::try_lock_shared).await
+    }
+
+    /// Lets others look at it too.
+    pub(super) async fn share(self, directory: &Path) -> Result<Self, CallError> {
+        self.wait(directory, File::try_lock_shared).await
+    }
+
+    fn open(directory: &Path) -> Result<Self, CallError> {
+        let cannot = |error: io::Error| cannot_write(directory, &error);
+        // What may only be read with somebody's token lies there too.
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(cannot)?;
+        File::create(directory.join(LOCK)).map(Self).map_err(cannot)
+    }
+
+    async fn wait(
+        self,
+        directory: &Path,
+        take: impl Fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<Self, CallError> {
+        // Waiting in the system would take a thread for each who waits.
+        let taken = async {
+            while let Err(error) = take(&self.0) {
+                if let TryLockError::Error(error) = error {
+                    return Err(cannot_write(directory, &error));
+                }
+                sleep(LOOK).await;
             }
-            sleep(LOOK).await;
-        }
-        Ok(())
-    };
-    timeout(OTHERS, taken).await.map_err(|_| {
-        let text = format!("another job was at the same repository for {OTHERS:?}");
-        CallError::new(CallErrorKind::Unavailable, text)
-    })??;
-    // What cannot be noted makes it go a little sooner.
-    drop(file.set_modified(SystemTime::now()));
-    Ok(file)
+            Ok(())
+        };
+        timeout(OTHERS, taken).await.map_err(|_| {
+            let text = format!("another job was at the same repository for {OTHERS:?}");
+            CallError::new(CallErrorKind::Unavailable, text)
+        })??;
+        // What cannot be noted makes it go a little sooner.
+        drop(self.0.set_modified(SystemTime::now()));
+        Ok(self)
+    }
 }
 
 pub(super) fn cannot_write(directory: &Path, error: &io::Error) -> CallError {

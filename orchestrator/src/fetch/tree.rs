@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  mirrors/REPOSITORY/git          the mirror, which grows by what each job needs
-//!  mirrors/REPOSITORY/lock         whoever changes or reads it holds it
+//!  mirrors/REPOSITORY/lock         whoever changes it holds it alone, and whoever reads it with others
 //!  mirrors/REPOSITORY/new-RANDOM   what a job gets of it, until it has it
 //! ```
 
@@ -24,7 +24,7 @@ use super::export::{Export, Named};
 use super::git::{self, Credentials, Remote};
 use super::parts::{self, Part, Place};
 use super::room::{self, MIRROR, MIRRORS};
-use super::store::{cannot_write, digest, lock};
+use super::store::{Lock, cannot_write, digest};
 use super::{FetchSettings, Policy, Repository, submodules};
 
 /// Bytes of an archive that wait for the guest.
@@ -32,6 +32,15 @@ const PIPE_BYTES: usize = 256 * 1024;
 
 /// The mark of a mirror that has the whole history of what it has.
 const COMPLETE: &str = "solstice-complete";
+
+/// What every repository has.
+const HEAD: &str = "HEAD";
+
+/// The packs of a mirror that are left as they are.
+const PACKS: usize = 50;
+
+/// No settings but those of every git.
+const NOTHING: &[(String, String)] = &[];
 
 /// The mirrors of this host.
 #[derive(Debug)]
@@ -98,16 +107,23 @@ impl TreeStore {
         // A submodule is checked out by itself.
         let named = if place.is_top() { Named::of(reference, &asked_for) } else { Named::Commit };
         let directory = self.settings.directory.join(MIRRORS).join(digest(repository));
-        let _lock = lock(&directory).await?;
         let mirror = directory.join(MIRROR);
-        let updated = update(&mirror, &remote, &commit, &asked_for, wish).await;
-        let updated = updated.map_err(|error| match place.is_top() {
-            true => git::absent(error, &commit, &url),
-            false => error,
-        })?;
-        if updated {
+        let lock = Lock::with_others(&directory).await?;
+        let _lock = if has_all(&mirror, &commit, wish).await {
+            lock
+        } else {
+            drop(lock);
+            let lock = Lock::alone(&directory).await?;
+            let updated = self.update(&mirror, &remote, &commit, &asked_for, wish).await;
+            updated.map_err(|error| match place.is_top() {
+                true => git::absent(error, &commit, &url),
+                false => error,
+            })?;
+            // Others need not wait until this job has its files.
+            let lock = lock.share(&directory).await?;
             room::make(&self.settings, &mirror).await;
-        }
+            lock
+        };
         let work = room::work(&directory).map_err(|error| cannot_write(&directory, &error))?;
         let credentials = wish.token.as_ref().filter(|_| wish.keeps_token).map(Credentials::of);
         let (mirror, commit_id) = (mirror.as_path(), commit.as_str());
@@ -115,30 +131,73 @@ impl TreeStore {
         let configuration = export.make(work.path(), &url, credentials.as_ref()).await?;
         Ok(Part { place, commit, work, configuration, is_sparse: wish.sparse.is_some() })
     }
+
+    /// Brings a mirror as far as a job needs it, for who holds its lock alone.
+    async fn update(
+        &self,
+        mirror: &Path,
+        remote: &Remote,
+        commit: &str,
+        asked_for: &str,
+        wish: &TreeWish,
+    ) -> Result<(), CallError> {
+        tidy(mirror);
+        // Somebody else may have brought it meanwhile.
+        if has_all(mirror, commit, wish).await {
+            return Ok(());
+        }
+        if mirror.exists() && room::size(mirror) > self.settings.quota.0 {
+            // What is left in it of older commits takes all the room that there is.
+            room::discard(mirror).map_err(|error| cannot_write(mirror, &error))?;
+        }
+        if !mirror.join(HEAD).exists() {
+            let parent = mirror.parent().unwrap_or(mirror);
+            git::run(parent, NOTHING, &["init", "--quiet", "--bare", MIRROR]).await?;
+            let setting = ["config", "uploadpack.allowAnySHA1InWant", "true"];
+            git::run(mirror, NOTHING, &setting).await?;
+        }
+        fetch(mirror, remote, commit, asked_for, wish).await?;
+        gather(mirror, PACKS).await;
+        Ok(())
+    }
 }
 
-/// Brings a mirror as far as a job needs it; says whether something came.
-async fn update(
+/// Whether a mirror has what a job needs, so that nothing need be fetched.
+async fn has_all(mirror: &Path, commit: &str, wish: &TreeWish) -> bool {
+    let may_have = wish.depth == 1 || mirror.join(COMPLETE).exists();
+    may_have && !wish.tags && has(mirror, commit).await
+}
+
+async fn has(mirror: &Path, commit: &str) -> bool {
+    let object = format!("{commit}^{{commit}}");
+    mirror.join(HEAD).exists()
+        && git::run(mirror, NOTHING, &["cat-file", "-e", &object]).await.is_ok()
+}
+
+/// Gathers what many fetches have brought, a file each: the more there are, the slower git is.
+pub(super) async fn gather(mirror: &Path, most: usize) {
+    let packs = fs::read_dir(mirror.join("objects/pack")).into_iter().flatten().flatten();
+    let packs = packs.filter(|entry| entry.path().extension().is_some_and(|end| end == "pack"));
+    if packs.count() <= most {
+        return;
+    }
+    for arguments in [&["repack", "-q", "-d", "--geometric=2"][..], &["pack-refs", "--all"]] {
+        if let Err(error) = git::run(mirror, NOTHING, arguments).await {
+            // It goes on as it is.
+            tracing::warn!(mirror = %mirror.display(), %error, "cannot gather what a mirror has");
+        }
+    }
+}
+
+/// Fetches what a job needs into a mirror.
+async fn fetch(
     mirror: &Path,
     remote: &Remote,
     commit: &str,
     asked_for: &str,
     wish: &TreeWish,
-) -> Result<bool, CallError> {
-    let nothing: &[(String, String)] = &[];
-    if !mirror.join("HEAD").exists() {
-        let parent = mirror.parent().unwrap_or(mirror);
-        git::run(parent, nothing, &["init", "--quiet", "--bare", MIRROR]).await?;
-        let setting = ["config", "uploadpack.allowAnySHA1InWant", "true"];
-        git::run(mirror, nothing, &setting).await?;
-    }
-    tidy(mirror);
-    let object = format!("{commit}^{{commit}}");
-    let has = git::run(mirror, nothing, &["cat-file", "-e", &object]).await.is_ok();
+) -> Result<(), CallError> {
     let is_complete = mirror.join(COMPLETE).exists();
-    if has && !wish.tags && (is_complete || wish.depth == 1) {
-        return Ok(false);
-    }
     let depth = format!("--depth={}", wish.depth);
     let mut arguments: Vec<&str> = match (is_complete, wish.depth) {
         (true, _) => vec![],
@@ -167,10 +226,11 @@ async fn update(
     if wish.depth == 0 && !is_complete {
         fs::write(mirror.join(COMPLETE), "").map_err(|error| cannot_write(mirror, &error))?;
     }
-    git::run(mirror, nothing, &["cat-file", "-e", &object]).await.map(|_| true).map_err(|_| {
-        let text = format!("{} does not have the commit {commit}", remote.url);
-        CallError::new(CallErrorKind::NotFound, text)
-    })
+    if has(mirror, commit).await {
+        return Ok(());
+    }
+    let text = format!("{} does not have the commit {commit}", remote.url);
+    Err(CallError::new(CallErrorKind::NotFound, text))
 }
 
 /// Removes what a git has left that was killed. Whoever calls this holds the mirror's lock.

@@ -8,7 +8,8 @@ use common::call::{CallError, CallErrorKind};
 use common::request::{Secret, Service};
 use futures_util::TryStreamExt;
 use reqwest::{Url, redirect};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 
 use super::{Body, OutBody};
@@ -20,6 +21,9 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// How long an answer may stand still.
 const STILL: Duration = Duration::from_secs(10 * 60);
 
+/// How long the addresses of a forge are taken to be the same.
+const KNOWN: Duration = Duration::from_secs(60);
+
 /// A service of the job's forge.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -28,8 +32,8 @@ pub(super) struct Remote {
     paths: Vec<String>,
     token: Option<Secret>,
     policy: Policy,
-    /// Asks the addresses that were admitted when the job asked first, and no others.
-    client: OnceCell<reqwest::Client>,
+    /// Asks the addresses that were admitted when it was made, and no others.
+    client: Mutex<Option<(reqwest::Client, Instant)>>,
 }
 
 impl Remote {
@@ -40,7 +44,7 @@ impl Remote {
             paths: service.paths.clone(),
             token,
             policy,
-            client: OnceCell::new(),
+            client: Mutex::default(),
         }
     }
 
@@ -51,7 +55,7 @@ impl Remote {
     ) -> Result<Response<OutBody>, CallError> {
         let (parts, body) = request.into_parts();
         let url = self.url(&parts.uri.to_string())?;
-        let client = self.client.get_or_try_init(|| client(&url, &self.policy)).await?;
+        let client = self.client_for(&url).await?;
         let mut headers = parts.headers;
         // It names the guest's own port.
         headers.remove(header::HOST);
@@ -79,6 +83,19 @@ impl Remote {
         response.body(body).map_err(|error| {
             CallError::new(CallErrorKind::Unavailable, format!("the answer is none: {error}"))
         })
+    }
+
+    /// Who asks; the forge may have moved since the last time.
+    async fn client_for(&self, url: &Url) -> Result<reqwest::Client, CallError> {
+        let mut known = self.client.lock().await;
+        match &*known {
+            Some((client, made)) if made.elapsed() < KNOWN => Ok(client.clone()),
+            _ => {
+                let client = client(url, &self.policy).await?;
+                *known = Some((client.clone(), Instant::now()));
+                Ok(client)
+            }
+        }
     }
 
     /// The address of a path, if the job may ask for it.

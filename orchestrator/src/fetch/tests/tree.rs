@@ -1,5 +1,6 @@
 //! Checkouts: what git makes of what a job gets.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use common::call::{Submodules, TreeWish};
@@ -8,7 +9,7 @@ use simulators::forgejo::{Forge, Scope};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
-use super::super::tree::TreeStore;
+use super::super::tree::{self, TreeStore};
 use super::*;
 
 pub(super) fn wish(reference: &str) -> TreeWish {
@@ -44,7 +45,21 @@ impl Place {
         wish: &TreeWish,
         policy: &Policy,
     ) -> Result<Arrived, (CallErrorKind, String)> {
-        let store = TreeStore::new(self.settings(1 << 30));
+        self.check_out_from(&TreeStore::new(self.settings(1 << 30)), wish, policy).await
+    }
+
+    /// The only mirror.
+    fn mirror(&self) -> PathBuf {
+        let mirrors = self.directory.path().join("fetched/mirrors");
+        std::fs::read_dir(mirrors).unwrap().next().unwrap().unwrap().path().join("git")
+    }
+
+    async fn check_out_from(
+        &self,
+        store: &TreeStore,
+        wish: &TreeWish,
+        policy: &Policy,
+    ) -> Result<Arrived, (CallErrorKind, String)> {
         let fetched = store.fetch(&self.repository("own/a"), wish, policy).await;
         let mut tree = fetched.map_err(|error| (error.kind, error.message))?;
         let mut bytes = Vec::new();
@@ -249,8 +264,7 @@ async fn what_came_before_does_not_stand_in_the_way() {
     let there = place.check_out(&TreeWish { tags: true, ..wish("feature/x") }).await.unwrap();
     assert_eq!((there.commit.as_str(), there.git(&["tag"])), (next.as_str(), String::new()));
     // A git that was killed in the middle leaves its locks.
-    let mirrors = place.directory.path().join("fetched/mirrors");
-    let mirror = std::fs::read_dir(mirrors).unwrap().next().unwrap().unwrap().path().join("git");
+    let mirror = place.mirror();
     std::fs::write(mirror.join("shallow.lock"), "").unwrap();
     std::fs::write(mirror.join("objects/pack/tmp_pack_x"), "").unwrap();
     let kept = std::fs::read_dir(mirror.join("refs/kept")).unwrap().count();
@@ -261,6 +275,73 @@ async fn what_came_before_does_not_stand_in_the_way() {
     let last = place.server.commit("own/a", &[("three", "")]);
     assert_eq!(place.check_out(&wish("main")).await.unwrap().commit, last);
     assert!(!mirror.join("objects/pack/tmp_pack_x").exists());
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_since_the_job_began_is_no_hindrance() {
+    let place = place().await;
+    let first = place.server.commit("own/a", &[("number", "1")]);
+    let second = place.server.commit("own/a", &[("number", "2")]);
+    place.server.tag("own/a", "nightly", &second, false);
+    for depth in [0, 1] {
+        let tag = TreeWish { commit: Some(first.clone()), depth, ..wish("refs/tags/nightly") };
+        let there = place.check_out(&TreeWish { tags: true, ..tag }).await.unwrap();
+        let found = there.git(&["rev-parse", "HEAD", "nightly"]);
+        assert_eq!(found, format!("{first}\n{second}"), "{depth}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_into_a_mirror_comes_as_a_whole() {
+    let place = place().await;
+    for number in 0..4 {
+        place.server.commit("own/a", &[("number", &number.to_string())]);
+        place.check_out(&wish("main")).await.unwrap();
+    }
+    let mirror = place.mirror();
+    let names = |below: &str| {
+        let entries = std::fs::read_dir(mirror.join(below)).unwrap().flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let packs = || names("objects/pack").iter().filter(|name| name.ends_with(".pack")).count();
+    // An object by itself could be there without those that it needs.
+    assert_eq!((names("objects"), packs()), (vec!["info".to_owned(), "pack".to_owned()], 4));
+    tree::gather(&mirror, 4).await;
+    assert_eq!(packs(), 4);
+    tree::gather(&mirror, 3).await;
+    assert_eq!((packs(), names("refs/kept")), (1, vec![]));
+    let there = place.check_out(&wish("main")).await.unwrap();
+    assert_eq!(there.git(&["fsck"]), "");
+}
+
+#[tokio::test]
+async fn a_mirror_that_takes_all_the_room_begins_anew() {
+    let place = place().await;
+    let store = TreeStore::new(place.settings(30_000));
+    let noise: String =
+        (0..4000_u32).map(|n| format!("{:08x}", n.wrapping_mul(2_654_435_761))).collect();
+    let mut commits = Vec::new();
+    for number in 0..3 {
+        let text = format!("{number}{}", &noise[number * 10_000..]);
+        commits.push(place.server.commit("own/a", &[("noise", &text)]));
+        place.check_out_from(&store, &wish("main"), &place.policy()).await.unwrap();
+    }
+    let kept = std::fs::read_dir(place.mirror().join("refs/kept")).unwrap().flatten();
+    let kept: Vec<_> = kept.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert!(kept.contains(&commits[2]) && !kept.contains(&commits[0]), "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_job_whose_commit_is_there_waits_for_nobody_who_reads() {
+    let place = place().await;
+    place.server.commit("own/a", &[FILE]);
+    place.check_out(&wish("main")).await.unwrap();
+    let repository = place.mirror().parent().unwrap().to_owned();
+    let _other = super::super::store::Lock::with_others(&repository).await.unwrap();
+    place.check_out(&wish("main")).await.unwrap();
 }
 
 #[tokio::test]
