@@ -28,6 +28,8 @@ jobs:
           echo "$OF_THE_JOB at $PWD with $(cat seed)"
           echo "word=$(wget -q -O- http://web:8080/word)" >>"$GITHUB_OUTPUT"
           mkdir made; echo "kept by a container" >made/word
+      - uses: actions/upload-artifact@v4
+        with: { name: made, path: "${{ github.workspace }}/made" }
       - uses: docker://localhost/busybox
         with: { args: "sh -c 'cat made/word; wget -q -O- http://web:8080/word'" }
       - run: echo "it was ${{ steps.ask.outputs.word }}"
@@ -39,7 +41,10 @@ jobs:
       - uses: actions/checkout@v4
       - uses: actions/cache/restore@v4
         with: { path: made, key: made-1, fail-on-cache-miss: true }
+      - uses: actions/download-artifact@v4
+        with: { name: made, path: got }
       - run: |
+          cmp made/word got/word
           cat made/word
           echo "to the machine: $(curl -sS http://127.0.0.1:${{ job.services.web.ports['8080'] }}/word)"
       - id: shout
@@ -88,6 +93,7 @@ fn jobs_services_and_actions_run_in_containers() {
             "native checkout (for actions/checkout@v4)",
             "Cache not found for input keys: made-1",
             "  mine at /__w/repo/repo with a file of the tree",
+            "Artifact made has been uploaded",
             "  kept by a container",
             "  served",
             "  it was served",
