@@ -108,13 +108,14 @@ impl TreeStore {
         let named = if place.is_top() { Named::of(reference, &asked_for) } else { Named::Commit };
         let directory = self.settings.directory.join(MIRRORS).join(digest(repository));
         let mirror = directory.join(MIRROR);
+        let needed = Needed { commit: &commit, asked_for: &asked_for, wish };
         let lock = Lock::with_others(&directory).await?;
-        let _lock = if has_all(&mirror, &commit, wish).await {
+        let _lock = if needed.is_in(&mirror).await {
             lock
         } else {
             drop(lock);
             let lock = Lock::alone(&directory).await?;
-            let updated = self.update(&mirror, &remote, &commit, &asked_for, wish).await;
+            let updated = self.update(&mirror, &remote, &needed).await;
             updated.map_err(|error| match place.is_top() {
                 true => git::absent(error, &commit, &url),
                 false => error,
@@ -137,13 +138,11 @@ impl TreeStore {
         &self,
         mirror: &Path,
         remote: &Remote,
-        commit: &str,
-        asked_for: &str,
-        wish: &TreeWish,
+        needed: &Needed<'_>,
     ) -> Result<(), CallError> {
         tidy(mirror);
         // Somebody else may have brought it meanwhile.
-        if has_all(mirror, commit, wish).await {
+        if needed.is_in(mirror).await {
             return Ok(());
         }
         if mirror.exists() && room::size(mirror) > self.settings.quota.0 {
@@ -156,16 +155,26 @@ impl TreeStore {
             let setting = ["config", "uploadpack.allowAnySHA1InWant", "true"];
             git::run(mirror, NOTHING, &setting).await?;
         }
-        fetch(mirror, remote, commit, asked_for, wish).await?;
+        fetch(mirror, remote, needed).await?;
         gather(mirror, PACKS).await;
         Ok(())
     }
 }
 
-/// Whether a mirror has what a job needs, so that nothing need be fetched.
-async fn has_all(mirror: &Path, commit: &str, wish: &TreeWish) -> bool {
-    let may_have = wish.depth == 1 || mirror.join(COMPLETE).exists();
-    may_have && !wish.tags && has(mirror, commit).await
+/// What a job needs of a mirror.
+struct Needed<'a> {
+    commit: &'a str,
+    /// What the server calls it: a branch or tag, or the commit itself.
+    asked_for: &'a str,
+    wish: &'a TreeWish,
+}
+
+impl Needed<'_> {
+    /// Whether a mirror has it, so that nothing need be fetched.
+    async fn is_in(&self, mirror: &Path) -> bool {
+        let may_have = self.wish.depth == 1 || mirror.join(COMPLETE).exists();
+        may_have && !self.wish.tags && has(mirror, self.commit).await
+    }
 }
 
 async fn has(mirror: &Path, commit: &str) -> bool {
@@ -190,13 +199,8 @@ pub(super) async fn gather(mirror: &Path, most: usize) {
 }
 
 /// Fetches what a job needs into a mirror.
-async fn fetch(
-    mirror: &Path,
-    remote: &Remote,
-    commit: &str,
-    asked_for: &str,
-    wish: &TreeWish,
-) -> Result<(), CallError> {
+async fn fetch(mirror: &Path, remote: &Remote, needed: &Needed<'_>) -> Result<(), CallError> {
+    let Needed { commit, asked_for, wish } = *needed;
     let is_complete = mirror.join(COMPLETE).exists();
     let depth = format!("--depth={}", wish.depth);
     let mut arguments: Vec<&str> = match (is_complete, wish.depth) {

@@ -341,7 +341,9 @@ async fn a_job_whose_commit_is_there_waits_for_nobody_who_reads() {
     place.check_out(&wish("main")).await.unwrap();
     let repository = place.mirror().parent().unwrap().to_owned();
     let _other = super::super::store::Lock::with_others(&repository).await.unwrap();
-    place.check_out(&wish("main")).await.unwrap();
+    let wish = wish("main");
+    let there = tokio::time::timeout(Duration::from_secs(60), place.check_out(&wish)).await;
+    there.expect("it does not wait").unwrap();
 }
 
 #[tokio::test]
